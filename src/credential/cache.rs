@@ -1,0 +1,1 @@
+//! One slot a credential: the current token, the flight, the backoff.

@@ -1,0 +1,1 @@
+//! Discovery and the token request itself.

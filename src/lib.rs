@@ -1,0 +1,15 @@
+//! cupbearer: an authenticating egress proxy for AI agents. A request goes in with
+//! no credential and arrives with one. `docs/architecture.md` is the map.
+
+pub mod admin;
+pub mod config;
+pub mod credential;
+pub mod identity;
+pub mod observe;
+pub mod policy;
+pub mod primitives;
+pub mod proxy;
+pub mod route;
+pub mod server;
+pub mod tls;
+pub mod upstream;

@@ -1,0 +1,17 @@
+//! What happened: one [`Record`] a request, ended exactly once, and the events
+//! that are no request. The sinks behind [`Recorder`] (audit log, metrics) run on
+//! a thread of their own, so that the request path pays for one push.
+//!
+//! ```text
+//! proxy --Record--> Recorder ==batches==> collector thread --> audit (JSON lines)
+//! credential --Event--^                                    \-> metrics
+//! ```
+
+pub mod audit;
+pub mod logging;
+pub mod metrics;
+pub mod record;
+pub mod recorder;
+
+pub use record::{Asked, Decision, Event, Noted, Outcome, Record, TokenUse, Traffic};
+pub use recorder::{Recorder, Settings};

@@ -1,0 +1,182 @@
+//! The record of one request, and the events that stand beside records in the log.
+//!
+//! A record is filled as the request walks the pipeline: each stage's result notes
+//! itself ([`Noted`]). It never holds a query, a header value or a secret.
+
+use std::{
+    borrow::Cow,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use http::Method;
+use tokio::time::Instant;
+
+use crate::primitives::{
+    AgentName, Authority, CanonicalPath, CredentialName, Fingerprint, ListenerName, RequestId, RouteName,
+};
+
+/// One request, from its first header byte to the last byte of its answer.
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub id: RequestId,
+    pub time: SystemTime,
+    pub started: Instant,
+    pub listener: ListenerName,
+    pub asked: Asked,
+    pub agent: Option<AgentName>,
+    pub decision: Decision,
+    pub token: Option<TokenUse>,
+    pub outcome: Outcome,
+    pub traffic: Arc<Traffic>,
+}
+
+/// What the agent asked for, as far as it could be understood.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub method: Method,
+    pub authority: Option<Authority>,
+    pub path: Option<CanonicalPath>,
+    pub protocol: Protocol,
+}
+
+/// How the request reached us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http10,
+    Http11,
+    Http2,
+    /// Bytes of a blind tunnel: `CONNECT` that isn't intercepted.
+    Tunnel,
+}
+
+impl Protocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http10 => "http/1.0",
+            Self::Http11 => "http/1.1",
+            Self::Http2 => "h2",
+            Self::Tunnel => "tunnel",
+        }
+    }
+}
+
+/// What policy said, and why.
+#[derive(Clone, Debug, Default)]
+pub struct Decision {
+    /// `None` as long as the request was refused before any decision (bad request, unknown agent).
+    pub allowed: Option<bool>,
+    pub route: Option<RouteName>,
+    pub reason: Cow<'static, str>,
+}
+
+/// Which token went along. Never the token.
+#[derive(Clone, Debug)]
+pub struct TokenUse {
+    pub credential: CredentialName,
+    pub fingerprint: Fingerprint,
+    pub generation: u64,
+    /// How long the request waited for the token; zero where one was at hand.
+    pub wait: Duration,
+}
+
+/// How it ended.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    pub upstream_addr: Option<SocketAddr>,
+    /// From sending the request upstream to the head of the answer.
+    pub upstream_time: Option<Duration>,
+    pub status: Option<u16>,
+    pub retried: bool,
+    /// A stable code (`upstream_timeout`), or `agent_gone` where the agent left before the end.
+    pub error: Option<&'static str>,
+}
+
+/// Body bytes in both directions, counted where they pass.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    from_agent: AtomicU64,
+    to_agent: AtomicU64,
+}
+
+impl Traffic {
+    pub fn add_from_agent(&self, bytes: usize) {
+        self.from_agent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub fn add_to_agent(&self, bytes: usize) {
+        self.to_agent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub fn from_agent(&self) -> u64 {
+        self.from_agent.load(Ordering::Relaxed)
+    }
+
+    pub fn to_agent(&self) -> u64 {
+        self.to_agent.load(Ordering::Relaxed)
+    }
+}
+
+// === impl Noted ===
+
+/// A stage's result that writes itself into the record.
+pub trait Noted {
+    fn note(&self, record: &mut Record);
+}
+
+impl Record {
+    /// Writes a stage's result, good or bad, and hands it on.
+    pub fn note<T: Noted, E: Noted>(&mut self, result: Result<T, E>) -> Result<T, E> {
+        match &result {
+            Ok(value) => value.note(self),
+            Err(error) => error.note(self),
+        }
+        result
+    }
+}
+
+// === impl Event ===
+
+/// Something that is no request but belongs in the same log.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A first token, or one after an expiry.
+    TokenIssued(TokenEvent),
+    /// A token that replaces one still valid.
+    TokenRefreshed(TokenEvent),
+    TokenFailed {
+        credential: CredentialName,
+        grant: &'static str,
+        /// A stable class: `invalid_client`, `timeout`, …
+        error: &'static str,
+        /// The authorization server's own words, cut to a sane length and cleaned of
+        /// control characters; never a secret.
+        detail: String,
+        duration: Duration,
+        retry_in: Option<Duration>,
+    },
+    ConfigReloaded {
+        accepted: bool,
+        detail: String,
+    },
+    Alert {
+        /// A stable code, such as `audit_dropped`.
+        kind: &'static str,
+        detail: String,
+    },
+}
+
+/// The facts of a token that was got.
+#[derive(Clone, Debug)]
+pub struct TokenEvent {
+    pub credential: CredentialName,
+    pub grant: &'static str,
+    pub fingerprint: Fingerprint,
+    pub generation: u64,
+    pub expires_at: SystemTime,
+    pub duration: Duration,
+}

@@ -1,0 +1,74 @@
+//! May they? Pure: no I/O, no clock. The only room that can make a [`Permit`]:
+//! what needs one cannot run before the decision.
+
+pub mod decide;
+
+use std::sync::Arc;
+
+use crate::{
+    identity::Agent,
+    primitives::{Authority, Hint, RouteName},
+    route::{CredentialBinding, Route, Scheme},
+};
+
+pub use decide::{decide, decide_tunnel};
+
+/// The right to send one request (or open one tunnel) to one authority, as one agent,
+/// under one route.
+#[derive(Clone, Debug)]
+pub struct Permit {
+    agent: Agent,
+    route: Arc<Route>,
+    scheme: Scheme,
+    authority: Authority,
+}
+
+impl Permit {
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
+    /// The credential whose token goes along; `None`: forwarded with none.
+    pub fn credential(&self) -> Option<&CredentialBinding> {
+        self.route.credential.as_ref()
+    }
+
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+}
+
+/// Why not. Carries what the agent may read.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    pub reason: RefusalReason,
+    /// The route that came nearest or that denied, where one did.
+    pub route: Option<RouteName>,
+    pub hint: Hint,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RefusalReason {
+    /// No route names the host.
+    HostNotAllowed,
+    MethodNotAllowed,
+    PathNotAllowed,
+    /// Routes match, but none for this agent.
+    AgentNotAllowed,
+    /// A route with `effect = "deny"`.
+    DeniedByRoute,
+    /// The credential's own `hosts` don't name this one: the second lock.
+    CredentialHost,
+    /// A token would go over clear-text HTTP.
+    PlaintextNotAllowed,
+    /// The path could be read in two ways and a rule looks at paths.
+    AmbiguousPath,
+}

@@ -1,0 +1,171 @@
+//! The one canonical form of a request's path (threats 69 and 70, RFC 3986 §6.2.2).
+//!
+//! Percent-encoded unreserved characters are decoded and the hexadecimal digits of
+//! the others are put in upper case; that form is decided on and forwarded. What two
+//! servers could read in two ways (an encoded slash, a dot segment, `;`, `//` …) is
+//! kept as it came but marked [`CanonicalPath::is_ambiguous`]: where rules look at
+//! paths, such a request is refused.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+/// Why a path was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    #[error("the path doesn't start with `/`")]
+    NotAbsolute,
+    #[error("the path has a `%` that two hexadecimal digits don't follow")]
+    PercentEncoding,
+    #[error("the path holds a character that a path can't have")]
+    Character,
+}
+
+/// A path without its query, in canonical form.
+/// Cheap to clone: the record keeps one.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct CanonicalPath {
+    text: Arc<str>,
+    ambiguous: bool,
+}
+
+impl CanonicalPath {
+    pub fn parse(raw: &str) -> Result<Self, PathError> {
+        if !raw.starts_with('/') {
+            return Err(PathError::NotAbsolute);
+        }
+        if raw.bytes().any(|byte| byte <= b' ' || byte >= 0x7f || matches!(byte, b'?' | b'#')) {
+            return Err(PathError::Character);
+        }
+        let text = if raw.contains('%') { decode_unreserved(raw)? } else { Cow::Borrowed(raw) };
+        let ambiguous = is_ambiguous(&text);
+        Ok(Self { text: text.into(), ambiguous })
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether two servers could disagree about which resource this names.
+    pub fn is_ambiguous(&self) -> bool {
+        self.ambiguous
+    }
+}
+
+fn decode_unreserved(raw: &str) -> Result<Cow<'_, str>, PathError> {
+    let mut out = String::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some(at) = rest.find('%') {
+        out.push_str(&rest[..at]);
+        let digits = rest.get(at + 1..at + 3).ok_or(PathError::PercentEncoding)?;
+        if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(PathError::PercentEncoding);
+        }
+        let byte = u8::from_str_radix(digits, 16).map_err(|_| PathError::PercentEncoding)?;
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push_str(&digits.to_ascii_uppercase());
+        }
+        rest = &rest[at + 3..];
+    }
+    out.push_str(rest);
+    Ok(Cow::Owned(out))
+}
+
+fn is_ambiguous(canonical: &str) -> bool {
+    let inner = &canonical[1..];
+    let segments = || inner.split('/');
+    let last = segments().count() - 1;
+    segments().enumerate().any(|(at, segment)| {
+        let empty_inside = segment.is_empty() && at != last;
+        empty_inside || segment == "." || segment == ".." || segment.bytes().any(|byte| matches!(byte, b'\\' | b';'))
+    }) || encoded_bytes(canonical).any(|byte| {
+        // A slash, a backslash, a percent sign, a semicolon, controls, and bytes above
+        // ASCII that begin no UTF-8 character (overlong forms start with C0, C1).
+        matches!(byte, b'/' | b'\\' | b'%' | b';' | 0..=0x1f | 0x7f | 0xc0 | 0xc1 | 0xf5..=0xff)
+    })
+}
+
+fn encoded_bytes(canonical: &str) -> impl Iterator<Item = u8> {
+    canonical
+        .match_indices('%')
+        .filter_map(|(at, _)| canonical.get(at + 1..at + 3))
+        .filter_map(|digits| u8::from_str_radix(digits, 16).ok())
+}
+
+impl fmt::Display for CanonicalPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for CanonicalPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn canonical(raw: &str) -> (String, bool) {
+        match CanonicalPath::parse(raw) {
+            Ok(path) => (path.to_string(), path.is_ambiguous()),
+            Err(error) => panic!("{raw}: {error}"),
+        }
+    }
+
+    #[test]
+    fn unreserved_characters_are_decoded_and_the_rest_kept() {
+        assert_eq!(canonical("/v1/orders"), ("/v1/orders".to_owned(), false));
+        assert_eq!(canonical("/%7euser/%41"), ("/~user/A".to_owned(), false));
+        assert_eq!(canonical("/caf%c3%a9"), ("/caf%C3%A9".to_owned(), false));
+        assert_eq!(canonical("/a%20b"), ("/a%20b".to_owned(), false));
+        assert_eq!(canonical("/dir/"), ("/dir/".to_owned(), false));
+        assert_eq!(canonical("/"), ("/".to_owned(), false));
+    }
+
+    /// Threat 69.
+    #[test]
+    fn what_two_servers_could_read_differently_is_ambiguous() {
+        let paths = [
+            "/a/../b",
+            "/a/..",
+            "/./a",
+            "/a/%2e%2e/b",
+            "/a/%2E/b",
+            "/a//b",
+            "//a",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%5cb",
+            "/a\\b",
+            "/a;x=1",
+            "/a%3bx",
+            "/a%252fb",
+            "/a%00",
+            "/a%0d%0a",
+            "/%c0%ae",
+            "/%ff",
+            "/a%7f",
+        ];
+        for path in paths {
+            assert!(canonical(path).1, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_path_is_refused() {
+        let refused = |raw| CanonicalPath::parse(raw).map(|path| path.to_string());
+        assert_eq!(refused("a"), Err(PathError::NotAbsolute));
+        assert_eq!(refused(""), Err(PathError::NotAbsolute));
+        assert_eq!(refused("*"), Err(PathError::NotAbsolute));
+        for raw in ["/%", "/%4", "/%zz", "/%+1"] {
+            assert_eq!(refused(raw), Err(PathError::PercentEncoding), "{raw}");
+        }
+        for raw in ["/a b", "/a?b", "/a#b", "/é", "/a\u{7f}"] {
+            assert_eq!(refused(raw), Err(PathError::Character), "{raw}");
+        }
+    }
+}

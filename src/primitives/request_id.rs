@@ -1,0 +1,38 @@
+//! Correlation ids: unique for a process's life and across processes, and cheap,
+//! since every request gets one.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// Identifies one request in its record, its refusal and the logs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RequestId {
+    process: u64,
+    count: u64,
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}{:08x}", self.process, self.count)
+    }
+}
+
+/// The source of [`RequestId`]s: a random part for the process, then a counter.
+#[derive(Debug)]
+pub struct RequestIds {
+    process: u64,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    /// `process` should be random: it tells two replicas' requests apart.
+    pub fn new(process: u64) -> Self {
+        Self { process, next: AtomicU64::new(1) }
+    }
+
+    pub fn next(&self) -> RequestId {
+        RequestId { process: self.process, count: self.next.fetch_add(1, Ordering::Relaxed) }
+    }
+}

@@ -1,0 +1,106 @@
+//! Which rule names this request, and which credential it gets. Pure: compiled
+//! once from the config, immutable, no I/O and no clock.
+
+pub mod pattern;
+pub mod table;
+
+use std::{sync::Arc, time::Duration};
+
+use http::Method;
+use ipnet::IpNet;
+use rustls::ClientConfig;
+
+use crate::primitives::{AgentName, Authority, CanonicalPath, CredentialName, RouteName};
+
+pub use pattern::{HostPattern, PathPattern, PatternError};
+pub use table::{Candidates, NoRoute, Table, Tie};
+
+/// What a request wants, in canonical form. The scheme is the one on the way out.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub scheme: Scheme,
+    pub authority: Authority,
+    pub method: Method,
+    pub path: CanonicalPath,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// One `[[routes]]` entry, parsed.
+#[derive(Clone, Debug)]
+pub struct Route {
+    pub name: RouteName,
+    pub hosts: Vec<HostPattern>,
+    /// Empty: any method.
+    pub methods: Vec<Method>,
+    /// Empty: any path.
+    pub paths: Vec<PathPattern>,
+    pub agents: AgentSet,
+    pub effect: Effect,
+    pub credential: Option<CredentialBinding>,
+    /// `http://` from the agent goes out as `https://`.
+    pub upgrade_http: bool,
+    /// A token may go over clear-text HTTP to a loopback address.
+    pub danger_allow_plaintext: bool,
+    pub upstream: Arc<Upstream>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    Allow,
+    Deny,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentSet {
+    /// `["*"]`.
+    Any,
+    /// Empty means nobody (threat 41).
+    Named(Vec<AgentName>),
+}
+
+/// The credential of a route, with the credential's own list of hosts: the second lock.
+#[derive(Clone, Debug)]
+pub struct CredentialBinding {
+    pub name: CredentialName,
+    /// Its place in the broker's list, so that a lease needs no look-up by name.
+    pub id: CredentialId,
+    pub hosts: Vec<HostPattern>,
+}
+
+/// Index into the list of credentials of one snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CredentialId(pub usize);
+
+/// How a route's upstream is reached. Routes with equal settings share one (by `Arc`).
+#[derive(Debug)]
+pub struct Upstream {
+    /// Differs wherever two routes' connections may not be shared: part of the pool's key.
+    pub id: u32,
+    /// Roots and ALPN for the way out.
+    pub tls: Arc<ClientConfig>,
+    /// `danger_allow_private_addresses`.
+    pub private_addresses: Vec<IpNet>,
+    /// From the last byte sent to the head of the answer.
+    pub response_timeout: Duration,
+}

@@ -1,0 +1,87 @@
+//! The doors: listeners, connections, `CONNECT` and interception. Serves any
+//! `AsyncRead + AsyncWrite`; what a request may do is decided in `proxy`.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use crate::{primitives::Authority, primitives::ListenerName, route::Scheme};
+
+/// What to listen on, and the limits of a connection.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub forward: Vec<ForwardListener>,
+    pub reverse: Vec<ReverseListener>,
+    pub unmatched: Unmatched,
+    pub limits: Limits,
+    /// How long requests under way may go on after SIGTERM.
+    pub drain: Duration,
+    /// Worker threads, each with its own listeners and upstream pool; `None`: one a core.
+    pub workers: Option<usize>,
+}
+
+/// `[proxy]`: where `HTTP_PROXY` and `HTTPS_PROXY` point.
+#[derive(Clone, Debug)]
+pub struct ForwardListener {
+    /// `proxy`, or `proxy-2` … where there are several addresses.
+    pub name: ListenerName,
+    pub listen: SocketAddr,
+    pub tls: Option<ListenerTls>,
+}
+
+/// `[[reverse]]`: a base URL.
+#[derive(Clone, Debug)]
+pub struct ReverseListener {
+    /// `name`, else `reverse-1` ….
+    pub name: ListenerName,
+    pub listen: SocketAddr,
+    pub tls: Option<ListenerTls>,
+    /// At least one; longest prefix first. `upstream = …` is the one with the prefix `/`.
+    pub mounts: Vec<Mount>,
+}
+
+/// A prefix of a reverse listener's paths, and where it leads; the prefix is removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Starts and ends with `/`.
+    pub prefix: String,
+    pub scheme: Scheme,
+    pub authority: Authority,
+    /// The upstream URL's own path, without a `/` at the end; put before what is left.
+    pub base_path: String,
+}
+
+/// `tls = { certificate, key }`: PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// What happens to a `CONNECT` to a host that no route names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unmatched {
+    #[default]
+    Deny,
+    /// Bytes pass untouched and never with a credential.
+    Tunnel,
+}
+
+/// `[limits]`, as far as it concerns connections.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a request's head.
+    pub request_head: usize,
+    /// Fields of a request's head.
+    pub request_fields: usize,
+    /// Connections a listener holds at once; more wait in the backlog.
+    pub connections: usize,
+    /// For a request's head to arrive, and for a kept connection to be used again.
+    pub head_timeout: Duration,
+    /// For a TLS handshake, and for the first byte inside a tunnel.
+    pub handshake_timeout: Duration,
+    /// A blind tunnel without a byte for this long is closed.
+    pub tunnel_idle_timeout: Duration,
+    /// Requests at once on one h2 connection.
+    pub h2_streams: u32,
+    /// Minted certificates kept.
+    pub leaf_cache: usize,
+}
