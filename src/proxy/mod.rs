@@ -1,7 +1,33 @@
 //! One request, top to bottom: the corridor that every request walks, whichever
 //! door it came through.
+//!
+//! ```text
+//! Inbound -> identify -> find -> decide -> lease -> forward -> respond
+//!            Agent       Route   Permit    Lease    Sent       Response, and the record's end
+//! ```
+//!
+//! Each stage needs the value that the one before it returned. `server` brings the
+//! requests; nothing here knows of sockets.
+
+pub(crate) mod body;
+pub(crate) mod challenge;
+pub(crate) mod error;
+pub(crate) mod forward;
+pub mod headers;
+pub mod inbound;
+pub(crate) mod open;
+pub mod pipeline;
+pub(crate) mod respond;
+pub mod tunnel;
 
 use std::time::Duration;
+
+pub use body::{Body, BodyError, RequestBody};
+pub use error::Error;
+pub use headers::Via;
+pub use inbound::{Ingress, Mount, Tunnel};
+pub use pipeline::{Proxy, Rules, Shared};
+pub use tunnel::{Blind, Handshake, Opening};
 
 /// Limits of one request.
 #[derive(Clone, Debug)]
@@ -10,6 +36,18 @@ pub struct Settings {
     pub replay_limit: usize,
     /// How long `Expect: 100-continue` holds the body back.
     pub continue_timeout: Duration,
-    /// No byte in either direction of a body for this long ends it.
+    /// An agent that sends no byte of a body for this long is given up.
+    pub request_idle_timeout: Duration,
+    /// An upstream that sends no byte of a body for this long is given up. Event streams
+    /// and long polls are silent for minutes.
     pub idle_timeout: Duration,
+}
+
+/// What happens to a `CONNECT` to a host that no route names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unmatched {
+    #[default]
+    Deny,
+    /// Bytes pass untouched and never with a credential.
+    Tunnel,
 }

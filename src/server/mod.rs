@@ -1,9 +1,32 @@
 //! The doors: listeners, connections, `CONNECT` and interception. Serves any
 //! `AsyncRead + AsyncWrite`; what a request may do is decided in `proxy`.
+//!
+//! ```text
+//! listener --accept--> connection (TLS? h2? h1?) --request--> proxy
+//!                          |
+//!                          +--CONNECT--> connect --200--> peek: TLS  -> leaf -> connection
+//!                                                         clear HTTP -> connection
+//!                                                         else       -> closed
+//! ```
+//!
+//! Each worker is a thread with a single-threaded runtime, its own listeners on the
+//! same addresses (`SO_REUSEPORT`) and its own upstream pool: no lock and no wake-up
+//! crosses threads on the way of a request.
+
+pub mod blind;
+pub mod connect;
+pub mod connection;
+pub mod drain;
+pub mod listener;
+pub mod peek;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::{primitives::Authority, primitives::ListenerName, route::Scheme};
+use crate::primitives::ListenerName;
+
+pub use crate::proxy::{Mount, Unmatched};
+pub use drain::{Drain, DrainHandle};
+pub use listener::{Door, bind};
 
 /// What to listen on, and the limits of a connection.
 #[derive(Clone, Debug)]
@@ -38,31 +61,11 @@ pub struct ReverseListener {
     pub mounts: Vec<Mount>,
 }
 
-/// A prefix of a reverse listener's paths, and where it leads; the prefix is removed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
-    /// Starts and ends with `/`.
-    pub prefix: String,
-    pub scheme: Scheme,
-    pub authority: Authority,
-    /// The upstream URL's own path, without a `/` at the end; put before what is left.
-    pub base_path: String,
-}
-
 /// `tls = { certificate, key }`: PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTls {
     pub certificate: PathBuf,
     pub key: PathBuf,
-}
-
-/// What happens to a `CONNECT` to a host that no route names.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Unmatched {
-    #[default]
-    Deny,
-    /// Bytes pass untouched and never with a credential.
-    Tunnel,
 }
 
 /// `[limits]`, as far as it concerns connections.

@@ -1,0 +1,441 @@
+//! Bodies in both directions, streamed with back-pressure.
+//!
+//! [`RequestBody`] goes upstream. What has passed of it is kept, up to the replay
+//! limit, so that the request can be sent again from the start (standards 3.6): a
+//! replay first repeats what was kept and then goes on with what the agent still sends.
+//! [`Body`] goes back to the agent and ends the request's record, once, when its last
+//! byte has passed or when it is dropped.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::{observe::Traffic, upstream};
+
+use super::{headers, open::Open};
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The peer broke off or broke HTTP.
+    #[error("the body broke off")]
+    Broken(#[from] hyper::Error),
+    #[error("no byte of the body came for {0:?}")]
+    Idle(Duration),
+    /// The request is being sent again; this attempt's body is void.
+    #[error("the request was sent again")]
+    Superseded,
+}
+
+// === impl RequestBody ===
+
+/// A request's body on its way upstream. Clones nothing but reference counts.
+#[derive(Debug)]
+pub struct RequestBody {
+    source: Option<Arc<Mutex<Source>>>,
+    /// Which attempt this body belongs to; only the newest may read.
+    attempt: u32,
+    /// How many of the kept chunks this attempt has sent.
+    sent: usize,
+    trailers_sent: bool,
+}
+
+/// Shared by the attempts of one request.
+struct Source {
+    incoming: Incoming,
+    limits: Limits,
+    traffic: Arc<Traffic>,
+    attempt: u32,
+    kept: Vec<Bytes>,
+    kept_bytes: usize,
+    /// More has passed than may be kept: there is no way back.
+    overflowed: bool,
+    trailers: Option<HeaderMap>,
+    ended: bool,
+    gate: Gate,
+    idle: IdleTimer,
+}
+
+/// The limits of a request's body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) replay: usize,
+    pub(super) idle: Duration,
+}
+
+/// `Expect: 100-continue`: holds the body back until the upstream asks for it, or
+/// until it had time enough to (RFC 9110 §10.1.1).
+#[derive(Default)]
+struct Gate {
+    opens_at: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+    waker: Option<Waker>,
+}
+
+impl RequestBody {
+    /// `continue_timeout`: how long to hold back a body that the agent announced with
+    /// `Expect: 100-continue`; `None`: it isn't held.
+    pub(super) fn new(
+        incoming: Incoming,
+        traffic: &Arc<Traffic>,
+        limits: Limits,
+        continue_timeout: Option<Duration>,
+    ) -> Self {
+        if incoming.is_end_stream() {
+            return Self::empty();
+        }
+        let source = Source {
+            incoming,
+            traffic: Arc::clone(traffic),
+            attempt: 0,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            overflowed: false,
+            trailers: None,
+            ended: false,
+            gate: Gate { opens_at: continue_timeout.map(|limit| Instant::now() + limit), ..Gate::default() },
+            idle: IdleTimer::new(limits.idle),
+            limits,
+        };
+        Self { source: Some(Arc::new(Mutex::new(source))), attempt: 0, sent: 0, trailers_sent: false }
+    }
+
+    fn empty() -> Self {
+        Self { source: None, attempt: 0, sent: 0, trailers_sent: false }
+    }
+
+    /// A way to start over, to be asked once this body has been given away.
+    pub(super) fn rewinder(&self) -> Rewinder {
+        Rewinder { source: self.source.clone() }
+    }
+}
+
+/// Makes the body of another attempt.
+#[derive(Debug)]
+pub(super) struct Rewinder {
+    source: Option<Arc<Mutex<Source>>>,
+}
+
+impl Rewinder {
+    /// The same body from its start, unless more of it has passed than was kept. The
+    /// former attempt's body fails from now on.
+    pub(super) fn rewind(&self) -> Option<RequestBody> {
+        let Some(shared) = &self.source else { return Some(RequestBody::empty()) };
+        let mut source = lock(shared);
+        if source.overflowed {
+            return None;
+        }
+        source.attempt += 1;
+        source.gate.open();
+        Some(RequestBody {
+            source: Some(Arc::clone(shared)),
+            attempt: source.attempt,
+            sent: 0,
+            trailers_sent: false,
+        })
+    }
+
+    /// The upstream said `100 Continue`.
+    pub(super) fn continued(&self) {
+        if let Some(shared) = &self.source {
+            lock(shared).gate.open();
+        }
+    }
+}
+
+impl Gate {
+    fn open(&mut self) {
+        self.opens_at = None;
+        self.timer = None;
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(opens_at) = self.opens_at else { return Poll::Ready(()) };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(opens_at)));
+        if timer.as_mut().poll(cx).is_ready() {
+            self.open();
+            return Poll::Ready(());
+        }
+        self.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Source {
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        ready!(self.gate.poll(cx));
+        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                ready!(self.idle.poll(cx));
+                return Poll::Ready(Some(Err(BodyError::Idle(self.limits.idle))));
+            }
+        };
+        self.idle.progress();
+        let Some(frame) = frame.transpose()? else {
+            self.ended = true;
+            return Poll::Ready(None);
+        };
+        Poll::Ready(Some(Ok(self.keep(frame))))
+    }
+
+    fn keep(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        if let Some(data) = frame.data_ref() {
+            self.traffic.add_from_agent(data.len());
+            if !self.overflowed {
+                self.kept_bytes += data.len();
+                if self.kept_bytes > self.limits.replay {
+                    self.overflowed = true;
+                    self.kept = Vec::new();
+                } else {
+                    self.kept.push(data.clone());
+                }
+            }
+        }
+        match frame.into_trailers() {
+            Ok(mut trailers) => {
+                headers::strip_trailers(&mut trailers);
+                self.trailers = Some(trailers.clone());
+                Frame::trailers(trailers)
+            }
+            Err(frame) => frame,
+        }
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let Some(shared) = &this.source else { return Poll::Ready(None) };
+        let mut source = lock(shared);
+        if source.attempt != this.attempt {
+            return Poll::Ready(Some(Err(BodyError::Superseded)));
+        }
+        if let Some(chunk) = source.kept.get(this.sent).filter(|_| this.attempt > 0) {
+            this.sent += 1;
+            return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
+        }
+        if source.ended {
+            let trailers = source.trailers.clone().filter(|_| !std::mem::replace(&mut this.trailers_sent, true));
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        let frame = ready!(source.poll_incoming(cx));
+        if let Some(Ok(frame)) = &frame {
+            this.trailers_sent |= frame.is_trailers();
+            this.sent = source.kept.len();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            None => true,
+            Some(shared) => {
+                let source = lock(shared);
+                let all_kept_sent = this_attempt_caught_up(self, &source);
+                all_kept_sent && source.trailers.is_none() && (source.ended || source.incoming.is_end_stream())
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let Some(shared) = &self.source else { return SizeHint::with_exact(0) };
+        let source = lock(shared);
+        let resent: usize =
+            if self.attempt > 0 { source.kept.iter().skip(self.sent).map(Bytes::len).sum() } else { 0 };
+        let rest = source.incoming.size_hint();
+        match rest.exact() {
+            Some(exact) => SizeHint::with_exact(exact + resent as u64),
+            None => SizeHint::default(),
+        }
+    }
+}
+
+fn this_attempt_caught_up(body: &RequestBody, source: &Source) -> bool {
+    body.attempt == 0 || body.sent >= source.kept.len()
+}
+
+/// The lock is never contended (a worker is one thread) and nothing panics under it;
+/// a poisoned one is as good as any.
+fn lock(shared: &Mutex<Source>) -> MutexGuard<'_, Source> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("kept_bytes", &self.kept_bytes).field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
+// === impl Body ===
+
+/// A response's body on its way to the agent.
+#[derive(Debug)]
+pub struct Body {
+    kind: Kind,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// Made here: a refusal.
+    Local(Option<Bytes>),
+    Upstream { incoming: Incoming, idle: IdleTimer, _connection: upstream::ConnectionGuard },
+}
+
+impl Body {
+    pub(super) fn local(text: Bytes, open: Open) -> Self {
+        Self { kind: Kind::Local(Some(text).filter(|text| !text.is_empty())), open: Some(open) }
+    }
+
+    pub(super) fn upstream(incoming: Incoming, connection: upstream::ConnectionGuard, idle: Duration, open: Open) -> Self {
+        let ended = incoming.is_end_stream();
+        let mut body =
+            Self { kind: Kind::Upstream { incoming, idle: IdleTimer::new(idle), _connection: connection }, open: Some(open) };
+        if ended {
+            body.finish(None);
+        }
+        body
+    }
+
+    /// An answer without a body or a record, such as the 200 of a `CONNECT`.
+    pub fn empty() -> Self {
+        Self { kind: Kind::Local(None), open: None }
+    }
+
+    /// The last byte passed, or `error` broke the body off.
+    fn finish(&mut self, error: Option<&'static str>) {
+        if let Some(open) = self.open.take() {
+            open.end(error);
+        }
+    }
+
+    fn count(&self, bytes: usize) {
+        if let Some(open) = &self.open {
+            open.traffic.add_to_agent(bytes);
+        }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let (incoming, idle) = match &mut this.kind {
+            Kind::Local(text) => {
+                let text = text.take();
+                this.count(text.as_ref().map_or(0, Bytes::len));
+                this.finish(None);
+                return Poll::Ready(text.map(|text| Ok(Frame::data(text))));
+            }
+            Kind::Upstream { incoming, idle, .. } => (incoming, idle),
+        };
+        let frame = match Pin::new(&mut *incoming).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                ready!(idle.poll(cx));
+                let limit = idle.limit;
+                this.finish(Some("upstream_timeout"));
+                return Poll::Ready(Some(Err(BodyError::Idle(limit))));
+            }
+        };
+        idle.progress();
+        let last = incoming.is_end_stream();
+        Poll::Ready(match frame {
+            None => {
+                this.finish(None);
+                None
+            }
+            Some(Err(error)) => {
+                this.finish(Some("upstream_broke_off"));
+                Some(Err(error.into()))
+            }
+            Some(Ok(frame)) => {
+                this.count(frame.data_ref().map_or(0, Bytes::len));
+                if last {
+                    this.finish(None);
+                }
+                Some(Ok(clean_trailers(frame)))
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Local(text) => text.is_none(),
+            Kind::Upstream { incoming, .. } => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Local(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
+            Kind::Upstream { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}
+
+fn clean_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            headers::strip_trailers(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
+    }
+}
+
+// === impl IdleTimer ===
+
+/// Fires when nothing has passed for a while. Costs nothing while bytes are at hand:
+/// the timer is armed only when a read has to wait.
+#[derive(Debug)]
+struct IdleTimer {
+    limit: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+    armed: bool,
+}
+
+impl IdleTimer {
+    fn new(limit: Duration) -> Self {
+        Self { limit, sleep: None, armed: false }
+    }
+
+    fn progress(&mut self) {
+        self.armed = false;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = || Instant::now() + self.limit;
+        let sleep = match &mut self.sleep {
+            Some(sleep) => {
+                if !self.armed {
+                    let deadline = Instant::now() + self.limit;
+                    sleep.as_mut().reset(deadline);
+                }
+                sleep
+            }
+            None => self.sleep.insert(Box::pin(sleep_until(deadline()))),
+        };
+        self.armed = true;
+        sleep.as_mut().poll(cx)
+    }
+}

@@ -1,0 +1,289 @@
+//! Everything that can keep a request from its upstream's answer, and one exhaustive
+//! table from there to what the agent reads: status, stable code, `Proxy-Status`,
+//! hint, and when to try again. Never 401: an agent's SDK would start a login of its own.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::{
+    credential, identity,
+    observe::{Noted, Record},
+    policy::{self, RefusalReason},
+    primitives::{Hint, HostError, PathError, RouteName},
+    route::NoRoute,
+    upstream,
+};
+
+/// Why a request got no answer from its upstream.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The agent's request isn't one that can be judged.
+    #[error("{0}")]
+    BadRequest(#[from] BadRequest),
+    /// The request names another host than the tunnel it came through (threat 43).
+    #[error("the request names another host than the tunnel it came through")]
+    TargetMismatch,
+    /// The agent didn't show a key that we know.
+    #[error("{0}")]
+    AgentUnknown(#[from] identity::Unknown),
+    /// Policy says no.
+    #[error("{}", .0.reason.text())]
+    Refused(Box<policy::Refusal>),
+    /// No route names the host.
+    #[error("no route names this host")]
+    NoRoute,
+    /// The host is an authorization server's: the agent has no business there (threat 37).
+    #[error("this host is an authorization server's")]
+    AuthorizationServer,
+    /// There is no token: the operator's config, or the authorization server.
+    #[error("there is no token for this request now")]
+    Token(#[from] credential::Error),
+    /// The way to the upstream failed.
+    #[error("{}", upstream_message(.0))]
+    Upstream(#[from] upstream::Error),
+    /// The upstream switched protocols without being asked (threat 65).
+    #[error("the upstream switched protocols without being asked to")]
+    UnaskedUpgrade,
+    /// The request has been through this proxy before (threat 38).
+    #[error("the request came back to the proxy that sent it")]
+    Loop,
+}
+
+/// What is wrong with the agent's request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadRequest {
+    #[error("the authority isn't valid: {0}")]
+    Authority(#[from] HostError),
+    #[error("the path isn't valid: {0}")]
+    Path(#[from] PathError),
+    #[error("a forward proxy needs the absolute form: `GET http://host/path`")]
+    NotAbsoluteForm,
+    #[error("only `http` and `https` can be proxied")]
+    Scheme,
+    #[error("the request needs exactly one `Host` field")]
+    Host,
+    #[error("the framing is ambiguous")]
+    Framing,
+    #[error("`Connection` can't be read")]
+    Connection,
+    #[error("`Connection` names a field that must reach the upstream")]
+    ConnectionNamesProtectedField,
+    #[error("`{method}` is never forwarded", method = .0.as_str())]
+    Method(RefusedMethod),
+    #[error("a token in the query isn't forwarded on this route")]
+    TokenInQuery,
+    #[error("the only expectation that can be met is `100-continue`")]
+    Expectation,
+}
+
+/// Methods that no route can allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusedMethod {
+    /// It would show the token to the agent (RFC 9110 §9.3.8, threat 11).
+    Trace,
+    Track,
+    /// `CONNECT` inside a tunnel or in reverse mode (threat 44).
+    Connect,
+}
+
+impl RefusedMethod {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Trace => "TRACE",
+            Self::Track => "TRACK",
+            Self::Connect => "CONNECT",
+        }
+    }
+}
+
+/// What the agent is told.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) status: StatusCode,
+    /// Stable, snake_case: part of the surface contract.
+    pub(super) code: &'static str,
+    /// RFC 9209 §2.3 error type.
+    pub(super) proxy_status: &'static str,
+    pub(super) hint: Hint,
+    pub(super) route: Option<RouteName>,
+    pub(super) retry_after: Option<Duration>,
+    /// The connection can't be trusted any more (threats R6).
+    pub(super) close: bool,
+}
+
+impl Error {
+    pub(super) fn verdict(&self) -> Verdict {
+        match self {
+            Self::BadRequest(bad) => bad.verdict(),
+            Self::TargetMismatch => Verdict::new(400, "target_mismatch", "http_request_error")
+                .hint("open a tunnel to the host that the request is for")
+                .closing(),
+            Self::AgentUnknown(_) => Verdict::new(407, "agent_unknown", "http_request_denied")
+                .hint("set HTTP_PROXY and HTTPS_PROXY to http://AGENT:KEY@HOST:PORT; `cupbearer agent new` makes a key"),
+            Self::Refused(refusal) => refused(refusal),
+            Self::NoRoute => Verdict::new(403, "host_not_allowed", "http_request_denied")
+                .hint("add the host to a [[routes]] entry; `cupbearer explain METHOD URL` shows what is missing"),
+            Self::AuthorizationServer => Verdict::new(403, "host_not_allowed", "http_request_denied")
+                .hint("tokens are got by the proxy; send the request to the API itself"),
+            Self::Token(error) => token(error),
+            Self::Upstream(error) => upstream(error),
+            Self::UnaskedUpgrade => Verdict::new(502, "upstream_protocol", "http_upgrade_failed")
+                .hint("the upstream's answer can't be forwarded"),
+            Self::Loop => Verdict::new(502, "loop_detected", "proxy_loop_detected")
+                .hint("the URL leads back to the proxy itself; use the API's own host"),
+        }
+    }
+}
+
+impl BadRequest {
+    fn verdict(self) -> Verdict {
+        let bad = |hint| Verdict::new(400, "bad_request", "http_request_error").hint(hint);
+        match self {
+            Self::Authority(_) | Self::Path(_) => bad("write the URL in its plain form"),
+            Self::NotAbsoluteForm => {
+                bad("this is a forward proxy: set HTTP_PROXY to it, or use a [[reverse]] listener as the base URL")
+            }
+            Self::Scheme => bad("use an http:// or https:// URL"),
+            Self::Host | Self::Framing | Self::Connection => bad("send a well-formed HTTP request").closing(),
+            Self::ConnectionNamesProtectedField => bad("leave end-to-end fields out of `Connection`").closing(),
+            Self::Method(_) => Verdict::new(405, "method_not_allowed", "http_request_denied").hint("use another method"),
+            Self::TokenInQuery => bad("leave `access_token` out of the URL: the proxy adds the token"),
+            Self::Expectation => Verdict::new(417, "bad_request", "http_request_error").hint("leave out `Expect`"),
+        }
+    }
+}
+
+fn refused(refusal: &policy::Refusal) -> Verdict {
+    let (status, code) = match refusal.reason {
+        RefusalReason::HostNotAllowed => (403, "host_not_allowed"),
+        RefusalReason::MethodNotAllowed => (403, "method_not_allowed"),
+        RefusalReason::PathNotAllowed => (403, "path_not_allowed"),
+        RefusalReason::AgentNotAllowed => (403, "agent_not_allowed"),
+        RefusalReason::DeniedByRoute => (403, "denied_by_route"),
+        RefusalReason::CredentialHost => (403, "host_not_allowed"),
+        RefusalReason::PlaintextNotAllowed => (403, "plaintext_not_allowed"),
+        RefusalReason::AmbiguousPath => (400, "bad_request"),
+    };
+    let verdict = Verdict::new(status, code, "http_request_denied");
+    Verdict { hint: refusal.hint.clone(), route: refusal.route.clone(), ..verdict }
+}
+
+fn token(error: &credential::Error) -> Verdict {
+    let verdict = if error.is_temporary() {
+        let wait = error.retry_after.unwrap_or(Duration::from_secs(1));
+        Verdict { retry_after: Some(wait), ..Verdict::new(503, "credential_unavailable", "connection_timeout") }
+    } else {
+        Verdict { retry_after: error.retry_after, ..Verdict::new(502, "credential_failed", "proxy_configuration_error") }
+    };
+    Verdict { hint: error.hint(), ..verdict }
+}
+
+fn upstream(error: &upstream::Error) -> Verdict {
+    use upstream::Error as E;
+    let new = |status, code, proxy_status, hint| Verdict::new(status, code, proxy_status).hint(hint);
+    match error {
+        E::Dns { .. } => new(502, "upstream_unreachable", "dns_error", "check the host's name"),
+        E::NoAddress { .. } => new(502, "upstream_unreachable", "dns_error", "check the host's name"),
+        E::AddressNotAllowed { .. } => new(
+            403,
+            "address_not_allowed",
+            "destination_ip_prohibited",
+            "the host is at a private address; if it is meant to be reached, the operator names the network in the \
+             route's danger_allow_private_addresses",
+        ),
+        E::Connect { .. } => new(502, "upstream_unreachable", "connection_refused", "try again later"),
+        E::ConnectTimeout { .. } => new(504, "upstream_timeout", "connection_timeout", "try again later"),
+        E::Tls { .. } if error.is_certificate() => new(
+            502,
+            "upstream_tls",
+            "tls_certificate_error",
+            "the host's certificate isn't trusted; for a private authority the operator sets the route's upstream_ca",
+        ),
+        E::Tls { .. } => new(502, "upstream_tls", "tls_protocol_error", "the host doesn't speak TLS 1.2 or 1.3 there"),
+        E::ResponseTimeout { .. } => {
+            new(504, "upstream_timeout", "http_response_timeout", "try again, or raise the route's response_timeout")
+        }
+        E::Http(_) => new(502, "upstream_protocol", "http_protocol_error", "the host's answer broke off or isn't HTTP"),
+    }
+}
+
+/// What the agent may read of it: no address, no cause chain.
+fn upstream_message(error: &upstream::Error) -> &'static str {
+    use upstream::Error as E;
+    match error {
+        E::Dns { .. } | E::NoAddress { .. } => "the upstream's name can't be resolved",
+        E::AddressNotAllowed { .. } => "the upstream's address may not be reached through this route",
+        E::Connect { .. } => "the upstream can't be reached",
+        E::ConnectTimeout { .. } => "connecting to the upstream took too long",
+        E::Tls { .. } => "the upstream's TLS can't be trusted",
+        E::ResponseTimeout { .. } => "the upstream took too long to answer",
+        E::Http(_) => "the upstream's answer can't be used",
+    }
+}
+
+impl Verdict {
+    fn new(status: u16, code: &'static str, proxy_status: &'static str) -> Self {
+        Self {
+            status: StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            code,
+            proxy_status,
+            hint: Hint::fixed(""),
+            route: None,
+            retry_after: None,
+            close: false,
+        }
+    }
+
+    fn hint(self, text: &'static str) -> Self {
+        Self { hint: Hint::fixed(text), ..self }
+    }
+
+    fn closing(self) -> Self {
+        Self { close: true, ..self }
+    }
+}
+
+// === conversions ===
+
+impl From<policy::Refusal> for Error {
+    fn from(refusal: policy::Refusal) -> Self {
+        Self::Refused(Box::new(refusal))
+    }
+}
+
+impl From<NoRoute> for Error {
+    fn from(_: NoRoute) -> Self {
+        Self::NoRoute
+    }
+}
+
+impl From<HostError> for Error {
+    fn from(error: HostError) -> Self {
+        Self::BadRequest(error.into())
+    }
+}
+
+impl From<PathError> for Error {
+    fn from(error: PathError) -> Self {
+        Self::BadRequest(error.into())
+    }
+}
+
+impl Noted for Error {
+    fn note(&self, record: &mut Record) {
+        match self {
+            Self::AgentUnknown(unknown) => unknown.note(record),
+            Self::Refused(refusal) => refusal.note(record),
+            Self::NoRoute => NoRoute.note(record),
+            Self::AuthorizationServer => {
+                record.decision.allowed = Some(false);
+                record.decision.reason = "authorization server".into();
+            }
+            Self::Token(error) => error.note(record),
+            Self::Upstream(error) => error.note(record),
+            Self::BadRequest(_) | Self::TargetMismatch | Self::UnaskedUpgrade | Self::Loop => {}
+        }
+        record.outcome.error = Some(self.verdict().code);
+    }
+}

@@ -1,0 +1,170 @@
+//! The way out of the corridor: strip, inject last, send; once more where the
+//! standards allow it (standards 3.6).
+
+use http::{Method, Request, StatusCode, request::Parts};
+use tokio::time::Instant;
+
+use crate::{
+    credential::{Broker, Lease},
+    observe::{Noted, Record},
+    policy::Permit,
+    upstream::{self, Destination, Sent},
+};
+
+use super::{
+    Error, Proxy, RequestBody,
+    body::{self, Rewinder},
+    challenge,
+    error::BadRequest,
+    headers,
+    inbound::{self, Inbound},
+};
+
+impl Proxy {
+    pub(super) async fn forward(
+        &self,
+        broker: &Broker,
+        inbound: Inbound<'_>,
+        permit: &Permit,
+        lease: Lease,
+        record: &mut Record,
+    ) -> Result<Sent, Error> {
+        let (outbound, body) = self.outbound(inbound, permit, record)?;
+        let sent = self.send(permit, &outbound, &lease, body, record).await?;
+        if !is_refused_token(&sent, &lease) {
+            return Ok(sent);
+        }
+        // A 401 says that the request has not been applied (RFC 9110 §15.5.2): the one
+        // licence to send a POST twice. The old answer is kept until a better one is sure.
+        let Some(renewed) = renewed_lease(broker, permit, &lease).await else { return Ok(sent) };
+        let Some(body) = outbound.rewinder.rewind() else { return Ok(sent) };
+        drop(sent);
+        renewed.note(record);
+        record.outcome.retried = true;
+        self.send(permit, &outbound, &renewed, body, record).await
+    }
+
+    /// Makes of the agent's request what may leave. Nothing of it is injected yet.
+    fn outbound(
+        &self,
+        inbound: Inbound<'_>,
+        permit: &Permit,
+        record: &Record,
+    ) -> Result<(Outbound, RequestBody), Error> {
+        let via = &self.shared.via;
+        let reverse = inbound.is_reverse();
+        let Inbound { mut parts, body, .. } = inbound;
+        if headers::has_looped(&parts.headers, via) {
+            return Err(Error::Loop);
+        }
+        if permit.credential().is_some() && inbound::has_token_in_query(&parts.uri) {
+            return Err(BadRequest::TokenInQuery.into());
+        }
+        headers::strip_request(&mut parts.headers, permit, reverse)?;
+        headers::add_via(&mut parts.headers, via, parts.version);
+        let settings = &self.shared.settings;
+        let held = inbound::expects_continue(&parts.headers).then_some(settings.continue_timeout);
+        let limits = body::Limits { replay: settings.replay_limit, idle: settings.request_idle_timeout };
+        let body = RequestBody::new(body, &record.traffic, limits, held);
+        let rewinder = body.rewinder();
+        parts.extensions.clear();
+        Ok((Outbound { head: parts, rewinder, held: held.is_some() }, body))
+    }
+
+    /// Sends one attempt; once more where nothing can have been applied, or where
+    /// applying it twice is as good as once (RFC 9110 §9.2.2).
+    async fn send(
+        &self,
+        permit: &Permit,
+        outbound: &Outbound,
+        lease: &Lease,
+        body: RequestBody,
+        record: &mut Record,
+    ) -> Result<Sent, Error> {
+        let started = Instant::now();
+        let to = Destination { permit };
+        let sent = match self.upstream.send(to, outbound.request(lease, body)).await {
+            Err(failure) if broke_off(&failure.error) && is_idempotent(&outbound.head.method) => {
+                let Some(body) = outbound.rewinder.rewind() else { return Err(failure.error.into()) };
+                record.outcome.retried = true;
+                self.upstream.send(to, outbound.request(lease, body)).await
+            }
+            other => other,
+        };
+        record.outcome.upstream_time = Some(started.elapsed());
+        let sent = sent.map_err(|failure| failure.error)?;
+        if sent.response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Error::UnaskedUpgrade);
+        }
+        Ok(sent)
+    }
+}
+
+/// A request stripped of all that was the agent's connection's, ready for any number
+/// of attempts.
+struct Outbound {
+    head: Parts,
+    rewinder: Rewinder,
+    /// The body waits for the upstream's `100 Continue`.
+    held: bool,
+}
+
+impl Outbound {
+    fn request(&self, lease: &Lease, body: RequestBody) -> Request<RequestBody> {
+        let mut head = self.head.clone();
+        headers::inject(&mut head.headers, lease.header());
+        let mut request = Request::from_parts(head, body);
+        if self.held {
+            let waiting = request.body().rewinder();
+            hyper::ext::on_informational(&mut request, move |interim| {
+                if interim.status() == StatusCode::CONTINUE {
+                    waiting.continued();
+                }
+            });
+        }
+        request
+    }
+}
+
+fn is_refused_token(sent: &Sent, lease: &Lease) -> bool {
+    sent.response.status() == StatusCode::UNAUTHORIZED
+        && lease.header().is_some()
+        && challenge::refuses_token(sent.response.headers())
+}
+
+/// Another token than the refused one. Where there is none to be had, the upstream's
+/// own 401 says more to the agent than our failure would.
+async fn renewed_lease(broker: &Broker, permit: &Permit, refused: &Lease) -> Option<Lease> {
+    match broker.renew(permit, refused).await {
+        Ok(renewed) => renewed,
+        Err(error) => {
+            tracing::warn!(%error, "the upstream refused a token and no other could be got");
+            None
+        }
+    }
+}
+
+/// The connection ended before an answer began; whether the request arrived is unknown.
+fn broke_off(error: &upstream::Error) -> bool {
+    match error {
+        upstream::Error::Http(_) => true,
+        upstream::Error::Dns { .. }
+        | upstream::Error::NoAddress { .. }
+        | upstream::Error::AddressNotAllowed { .. }
+        | upstream::Error::Connect { .. }
+        | upstream::Error::ConnectTimeout { .. }
+        | upstream::Error::Tls { .. }
+        | upstream::Error::ResponseTimeout { .. } => false,
+    }
+}
+
+fn is_idempotent(method: &Method) -> bool {
+    method.is_idempotent()
+}
+
+impl Noted for Sent {
+    fn note(&self, record: &mut Record) {
+        record.outcome.upstream_addr = Some(self.address);
+        record.outcome.status = Some(self.response.status().as_u16());
+    }
+}

@@ -1,0 +1,218 @@
+//! Header fields at the border: strip first, inject last (threats R4, standards 3.2).
+//!
+//! Everything works in place on the map that was parsed; what leaves is serialised
+//! anew by hyper and never relayed as bytes.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Version,
+    header::{
+        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    },
+};
+
+use crate::{identity, policy::Permit};
+
+use super::error::BadRequest;
+
+/// Hop-by-hop fields besides those that `Connection` names (RFC 9110 §7.6.1).
+static HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("keep-alive"),
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    PROXY_AUTHORIZATION,
+    PROXY_AUTHENTICATE,
+    HeaderName::from_static("http2-settings"),
+];
+
+/// What an agent could use to pretend a path or an identity (threat 6); a route never
+/// needs it on the way out.
+static SPOOFABLE: [HeaderName; 6] = [
+    FORWARDED,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-real-ip"),
+];
+
+/// Fields by which some servers let a request change its method or path after the
+/// rules have looked at it (threat 67).
+static OVERRIDES: [HeaderName; 5] = [
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-method-override"),
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
+];
+
+/// Fields of a response that would lead the agent around the proxy (threat 84).
+static ALTERNATIVES: [HeaderName; 2] = [HeaderName::from_static("alt-svc"), HeaderName::from_static("alt-used")];
+
+/// Fields that `Connection` must not name: removing one changes what the request means
+/// or who it comes from (threats 12 and 13).
+static PROTECTED: [HeaderName; 5] = [AUTHORIZATION, HOST, CONTENT_LENGTH, COOKIE, EXPECT];
+const PROTECTED_PREFIXES: [&str; 4] = ["mcp-", "x-forwarded-", "proxy-", "dpop"];
+
+/// Makes the agent's fields fit to be forwarded under `permit`; the token comes last,
+/// by [`inject`].
+pub(super) fn strip_request(fields: &mut HeaderMap, permit: &Permit, reverse: bool) -> Result<(), BadRequest> {
+    let trailers_accepted = accepts_trailers(fields);
+    remove_connection_options(fields)?;
+    remove_all(fields, &HOP_BY_HOP);
+    remove_all(fields, &SPOOFABLE);
+    remove_look_alikes(fields);
+    if !permit.route().methods.is_empty() || !permit.route().paths.is_empty() {
+        remove_all(fields, &OVERRIDES);
+    }
+    if reverse {
+        // The agent's key came in one of these.
+        remove_reverse_key(fields, permit);
+    }
+    if permit.credential().is_some() {
+        fields.remove(AUTHORIZATION);
+        for name in identity::reverse_fields() {
+            fields.remove(name);
+        }
+    }
+    if trailers_accepted {
+        fields.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    Ok(())
+}
+
+/// In reverse mode the key is always removed; on a route without a credential another
+/// `Authorization` is the agent's own business and passes.
+fn remove_reverse_key(fields: &mut HeaderMap, permit: &Permit) {
+    if permit.agent().is_anonymous() {
+        return;
+    }
+    for name in identity::reverse_fields() {
+        fields.remove(name);
+    }
+}
+
+/// Puts the token in: exactly one `Authorization`, ours.
+pub(super) fn inject(fields: &mut HeaderMap, authorization: Option<&HeaderValue>) {
+    if let Some(value) = authorization {
+        fields.insert(AUTHORIZATION, value.clone());
+    }
+}
+
+/// Cleans what the upstream sent; our own connection's fields are hyper's to write.
+pub(super) fn strip_response(fields: &mut HeaderMap) {
+    // An upstream's bad `Connection` harms nobody but its own answer.
+    let _ = remove_connection_options(fields);
+    remove_all(fields, &HOP_BY_HOP);
+    remove_all(fields, &ALTERNATIVES);
+    fields.remove(super::respond::ERROR_FIELD);
+}
+
+/// Trailers may not carry framing, routing or authentication (RFC 9110 §6.5.1).
+pub(super) fn strip_trailers(fields: &mut HeaderMap) {
+    remove_all(fields, &HOP_BY_HOP);
+    remove_all(fields, &PROTECTED);
+    remove_all(fields, &SPOOFABLE);
+    fields.remove(TRAILER);
+}
+
+/// Adds ourselves to `Via` (RFC 9110 §7.6.3). `received` is the version we received.
+pub(super) fn add_via(fields: &mut HeaderMap, via: &Via, received: Version) {
+    let value = match received {
+        Version::HTTP_2 => &via.h2,
+        Version::HTTP_10 => &via.h10,
+        _ => &via.h11,
+    };
+    fields.append(VIA, value.clone());
+}
+
+/// Whether this very proxy has handled the request before (threat 38).
+pub(super) fn has_looped(fields: &HeaderMap, via: &Via) -> bool {
+    fields.get_all(VIA).iter().any(|value| {
+        let mut entries = value.as_bytes().split(|byte| *byte == b',');
+        entries.any(|entry| entry.trim_ascii().ends_with(via.pseudonym.as_bytes()))
+    })
+}
+
+/// Our name in `Via`, and the field value ready for each version.
+#[derive(Clone, Debug)]
+pub struct Via {
+    pseudonym: String,
+    h10: HeaderValue,
+    h11: HeaderValue,
+    h2: HeaderValue,
+}
+
+impl Via {
+    /// `instance` tells one process from another; it holds no secret.
+    pub fn new(instance: u64) -> Self {
+        let pseudonym = format!("cupbearer-{instance:016x}");
+        let value = |version: &str| {
+            // Hexadecimal digits and letters: always a valid field value.
+            HeaderValue::try_from(format!("{version} {pseudonym}"))
+                .unwrap_or_else(|_| HeaderValue::from_static("1.1 cupbearer"))
+        };
+        Self { h10: value("1.0"), h11: value("1.1"), h2: value("2"), pseudonym }
+    }
+}
+
+fn accepts_trailers(fields: &HeaderMap) -> bool {
+    fields.get_all(TE).iter().any(|value| {
+        value.as_bytes().split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    })
+}
+
+fn remove_connection_options(fields: &mut HeaderMap) -> Result<(), BadRequest> {
+    // The common cases hold nothing to remove; look before allocating.
+    let plain = |value: &HeaderValue| {
+        ["keep-alive", "close"].iter().any(|word| value.as_bytes().eq_ignore_ascii_case(word.as_bytes()))
+    };
+    if fields.get_all(CONNECTION).iter().all(plain) {
+        return Ok(());
+    }
+    let named = fields
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|option| !option.is_empty())
+        .map(|option| HeaderName::from_bytes(option).map_err(|_| BadRequest::Connection))
+        .collect::<Result<Vec<_>, _>>()?;
+    let protected = |name: &HeaderName| {
+        PROTECTED.contains(name)
+            || (PROTECTED_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
+                && !HOP_BY_HOP.contains(name))
+    };
+    if named.iter().any(protected) {
+        return Err(BadRequest::ConnectionNamesProtectedField);
+    }
+    for name in &named {
+        fields.remove(name);
+    }
+    Ok(())
+}
+
+fn remove_all(fields: &mut HeaderMap, names: &[HeaderName]) {
+    for name in names {
+        fields.remove(name);
+    }
+}
+
+/// Servers that turn fields into variables (`HTTP_X_FORWARDED_FOR`) can't tell
+/// `x_forwarded_for` from `x-forwarded-for`.
+fn remove_look_alikes(fields: &mut HeaderMap) {
+    if !fields.keys().any(|name| name.as_str().contains('_')) {
+        return;
+    }
+    let dashed = |name: &HeaderName| name.as_str().replace('_', "-");
+    let guarded = |name: &HeaderName| {
+        let dashed = dashed(name);
+        let listed = HOP_BY_HOP.iter().chain(&SPOOFABLE).chain(&OVERRIDES).chain(&PROTECTED);
+        name.as_str().contains('_') && listed.map(HeaderName::as_str).any(|listed| listed == dashed)
+    };
+    let names: Vec<_> = fields.keys().filter(|name| guarded(name)).cloned().collect();
+    remove_all(fields, &names);
+}

@@ -1,0 +1,253 @@
+//! A request of any door in one form: what it wants, canonically, and what it shows
+//! of who sends it. From here on no stage knows which door it was.
+
+use std::sync::Arc;
+
+use http::{
+    HeaderMap, Method, Request, Uri, Version,
+    header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING},
+    request::Parts,
+    uri::PathAndQuery,
+};
+use hyper::body::Incoming;
+
+use crate::{
+    identity::{Evidence, TunnelIdentity},
+    observe::{Noted, Record},
+    primitives::{Authority, CanonicalPath, ListenerName},
+    route::{Scheme, Table, Target},
+};
+
+use super::error::{BadRequest, Error, RefusedMethod};
+
+/// The door a request came through.
+#[derive(Clone, Debug)]
+pub enum Ingress {
+    /// `HTTP_PROXY`: absolute-form requests.
+    Forward { listener: ListenerName },
+    /// Inside an intercepted `CONNECT`.
+    Tunnel(Arc<Tunnel>),
+    /// A base URL.
+    Reverse { listener: ListenerName, mounts: Arc<[Mount]> },
+}
+
+/// An intercepted `CONNECT`: where it leads and who opened it.
+#[derive(Debug)]
+pub struct Tunnel {
+    pub(super) listener: ListenerName,
+    pub(super) authority: Authority,
+    pub(super) identity: TunnelIdentity,
+}
+
+impl Tunnel {
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+}
+
+/// A prefix of a reverse listener's paths, and where it leads; the prefix is removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Starts and ends with `/`.
+    pub prefix: String,
+    pub scheme: Scheme,
+    pub authority: Authority,
+    /// The upstream URL's own path, without a `/` at the end; put before what is left.
+    pub base_path: String,
+}
+
+impl Ingress {
+    pub(super) fn listener(&self) -> &ListenerName {
+        match self {
+            Self::Forward { listener } | Self::Reverse { listener, .. } => listener,
+            Self::Tunnel(tunnel) => &tunnel.listener,
+        }
+    }
+}
+
+/// A request whose target is canonical and whose framing is plain.
+#[derive(Debug)]
+pub(super) struct Inbound<'a> {
+    ingress: &'a Ingress,
+    pub(super) parts: Parts,
+    pub(super) body: Incoming,
+    target: Target,
+}
+
+impl<'a> Inbound<'a> {
+    /// Refuses what can't be judged; repairs nothing (threats R6).
+    pub(super) fn normalise(
+        ingress: &'a Ingress,
+        clear_tunnel: bool,
+        routes: &Table,
+        request: Request<Incoming>,
+    ) -> Result<Self, Error> {
+        let (mut parts, body) = request.into_parts();
+        check_framing(&parts)?;
+        check_method(&parts.method)?;
+        let target = match ingress {
+            Ingress::Forward { .. } => forward_target(&parts, routes)?,
+            Ingress::Tunnel(tunnel) => tunnel_target(&parts, tunnel, clear_tunnel, routes)?,
+            Ingress::Reverse { mounts, .. } => reverse_target(&parts, mounts)?,
+        };
+        parts.uri = upstream_uri(&target, &parts.uri)?;
+        Ok(Self { ingress, parts, body, target })
+    }
+
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    pub(super) fn evidence(&self) -> Evidence<'_> {
+        match self.ingress {
+            Ingress::Forward { .. } => Evidence::Proxy(&self.parts.headers),
+            Ingress::Tunnel(tunnel) => Evidence::Tunnel(&tunnel.identity),
+            Ingress::Reverse { .. } => Evidence::Reverse(&self.parts.headers),
+        }
+    }
+
+    /// The agent's key may stand in `Authorization`.
+    pub(super) fn is_reverse(&self) -> bool {
+        matches!(self.ingress, Ingress::Reverse { .. })
+    }
+}
+
+impl Noted for Inbound<'_> {
+    fn note(&self, record: &mut Record) {
+        record.asked.authority = Some(self.target.authority.clone());
+        record.asked.path = Some(self.target.path.clone());
+    }
+}
+
+/// hyper has refused most of RFC 9112 §6.3's list; this is the rest of standards 3.4.
+fn check_framing(parts: &Parts) -> Result<(), BadRequest> {
+    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        let plain = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+        if !plain || parts.headers.contains_key(CONTENT_LENGTH) {
+            return Err(BadRequest::Framing);
+        }
+    }
+    if parts.headers.get_all(CONTENT_LENGTH).iter().count() > 1 || parts.headers.get_all(HOST).iter().count() > 1 {
+        return Err(BadRequest::Framing);
+    }
+    let mut expectations = parts.headers.get_all(EXPECT).iter();
+    match (expectations.next(), expectations.next()) {
+        (None, _) => Ok(()),
+        (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(()),
+        _ => Err(BadRequest::Expectation),
+    }
+}
+
+fn check_method(method: &Method) -> Result<(), BadRequest> {
+    match method.as_str() {
+        "TRACE" => Err(BadRequest::Method(RefusedMethod::Trace)),
+        "TRACK" => Err(BadRequest::Method(RefusedMethod::Track)),
+        "CONNECT" => Err(BadRequest::Method(RefusedMethod::Connect)),
+        _ => Ok(()),
+    }
+}
+
+/// Absolute-form (RFC 9112 §3.2.2): the target decides and `Host` is ignored.
+fn forward_target(parts: &Parts, routes: &Table) -> Result<Target, Error> {
+    let scheme = match parts.uri.scheme_str() {
+        Some("http") => Scheme::Http,
+        Some("https") => Scheme::Https,
+        Some(_) => return Err(BadRequest::Scheme.into()),
+        None => return Err(BadRequest::NotAbsoluteForm.into()),
+    };
+    let text = parts.uri.authority().map_or("", http::uri::Authority::as_str);
+    let authority = Authority::parse(text, Some(scheme.default_port()))?;
+    let path = CanonicalPath::parse(parts.uri.path())?;
+    Ok(upgraded(scheme, authority, parts, path, routes))
+}
+
+/// Inside a tunnel the tunnel's authority decides; whatever else the request names
+/// has to agree (threats 42 and 43).
+fn tunnel_target(parts: &Parts, tunnel: &Tunnel, clear: bool, routes: &Table) -> Result<Target, Error> {
+    let scheme = if clear { Scheme::Http } else { Scheme::Https };
+    let agrees = |text: &str| tunnel.authority.is_named_by(text, scheme.default_port());
+    if parts.uri.scheme_str().is_some_and(|named| named != scheme.as_str()) {
+        return Err(Error::TargetMismatch);
+    }
+    if parts.uri.authority().is_some_and(|named| !agrees(named.as_str())) {
+        return Err(Error::TargetMismatch);
+    }
+    match parts.headers.get(HOST).map(|host| host.to_str()) {
+        Some(Ok(host)) if agrees(host) => {}
+        Some(_) => return Err(Error::TargetMismatch),
+        // h2 names its authority in a pseudo-field.
+        None if parts.version == Version::HTTP_2 && parts.uri.authority().is_some() => {}
+        None => return Err(BadRequest::Host.into()),
+    }
+    let path = CanonicalPath::parse(parts.uri.path())?;
+    Ok(upgraded(scheme, tunnel.authority.clone(), parts, path, routes))
+}
+
+/// A base URL: the listener decides, `Host` names the listener and is ignored.
+fn reverse_target(parts: &Parts, mounts: &[Mount]) -> Result<Target, Error> {
+    let path = CanonicalPath::parse(parts.uri.path())?;
+    let matches = |mount: &&Mount| {
+        path.as_str().starts_with(&mount.prefix) || path.as_str() == mount.prefix.trim_end_matches('/')
+    };
+    let mount = mounts.iter().find(matches).ok_or(Error::NoRoute)?;
+    // Behind a prefix, `/a/../b` would lead out of the mount.
+    if mounts.len() > 1 && path.is_ambiguous() {
+        return Err(BadRequest::Framing.into());
+    }
+    let rest = path.as_str().get(mount.prefix.len()..).unwrap_or("");
+    let path = if mount.prefix == "/" && mount.base_path.is_empty() {
+        path
+    } else {
+        CanonicalPath::parse(&format!("{}/{rest}", mount.base_path))?
+    };
+    Ok(Target { scheme: mount.scheme, authority: mount.authority.clone(), method: parts.method.clone(), path })
+}
+
+/// `upgrade_http`: what the agent asks of `http://host` goes to `https://host`.
+fn upgraded(scheme: Scheme, authority: Authority, parts: &Parts, path: CanonicalPath, routes: &Table) -> Target {
+    let method = parts.method.clone();
+    match scheme {
+        Scheme::Http if routes.upgrades_http(&authority) => {
+            let port = if authority.port() == 80 { 443 } else { authority.port() };
+            let authority = if port == authority.port() { authority } else { authority.with_port(port) };
+            Target { scheme: Scheme::Https, authority, method, path }
+        }
+        Scheme::Http | Scheme::Https => Target { scheme, authority, method, path },
+    }
+}
+
+/// The URI that goes upstream: what was decided on, with the agent's query.
+fn upstream_uri(target: &Target, asked: &Uri) -> Result<Uri, Error> {
+    let path_and_query = match asked.path_and_query() {
+        Some(same) if same.path() == target.path.as_str() => same.clone(),
+        Some(other) => {
+            let query = other.query().map_or(String::new(), |query| format!("?{query}"));
+            PathAndQuery::try_from(format!("{}{query}", target.path)).map_err(|_| BadRequest::Framing)?
+        }
+        None => PathAndQuery::from_static("/"),
+    };
+    let authority = if target.authority.port() == target.scheme.default_port() {
+        let text = target.authority.as_str();
+        &text[..text.rfind(':').unwrap_or(text.len())]
+    } else {
+        target.authority.as_str()
+    };
+    Uri::builder()
+        .scheme(target.scheme.as_str())
+        .authority(authority)
+        .path_and_query(path_and_query)
+        .build()
+        .map_err(|_| BadRequest::Framing.into())
+}
+
+/// Whether the agent announced its body with `Expect: 100-continue`.
+pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.contains_key(EXPECT)
+}
+
+/// A token in the query (RFC 6750 §2.3) on a route that injects one.
+pub(super) fn has_token_in_query(uri: &Uri) -> bool {
+    let name = |pair: &str| pair.split('=').next().unwrap_or("").eq_ignore_ascii_case("access_token");
+    uri.query().is_some_and(|query| query.split('&').any(name))
+}

@@ -1,0 +1,114 @@
+//! The one function that every request passes through (house, law 1).
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::{
+    credential::Broker,
+    identity::Registry,
+    observe::{Asked, Decision, Outcome, Record, Recorder, Traffic, record::Protocol},
+    policy,
+    primitives::{Authority, Clock, RequestIds},
+    route::Table,
+    upstream::{Client, Sent},
+};
+
+use super::{
+    Body, Error, RequestBody, Settings, Unmatched, Via,
+    inbound::{Inbound, Ingress},
+    open::Open,
+    respond,
+};
+
+/// What decides: immutable, swapped whole on reload, loaded once a request.
+#[derive(Debug)]
+pub struct Rules {
+    pub registry: Registry,
+    pub routes: Table,
+    pub broker: Broker,
+    pub unmatched: Unmatched,
+    /// Never reached by an agent through a blind tunnel (threat 37).
+    pub authorization_servers: Vec<Authority>,
+}
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    pub rules: ArcSwap<Rules>,
+    pub recorder: Recorder,
+    pub clock: Arc<dyn Clock>,
+    pub ids: RequestIds,
+    pub via: Via,
+    pub settings: Settings,
+}
+
+/// One worker's corridor, with its own way out.
+#[derive(Debug)]
+pub struct Proxy {
+    pub(super) shared: Arc<Shared>,
+    pub(super) upstream: Client<RequestBody>,
+}
+
+impl Proxy {
+    pub fn new(shared: Arc<Shared>, upstream: Client<RequestBody>) -> Self {
+        Self { shared, upstream }
+    }
+
+    /// Answers a request of any door. `clear`: inside a tunnel that isn't TLS.
+    pub async fn serve(&self, ingress: &Ingress, clear: bool, request: Request<Incoming>) -> Response<Body> {
+        let rules = self.shared.rules.load_full();
+        let answer = respond::Answering::to(&request);
+        let mut open = self.open_record(ingress, &request);
+        match self.run(&rules, ingress, clear, request, &mut open).await {
+            Ok(sent) => answer.pass_on(sent, &self.shared, open),
+            Err(error) => answer.refuse(&error, open),
+        }
+    }
+
+    async fn run(
+        &self,
+        rules: &Rules,
+        ingress: &Ingress,
+        clear: bool,
+        request: Request<Incoming>,
+        record: &mut Record,
+    ) -> Result<Sent, Error> {
+        let inbound = record.note(Inbound::normalise(ingress, clear, &rules.routes, request))?;
+        let agent = record.note(rules.registry.identify(inbound.evidence()).map_err(Error::from))?;
+        let candidates = record.note(rules.routes.find(inbound.target()).map_err(Error::from))?;
+        let permit = record.note(policy::decide(&agent, &candidates, inbound.target()).map_err(Error::from))?;
+        let lease = record.note(rules.broker.lease(&permit).await.map_err(Error::from))?;
+        let sent = self.forward(&rules.broker, inbound, &permit, lease, record).await;
+        record.note(sent)
+    }
+
+    pub(super) fn open_record(&self, ingress: &Ingress, request: &Request<Incoming>) -> Open {
+        let asked = Asked {
+            method: request.method().clone(),
+            authority: None,
+            path: None,
+            protocol: match request.version() {
+                Version::HTTP_2 => Protocol::Http2,
+                Version::HTTP_10 => Protocol::Http10,
+                _ => Protocol::Http11,
+            },
+        };
+        let record = Record {
+            id: self.shared.ids.next(),
+            time: self.shared.clock.now(),
+            started: Instant::now(),
+            listener: ingress.listener().clone(),
+            asked,
+            agent: None,
+            decision: Decision::default(),
+            token: None,
+            outcome: Outcome::default(),
+            traffic: Arc::new(Traffic::default()),
+        };
+        Open::new(record, self.shared.recorder.clone())
+    }
+}

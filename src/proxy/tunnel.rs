@@ -1,0 +1,183 @@
+//! `CONNECT` (RFC 9110 §9.3.6): who asks and whether the host is allowed are settled
+//! before the 200. What follows is intercepted, or, for a host that no route names and
+//! only where the config says so, passes untouched and without any credential.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use http::{
+    Request, Response,
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+};
+use hyper::body::Incoming;
+
+use crate::{
+    identity::Evidence,
+    observe::{Noted, Record, record::Protocol},
+    policy,
+    primitives::Authority,
+    upstream::{self, Stream},
+};
+
+use super::{
+    Body, Error, Proxy, Rules, Unmatched,
+    error::BadRequest,
+    inbound::{Ingress, Tunnel},
+    open::Open,
+    respond,
+};
+
+/// Ports that a blind tunnel may lead to: the web's. Anything else wants a route.
+const BLIND_PORTS: [u16; 3] = [443, 80, 8443];
+
+/// How a `CONNECT` was judged.
+#[derive(Debug)]
+pub enum Opening {
+    Refused(Response<Body>),
+    /// Answer 200, then terminate TLS in the name of the tunnel's host.
+    Intercept(Arc<Tunnel>, Handshake),
+    /// Answer 200, then copy bytes both ways.
+    Blind(Blind),
+}
+
+/// The record of an intercepted `CONNECT`, kept for the case that nothing comes of it:
+/// requests inside the tunnel have records of their own.
+#[derive(Debug)]
+pub struct Handshake(Open);
+
+impl Handshake {
+    /// The agent and we agreed on a protocol; each request is recorded from now on.
+    pub fn succeeded(self) {
+        self.0.discard();
+    }
+
+    /// A stable code: `agent_tls`, `tunnel_protocol`, `handshake_timeout`.
+    pub fn failed(self, code: &'static str) {
+        self.0.end(Some(code));
+    }
+}
+
+/// A blind tunnel whose far end is connected.
+#[derive(Debug)]
+pub struct Blind {
+    pub upstream: Stream,
+    open: Open,
+}
+
+impl Blind {
+    /// Separates the stream from the record, which wants [`BlindRecord::end`].
+    pub fn split(self) -> (Stream, BlindRecord) {
+        (self.upstream, BlindRecord(self.open))
+    }
+}
+
+/// The record of a blind tunnel.
+#[derive(Debug)]
+pub struct BlindRecord(Open);
+
+impl BlindRecord {
+    pub fn from_agent(&self, bytes: usize) {
+        self.0.traffic.add_from_agent(bytes);
+    }
+
+    pub fn to_agent(&self, bytes: usize) {
+        self.0.traffic.add_to_agent(bytes);
+    }
+
+    pub fn end(self, error: Option<&'static str>) {
+        self.0.end(error);
+    }
+}
+
+impl Proxy {
+    /// Judges a `CONNECT`.
+    pub async fn open_tunnel(&self, ingress: &Ingress, request: &Request<Incoming>) -> Opening {
+        let rules = self.shared.rules.load_full();
+        let mut open = self.open_record(ingress, request);
+        match self.judge_tunnel(&rules, ingress, request, &mut open).await {
+            Ok(Judged::Intercept(tunnel)) => Opening::Intercept(Arc::new(tunnel), Handshake(open)),
+            Ok(Judged::Blind(upstream, address)) => {
+                open.asked.protocol = Protocol::Tunnel;
+                open.outcome.upstream_addr = Some(address);
+                open.outcome.status = Some(200);
+                Opening::Blind(Blind { upstream, open })
+            }
+            Err(error) => {
+                error.note(&mut open);
+                Opening::Refused(respond::Answering::to(request).refuse_tunnel(&error, open))
+            }
+        }
+    }
+
+    async fn judge_tunnel(
+        &self,
+        rules: &Rules,
+        ingress: &Ingress,
+        request: &Request<Incoming>,
+        record: &mut Record,
+    ) -> Result<Judged, Error> {
+        let authority = connect_authority(request)?;
+        record.asked.authority = Some(authority.clone());
+        let evidence = Evidence::Proxy(request.headers());
+        let (agent, identity) = rules.registry.identify_tunnel(evidence)?;
+        agent.note(record);
+        if let Ok(candidates) = rules.routes.find_authority(&authority) {
+            policy::decide_tunnel(&agent, &candidates, &authority)?;
+            return Ok(Judged::Intercept(Tunnel { listener: ingress.listener().clone(), authority, identity }));
+        }
+        match rules.unmatched {
+            Unmatched::Deny => Err(Error::NoRoute),
+            Unmatched::Tunnel => self.connect_blind(rules, authority, record).await,
+        }
+    }
+
+    async fn connect_blind(&self, rules: &Rules, authority: Authority, record: &mut Record) -> Result<Judged, Error> {
+        if rules.authorization_servers.iter().any(|server| server.host() == authority.host()) {
+            return Err(Error::AuthorizationServer);
+        }
+        if !BLIND_PORTS.contains(&authority.port()) {
+            return Err(Error::NoRoute);
+        }
+        record.decision.allowed = Some(true);
+        record.decision.reason = "unmatched hosts are tunnelled".into();
+        let (stream, address) = self.upstream.connect_raw(&authority, &[]).await.map_err(upstream_error)?;
+        Ok(Judged::Blind(stream, address))
+    }
+}
+
+enum Judged {
+    Intercept(Tunnel),
+    Blind(Stream, SocketAddr),
+}
+
+fn upstream_error(error: upstream::Error) -> Error {
+    Error::Upstream(error)
+}
+
+/// Authority-form with a port, nothing else (threats 30 and 46).
+fn connect_authority(request: &Request<Incoming>) -> Result<Authority, Error> {
+    let uri = request.uri();
+    let plain = uri.scheme().is_none() && uri.path_and_query().is_none();
+    let text = uri.authority().filter(|_| plain).map_or("", http::uri::Authority::as_str);
+    let headers = request.headers();
+    let empty = headers.get(CONTENT_LENGTH).is_none_or(|length| length.as_bytes() == b"0");
+    if !empty || headers.contains_key(TRANSFER_ENCODING) {
+        return Err(BadRequest::Framing.into());
+    }
+    Ok(Authority::parse(text, None)?)
+}
+
+impl respond::Answering {
+    /// Bytes that come behind a refused `CONNECT` belong to no request: the connection
+    /// ends (threat 46), but for the 407 that git waits for.
+    fn refuse_tunnel(self, error: &Error, open: Open) -> Response<Body> {
+        let mut response = self.refuse(error, open);
+        if response.status() != http::StatusCode::PROXY_AUTHENTICATION_REQUIRED && response.version() != http::Version::HTTP_2
+        {
+            response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+        }
+        response
+    }
+}

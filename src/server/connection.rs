@@ -1,0 +1,183 @@
+//! One connection: TLS if the door has it, then h2 or h1, then requests, until the
+//! peer leaves, a limit is reached or the process winds up.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+};
+
+use http::{Method, Request};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    proxy::{Ingress, Proxy},
+    tls::LeafCache,
+};
+
+use super::{Limits, connect, drain::Drain, listener::Door};
+
+/// A stream that requests can come over.
+pub trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Io for T {}
+
+/// What every connection of a worker needs.
+#[derive(Debug)]
+pub struct Connections {
+    pub proxy: Proxy,
+    pub leaves: Arc<LeafCache>,
+    pub limits: Limits,
+}
+
+/// Where the requests of one connection come from.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) connections: Arc<Connections>,
+    pub(super) ingress: Ingress,
+    /// Inside a tunnel that isn't TLS.
+    pub(super) clear: bool,
+    pub(super) drain: Drain,
+}
+
+/// The protocol that ALPN chose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    H1,
+    H2,
+}
+
+impl Version {
+    pub(super) fn by_alpn(protocol: Option<&[u8]>) -> Self {
+        if protocol == Some(b"h2") { Self::H2 } else { Self::H1 }
+    }
+}
+
+impl Connections {
+    /// Serves one accepted connection to its end.
+    pub async fn serve(self: Arc<Self>, stream: TcpStream, door: Arc<Door>, drain: Drain) {
+        let _open = door.gauge.open();
+        let limit = self.limits.handshake_timeout;
+        let session = Session { connections: self, ingress: door.ingress.clone(), clear: false, drain };
+        let Some(tls) = &door.tls else {
+            return session.serve(stream, Version::H1).await;
+        };
+        match timeout(limit, TlsAcceptor::from(Arc::clone(tls)).accept(stream)).await {
+            Ok(Ok(stream)) => {
+                let version = Version::by_alpn(stream.get_ref().1.alpn_protocol());
+                session.serve(stream, version).await;
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "an agent's TLS handshake failed"),
+            Err(_) => tracing::debug!("an agent's TLS handshake took too long"),
+        }
+    }
+
+    fn h1(&self) -> http1::Builder {
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.head_timeout)
+            .max_header_size(self.limits.request_head)
+            .max_headers(self.limits.request_fields);
+        builder
+    }
+
+    fn h2(&self) -> http2::Builder<TokioExecutor> {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(self.limits.h2_streams)
+            .max_header_list_size(u32::try_from(self.limits.request_head).unwrap_or(u32::MAX))
+            .max_send_buf_size(64 * 1024)
+            .keep_alive_interval(self.limits.head_timeout)
+            .keep_alive_timeout(self.limits.head_timeout);
+        builder
+    }
+}
+
+impl Session {
+    /// Serves a listener's connection: requests, and `CONNECT` where the door is a proxy.
+    async fn serve<S: Io>(self, io: S, version: Version) {
+        let session = Arc::new(self);
+        let requests = Arc::clone(&session);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let session = Arc::clone(&requests);
+            async move {
+                let is_proxy = matches!(session.ingress, Ingress::Forward { .. });
+                Ok::<_, Infallible>(if is_proxy && request.method() == Method::CONNECT {
+                    connect::answer::<S>(&session, request).await
+                } else {
+                    session.connections.proxy.serve(&session.ingress, session.clear, request).await
+                })
+            }
+        });
+        let builder = &session.connections;
+        let io = TokioIo::new(io);
+        match version {
+            Version::H1 => {
+                let connection = builder.h1().serve_connection(io, service).with_upgrades();
+                run(connection, &session.drain, |connection| connection.graceful_shutdown()).await;
+            }
+            Version::H2 => {
+                let connection = builder.h2().serve_connection(io, service);
+                run(connection, &session.drain, |connection| connection.graceful_shutdown()).await;
+            }
+        }
+    }
+
+    /// Serves the requests inside a tunnel, where the pipeline refuses `CONNECT`.
+    pub(super) async fn serve_tunnel<S: Io>(self, io: S, version: Version) {
+        let session = Arc::new(self);
+        let requests = Arc::clone(&session);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let session = Arc::clone(&requests);
+            async move {
+                let proxy = &session.connections.proxy;
+                Ok::<_, Infallible>(proxy.serve(&session.ingress, session.clear, request).await)
+            }
+        });
+        let builder = &session.connections;
+        let io = TokioIo::new(io);
+        match version {
+            Version::H1 => {
+                let connection = builder.h1().serve_connection(io, service);
+                run(connection, &session.drain, |connection| connection.graceful_shutdown()).await;
+            }
+            Version::H2 => {
+                let connection = builder.h2().serve_connection(io, service);
+                run(connection, &session.drain, |connection| connection.graceful_shutdown()).await;
+            }
+        }
+    }
+}
+
+/// Drives a connection to its end; told to wind up, it finishes what is under way.
+async fn run<C>(connection: C, drain: &Drain, wind_up: impl FnOnce(Pin<&mut C>))
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut connection = pin!(connection);
+    let mut drain = drain.clone();
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = drain.stopped() => {
+            wind_up(connection.as_mut());
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an agent's connection ended badly");
+    }
+}

@@ -1,0 +1,149 @@
+//! Looks at a stream's first bytes and gives them back: inside a tunnel, is it TLS,
+//! clear HTTP (Node's fetch tunnels `http://` too), or neither?
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+/// What a tunnel carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carried {
+    Tls,
+    /// h1 in clear text.
+    ClearHttp,
+    /// Neither: SSH, garbage, h2 without TLS.
+    Other,
+}
+
+/// Reads until it is clear what the stream carries; `None` if it ended before.
+pub async fn sniff<IO: AsyncRead + Unpin>(io: &mut Peeked<IO>) -> io::Result<Option<Carried>> {
+    loop {
+        if let Some(carried) = classify(&io.prefix) {
+            return Ok(Some(carried));
+        }
+        if io.fill().await? == 0 {
+            return Ok(None);
+        }
+    }
+}
+
+/// A TLS record of a handshake starts `16 03 0x`; a request line is a method, in
+/// capitals by every client, and a space.
+fn classify(prefix: &[u8]) -> Option<Carried> {
+    match prefix {
+        [] | [0x16] | [0x16, 0x03] => None,
+        [0x16, 0x03, 0..=4, ..] => Some(Carried::Tls),
+        _ => {
+            let method = prefix.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
+            match prefix.get(method) {
+                None if method < 20 => None,
+                Some(b' ') if method > 0 && !prefix.starts_with(b"PRI ") => Some(Carried::ClearHttp),
+                _ => Some(Carried::Other),
+            }
+        }
+    }
+}
+
+/// A stream whose first bytes were read ahead.
+#[derive(Debug)]
+pub struct Peeked<IO> {
+    prefix: Bytes,
+    io: IO,
+}
+
+impl<IO> Peeked<IO> {
+    pub fn new(prefix: Bytes, io: IO) -> Self {
+        Self { prefix, io }
+    }
+}
+
+impl<IO: AsyncRead + Unpin> Peeked<IO> {
+    async fn fill(&mut self) -> io::Result<usize> {
+        let mut buffer = BytesMut::with_capacity(self.prefix.len() + 1024);
+        buffer.extend_from_slice(&self.prefix);
+        let read = self.io.read_buf(&mut buffer).await?;
+        self.prefix = buffer.freeze();
+        Ok(read)
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Peeked<IO> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.prefix.is_empty() {
+            return Pin::new(&mut self.io).poll_read(cx, buf);
+        }
+        let length = self.prefix.len().min(buf.remaining());
+        buf.put_slice(&self.prefix[..length]);
+        self.prefix.advance(length);
+        if self.prefix.is_empty() {
+            // Gives the buffer back: the connection may live for hours.
+            self.prefix = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Peeked<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[test]
+    fn first_bytes_tell_the_protocol() {
+        assert_eq!(classify(b""), None);
+        assert_eq!(classify(b"\x16\x03"), None);
+        assert_eq!(classify(b"\x16\x03\x01\x02"), Some(Carried::Tls));
+        assert_eq!(classify(b"\x16\x02\x01"), Some(Carried::Other));
+        assert_eq!(classify(b"GE"), None);
+        assert_eq!(classify(b"GET / HTTP/1.1\r\n"), Some(Carried::ClearHttp));
+        assert_eq!(classify(b"PRI * HTTP/2.0\r\n"), Some(Carried::Other));
+        assert_eq!(classify(b"SSH-2.0-x"), Some(Carried::Other));
+        assert_eq!(classify(b"\0\0"), Some(Carried::Other));
+        assert_eq!(classify(b" GET"), Some(Carried::Other));
+        assert_eq!(classify(&[b'A'; 30]), Some(Carried::Other));
+    }
+
+    #[tokio::test]
+    async fn what_was_peeked_is_read_again() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut peeked = Peeked::new(Bytes::from_static(b"G"), server);
+        client.write_all(b"ET / HTTP/1.1").await.unwrap();
+        assert_eq!(sniff(&mut peeked).await.unwrap(), Some(Carried::ClearHttp));
+        drop(client);
+        let mut all = Vec::new();
+        peeked.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"GET / HTTP/1.1");
+    }
+}
