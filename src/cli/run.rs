@@ -1,0 +1,1 @@
+//! `cupbearer run -- CMD`.
