@@ -5,6 +5,7 @@ pub mod admin;
 pub mod config;
 pub mod credential;
 pub mod identity;
+pub mod launch;
 pub mod observe;
 pub mod policy;
 pub mod primitives;
