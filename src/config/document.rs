@@ -384,9 +384,8 @@ impl<'d> Section<'d> {
         for (name, value) in in_file_order(table) {
             let text = name.get_ref();
             let Some(table) = value.get_ref().as_table() else {
-                if mask::names_a_secret(text) {
-                    self.doc.hide(&value.span());
-                }
+                // An agent's key, perhaps.
+                self.doc.hide(&value.span());
                 self.wrong_kind(value, &format!("{key}.{}", shown(text)), "a table", &example);
                 continue;
             };

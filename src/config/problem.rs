@@ -43,17 +43,17 @@ impl Problem {
         let before = &source[..span.start];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         Self {
-            message,
+            message: printable(message),
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
-            help,
+            help: printable(help),
             span,
         }
     }
 
     /// A problem with the file as a whole.
     pub(super) fn whole_file(message: String, help: String) -> Self {
-        Self { message, line: 0, column: 0, help, span: 0..0 }
+        Self { message: printable(message), line: 0, column: 0, help: printable(help), span: 0..0 }
     }
 
     /// As the operator sees it. `masked` is the file's text without secrets.
@@ -154,6 +154,11 @@ fn clamp(source: &str, span: Span) -> Span {
     let (start, end) = (border(span.start), border(span.end.max(span.start)));
     let line_end = source[start..].find(['\n', '\r']).map_or(source.len(), |at| start + at);
     start..end.min(line_end)
+}
+
+/// Values and paths come from the file: none of them moves the terminal's cursor.
+fn printable(text: String) -> String {
+    if text.chars().any(char::is_control) { text.replace(char::is_control, "\u{fffd}") } else { text }
 }
 
 /// A value of the file as a message may show it: short, and without control characters.

@@ -122,6 +122,10 @@ fn client_auth(name: &str, section: &mut Section<'_>) -> Option<ClientAuth> {
     if !misplaced {
         section.need("client_auth", &line);
     }
+    if let Some((_, value)) = section.entry("client_auth").filter(|(_, value)| !value.get_ref().is_table()) {
+        // The secret itself, perhaps.
+        section.doc.hide(&value.span());
+    }
     let mut table = section.section("client_auth", "client_auth", &line)?;
     table.need("method", "method = \"client_secret_basic\"");
     let later = ["private_key_jwt", "client_secret_jwt", "tls_client_auth", "self_signed_tls_client_auth", "none"];

@@ -162,7 +162,7 @@ fn tls(section: &mut Section<'_>) -> Option<Tls> {
     present
         .iter()
         .all(|present| *present)
-        .then(|| Tls { files: ListenerTls { certificate: certificate.value, key: key.value }, key_span: key.span })
+        .then_some(Tls { files: ListenerTls { certificate: certificate.value, key: key.value }, key_span: key.span })
 }
 
 /// Reports a file that can't be opened.
