@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod config;
 pub mod credential;
+pub mod demo;
 pub mod identity;
 pub mod launch;
 pub mod observe;
