@@ -28,6 +28,14 @@ impl Agent {
     }
 }
 
+#[cfg(test)]
+impl Agent {
+    /// An agent that showed nothing, for the tests of the rooms that need one.
+    pub(crate) fn for_test(name: AgentName) -> Self {
+        Self { name }
+    }
+}
+
 /// All known agents; immutable, swapped whole on reload.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
