@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{
     HeaderMap, Request, Response, Uri, Version,
-    header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
+    header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE},
     uri::{self, PathAndQuery},
 };
 use http_body::Body;
@@ -23,7 +23,7 @@ use super::{
     Destination, Dial, Error, Lease, Resolve, Settings, Stream, Wall,
     body::{Tracked, within},
     connect::Connector,
-    pool::{Acquired, Connection, Loan, Opening, PeerLimit, Pool, Slot, Target, lock},
+    pool::{Acquired, Connection, Loan, Opening, PeerLimit, Pool, Slot, Target, UNSETTLED, lock},
 };
 use crate::{
     observe::{Noted, Record},
@@ -47,7 +47,6 @@ const H2_SEND_BUFFER: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct Client<B> {
     connect_timeout: Duration,
-    max_streams: usize,
     connector: Connector,
     pool: Arc<Pool<B>>,
 }
@@ -79,7 +78,6 @@ where
     pub fn new(settings: Settings, wall: Wall, resolve: Arc<dyn Resolve>, dial: Arc<dyn Dial>) -> Self {
         Self {
             connect_timeout: settings.connect_timeout,
-            max_streams: settings.max_streams,
             connector: Connector { wall, resolve, dial },
             pool: Arc::new(Pool::new(settings)),
         }
@@ -89,17 +87,21 @@ where
     /// form of its target: its URI is absolute (`https://host:port/path?query`) and becomes
     /// origin-form on h1; `Host` is set from the permit's authority on h1 and absent on h2.
     ///
+    /// A request with `Upgrade`, which h2 doesn't have, goes over h1 whatever the upstream
+    /// prefers.
+    ///
     /// A pooled connection that turns out closed before a byte was sent is replaced
     /// without the caller's knowing. Nothing else is retried here. The wait for the
     /// answer's head is limited by the route's `response_timeout`, from the last byte
     /// of the request's body on. A caller that leaves ends the exchange at once.
     pub async fn send(&self, to: Destination<'_>, request: Request<B>) -> Result<Sent, SendFailure<B>> {
-        let slot = self.pool.slot(to.permit);
+        let h1_only = request.headers().contains_key(UPGRADE);
+        let slot = self.pool.slot(to.permit, h1_only);
         let limit = to.permit.route().upstream.response_timeout;
         let mut request = request.map(Tracked::new);
         let mut again = false;
         loop {
-            let loan = match self.acquire(&slot, to.permit, again).await {
+            let loan = match self.acquire(&slot, to.permit, h1_only, again).await {
                 Ok(loan) => loan,
                 Err(error) => {
                     let unsent = Some(request.map(Tracked::into_inner));
@@ -126,7 +128,13 @@ where
         opened.unwrap_or(Err(Error::ConnectTimeout { limit }))
     }
 
-    async fn acquire(&self, slot: &Arc<Slot<B>>, permit: &Permit, again: bool) -> Result<Loan<B>, Error> {
+    async fn acquire(
+        &self,
+        slot: &Arc<Slot<B>>,
+        permit: &Permit,
+        h1_only: bool,
+        again: bool,
+    ) -> Result<Loan<B>, Error> {
         if let Some(loan) = slot.take(again) {
             return Ok(loan);
         }
@@ -134,21 +142,21 @@ where
         let acquired = tokio::time::timeout(limit, async {
             match slot.acquire(again).await? {
                 Acquired::Pooled(loan) => Ok(loan),
-                Acquired::Open(opening) => self.open(opening, permit).await,
+                Acquired::Open(opening) => self.open(opening, permit, h1_only).await,
             }
         });
         acquired.await.unwrap_or(Err(Error::ConnectTimeout { limit }))
     }
 
-    async fn open(&self, opening: Opening<B>, permit: &Permit) -> Result<Loan<B>, Error> {
-        match self.connect(permit).await {
+    async fn open(&self, opening: Opening<B>, permit: &Permit, h1_only: bool) -> Result<Loan<B>, Error> {
+        match self.connect(permit, h1_only).await {
             Ok(Opened::H1(sender, driver, address)) => Ok(opening.h1(sender, driver, address)),
             Ok(Opened::H2(sender, peer_limit, address)) => Ok(opening.h2(sender, peer_limit, address)),
             Err(error) => Err(opening.failed(error)),
         }
     }
 
-    async fn connect(&self, permit: &Permit) -> Result<Opened<B>, Error> {
+    async fn connect(&self, permit: &Permit, h1_only: bool) -> Result<Opened<B>, Error> {
         let (authority, upstream) = (permit.authority(), &permit.route().upstream);
         let (stream, address) = self.connector.open(authority, &upstream.private_addresses).await?;
         match permit.scheme() {
@@ -157,10 +165,10 @@ where
                 Ok(Opened::H1(sender, driver, address))
             }
             Scheme::Https => {
-                let stream = self.connector.secure(stream, authority.host(), &upstream.tls).await?;
+                let stream = self.connector.secure(stream, authority.host(), &upstream.tls, h1_only).await?;
                 let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 if is_h2 {
-                    let (sender, peer_limit) = start_h2(TokioIo::new(stream), self.max_streams).await?;
+                    let (sender, peer_limit) = start_h2(TokioIo::new(stream)).await?;
                     Ok(Opened::H2(sender, peer_limit, address))
                 } else {
                     let (sender, driver) = start_h1(TokioIo::new(stream)).await?;
@@ -193,7 +201,7 @@ where
     Ok((sender, driver.abort_handle()))
 }
 
-async fn start_h2<B, S>(stream: S, max_streams: usize) -> Result<(http2::SendRequest<Tracked<B>>, PeerLimit), Error>
+async fn start_h2<B, S>(stream: S) -> Result<(http2::SendRequest<Tracked<B>>, PeerLimit), Error>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -202,7 +210,7 @@ where
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(H2_STREAM_WINDOW)
         .initial_connection_window_size(H2_CONNECTION_WINDOW)
-        .initial_max_send_streams(max_streams)
+        .initial_max_send_streams(UNSETTLED)
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_send_buf_size(H2_SEND_BUFFER)
         .handshake(stream)

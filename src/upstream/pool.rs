@@ -31,6 +31,13 @@ use crate::{
 /// route can make as many keys as it likes.
 const MAX_IDLE_TOTAL: usize = 1024;
 
+/// How long the first requests wait for a peer's `SETTINGS`.
+const SETTINGS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a peer's limit is called before its first `SETTINGS` (hyper then gives its
+/// number, or `usize::MAX` where it sets none).
+pub(super) const UNSETTLED: usize = usize::MAX - 1;
+
 /// All connections of one worker.
 pub(super) struct Pool<B> {
     limits: Arc<Limits>,
@@ -51,6 +58,7 @@ struct Key {
     upstream: usize,
     scheme: Scheme,
     authority: Authority,
+    h1_only: bool,
 }
 
 /// The connections of one key.
@@ -113,20 +121,21 @@ impl<B: Send + 'static> Pool<B> {
         Self { limits, slots: Mutex::default(), sweeping: AtomicBool::new(false) }
     }
 
-    /// The slot of a permit, made where there is none.
-    pub(super) fn slot(self: &Arc<Self>, permit: &Permit) -> Arc<Slot<B>> {
+    /// The slot of a permit, made where there is none. `h1_only`: for what h2 can't do.
+    pub(super) fn slot(self: &Arc<Self>, permit: &Permit, h1_only: bool) -> Arc<Slot<B>> {
         let upstream = &permit.route().upstream;
         let key = Key {
             agent: permit.agent().name().clone(),
             upstream: Arc::as_ptr(upstream) as usize,
             scheme: permit.scheme(),
             authority: permit.authority().clone(),
+            h1_only,
         };
         let mut slots = lock(&self.slots);
         if let Some(slot) = slots.get(&key) {
             return slot.clone();
         }
-        let slot = Arc::new(Slot::new(upstream.clone(), self.limits.clone(), key.scheme, &key.authority));
+        let slot = Arc::new(Slot::new(upstream.clone(), self.limits.clone(), &key));
         slots.insert(key, slot.clone());
         drop(slots);
         self.sweep_while_used();
@@ -172,13 +181,11 @@ impl<B> fmt::Debug for Pool<B> {
 // === impl Slot ===
 
 impl<B: Send + 'static> Slot<B> {
-    fn new(upstream: Arc<Upstream>, limits: Arc<Limits>, scheme: Scheme, authority: &Authority) -> Self {
-        let protocol = match scheme {
-            Scheme::Http => Some(Protocol::H1),
-            Scheme::Https => None,
-        };
+    fn new(upstream: Arc<Upstream>, limits: Arc<Limits>, key: &Key) -> Self {
+        let h1_only = key.h1_only || key.scheme == Scheme::Http;
+        let protocol = h1_only.then_some(Protocol::H1);
         let state = State { protocol, idle: Vec::new(), h2: Vec::new(), opening: false, failures: 0, failure: None };
-        let target = Target::new(scheme, authority);
+        let target = Target::new(key.scheme, &key.authority);
         Self { _upstream: upstream, limits, target, state: Mutex::new(state), opened: Notify::new() }
     }
 
@@ -323,6 +330,7 @@ impl<B: Send + 'static> Opening<B> {
             peer_limit,
             address,
             in_flight: AtomicUsize::new(0),
+            settled: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             idle_since: Mutex::new(Instant::now()),
         });
@@ -330,7 +338,22 @@ impl<B: Send + 'static> Opening<B> {
         state.protocol = Some(Protocol::H2);
         state.h2.push(connection.clone());
         drop(state);
-        connection.lend()
+        let loan = connection.clone().lend();
+        tokio::spawn(self.settle(connection));
+        loan
+    }
+
+    /// Lets the others wait a little longer than the first: until the peer has said how
+    /// many streams it allows, which follows its handshake at once. Else a burst would
+    /// queue up behind the few streams of one connection.
+    async fn settle(self, connection: Arc<H2<B>>) {
+        let mut delay = Duration::from_millis(1);
+        let deadline = Instant::now() + SETTINGS_TIMEOUT;
+        while (connection.peer_limit)() == Some(UNSETTLED) && connection.is_usable() && Instant::now() < deadline {
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(Duration::from_millis(16));
+        }
+        connection.settled.store(true, Ordering::Relaxed);
     }
 
     /// Hands the error to those who waited for this connection, and back.
@@ -397,6 +420,8 @@ pub(super) struct H2<B> {
     peer_limit: PeerLimit,
     pub(super) address: SocketAddr,
     in_flight: AtomicUsize,
+    /// The peer has said how many streams it allows.
+    settled: AtomicBool,
     /// Gets no new requests.
     retired: AtomicBool,
     idle_since: Mutex<Instant>,
@@ -415,8 +440,11 @@ impl<B: Send + 'static> H2<B> {
 
     fn has_room(&self, max_streams: usize) -> bool {
         let in_flight = self.in_flight.load(Ordering::Relaxed);
+        let settled = self.settled.load(Ordering::Relaxed);
         in_flight == 0
-            || (in_flight < max_streams && (self.peer_limit)().is_none_or(|peer_limit| in_flight < peer_limit))
+            || (settled
+                && in_flight < max_streams
+                && (self.peer_limit)().is_none_or(|peer_limit| in_flight < peer_limit))
     }
 
     fn idle_for(&self, limit: Duration) -> bool {
