@@ -20,7 +20,7 @@ use ipnet::IpNet;
 use tokio::task::AbortHandle;
 
 use super::{
-    Destination, Dial, Error, Lease, Resolve, Settings, Stream, Wall,
+    ConnectionGuard, Destination, Dial, Error, Resolve, Settings, Stream, Wall,
     body::{Tracked, within},
     connect::Connector,
     pool::{Acquired, Connection, Loan, Opening, PeerLimit, Pool, Slot, Target, UNSETTLED, lock},
@@ -57,7 +57,7 @@ pub struct Sent {
     pub response: Response<Incoming>,
     pub address: SocketAddr,
     /// Gives the connection back; to be dropped after the body.
-    pub lease: Lease,
+    pub connection: ConnectionGuard,
 }
 
 /// A request that got no answer.
@@ -241,7 +241,7 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Loan { connection, lease } = loan;
+    let Loan { connection, guard } = loan;
     let progress = request.body().progress();
     let (address, answer) = match &connection {
         Connection::H1(h1) => {
@@ -260,7 +260,7 @@ where
         (Some(Ok(response)), Connection::H1(_)) if !has_one_length(response.headers()) => {
             Err(failed(Error::Framing, None))
         }
-        (Some(Ok(response)), _) => Ok(Sent { response, address, lease }),
+        (Some(Ok(response)), _) => Ok(Sent { response, address, connection: guard }),
         (Some(Err(error)), _) => {
             let (error, unsent) = split(error);
             Err(failed(Error::Http(error), unsent))
@@ -315,12 +315,6 @@ fn has_one_length(headers: &HeaderMap) -> bool {
         (Some(length), None) => lengths.next().is_none() && length.as_bytes().iter().all(u8::is_ascii_digit),
         (None, Some(coding)) => codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
         (Some(_), Some(_)) => false,
-    }
-}
-
-impl Noted for Sent {
-    fn note(&self, record: &mut Record) {
-        record.outcome.upstream_addr = Some(self.address);
     }
 }
 

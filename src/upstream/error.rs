@@ -49,10 +49,8 @@ impl Error {
                 _ => "destination_unavailable",
             },
             Self::ConnectTimeout { .. } => "connection_timeout",
+            Self::Tls { .. } if self.is_certificate() => "tls_certificate_error",
             Self::Tls { source, .. } => match rustls_cause(source) {
-                Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
-                    "tls_certificate_error"
-                }
                 Some(rustls::Error::AlertReceived(_)) => "tls_alert_received",
                 Some(_) | None => "tls_protocol_error",
             },
@@ -63,6 +61,16 @@ impl Error {
             Self::Http(_) => "connection_terminated",
             Self::Framing => "http_protocol_error",
         }
+    }
+
+    /// Whether TLS failed over the upstream's certificate: not trusted, not for this
+    /// host, not valid now.
+    pub fn is_certificate(&self) -> bool {
+        let Self::Tls { source, .. } = self else { return false };
+        matches!(
+            rustls_cause(source),
+            Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
+        )
     }
 
     /// The same failure once more, for those who waited for the same connection.

@@ -4,9 +4,9 @@
 //! what an answer means.
 //!
 //! ```text
-//! send -> pool: a connection with room? ----------------------------> exchange -> Sent + Lease
+//! send -> pool: a connection with room? ----------------------------> exchange -> Sent + guard
 //!           \-> resolve -> wall -> dial -> TLS (ALPN) -> h1 | h2 --/      |
-//!                                                     back to the pool <--/ when the lease is dropped
+//!                                                     back to the pool <--/ when the guard is dropped
 //! ```
 
 pub mod address;
@@ -28,7 +28,7 @@ pub use address::Wall;
 pub use client::{Client, SendFailure, Sent};
 pub use dial::{Dial, Stream, TcpDial};
 pub use error::Error;
-pub use pool::Lease;
+pub use pool::ConnectionGuard;
 pub use resolve::{Resolve, SystemResolver};
 
 /// Limits of the way out.

@@ -96,10 +96,10 @@ enum Protocol {
     H2,
 }
 
-/// A connection, and the lease that gives it back.
+/// A connection, and the guard that gives it back.
 pub(super) struct Loan<B> {
     pub(super) connection: Connection<B>,
-    pub(super) lease: Lease,
+    pub(super) guard: ConnectionGuard,
 }
 
 pub(super) enum Connection<B> {
@@ -391,7 +391,7 @@ pub(super) struct H1<B> {
 
 impl<B: Send + 'static> H1<B> {
     fn lend(self: Arc<Self>) -> Loan<B> {
-        Loan { lease: Lease(Some(self.clone())), connection: Connection::H1(self) }
+        Loan { guard: ConnectionGuard(Some(self.clone())), connection: Connection::H1(self) }
     }
 }
 
@@ -453,7 +453,7 @@ impl<B: Send + 'static> H2<B> {
 
     fn lend(self: Arc<Self>) -> Loan<B> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Loan { lease: Lease(Some(self.clone())), connection: Connection::H2(self) }
+        Loan { guard: ConnectionGuard(Some(self.clone())), connection: Connection::H2(self) }
     }
 }
 
@@ -465,7 +465,7 @@ impl<B: Send + 'static> Leased for H2<B> {
     }
 }
 
-// === impl Lease ===
+// === impl ConnectionGuard ===
 
 trait Leased: Send + Sync {
     fn release(self: Arc<Self>);
@@ -476,9 +476,9 @@ trait Leased: Send + Sync {
 /// To be dropped after the answer's body: right after its last frame, or together with
 /// the body when nobody wants the rest, which closes an h1 connection at once. After a
 /// 101 it is kept until the upgraded stream was handed over.
-pub struct Lease(Option<Arc<dyn Leased>>);
+pub struct ConnectionGuard(Option<Arc<dyn Leased>>);
 
-impl Drop for Lease {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         if let Some(leased) = self.0.take() {
             leased.release();
@@ -486,9 +486,9 @@ impl Drop for Lease {
     }
 }
 
-impl fmt::Debug for Lease {
+impl fmt::Debug for ConnectionGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Lease")
+        f.write_str("ConnectionGuard")
     }
 }
 

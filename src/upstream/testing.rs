@@ -124,9 +124,9 @@ pub(super) fn post(uri: &str, body: TestBody) -> Request<TestBody> {
 
 /// Reads an answer to its end and gives the connection back.
 pub(super) async fn finish(sent: Result<Sent, SendFailure<TestBody>>) -> String {
-    let Sent { response, lease, .. } = sent.unwrap();
+    let Sent { response, connection, .. } = sent.unwrap();
     let body = response.into_body().collect().await.unwrap().to_bytes();
-    drop(lease);
+    drop(connection);
     String::from_utf8(body.to_vec()).unwrap()
 }
 

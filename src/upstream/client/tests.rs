@@ -399,7 +399,7 @@ async fn an_upgraded_connection_is_handed_over() {
     let (sent, (mut upstream, _)) = exchange!(rig, request, switching);
     let sent = sent.unwrap();
     let mut upgraded = TokioIo::new(hyper::upgrade::on(sent.response).await.unwrap());
-    drop(sent.lease);
+    drop(sent.connection);
     let mut bytes = [0; 5];
     upgraded.read_exact(&mut bytes).await.unwrap();
     assert_eq!(&bytes, b"hello");
