@@ -55,8 +55,8 @@ impl Agent {
     }
 
     #[cfg(test)]
-    pub(crate) fn for_test(name: &str) -> Self {
-        Self { name: AgentName::parse(name).unwrap(), anonymous: false }
+    pub(crate) fn for_test(name: AgentName) -> Self {
+        Self { name, anonymous: false }
     }
 }
 
