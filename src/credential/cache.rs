@@ -289,10 +289,7 @@ impl Slot {
         }
     }
 
-    fn landed(
-        &self,
-        landing: Result<watch::Ref<'_, Landing>, watch::error::RecvError>,
-    ) -> Result<Arc<Token>, Error> {
+    fn landed(&self, landing: Result<watch::Ref<'_, Landing>, watch::error::RecvError>) -> Result<Arc<Token>, Error> {
         let abandoned = || self.error(Failure::Abandoned, Some(self.shared.pace.outage.0));
         landing.map_err(|_| abandoned())?.clone().unwrap_or_else(|| Err(abandoned()))
     }
