@@ -35,7 +35,7 @@ pub(crate) struct Endpoint {
 #[derive(Debug)]
 enum Place {
     Known(Url),
-    Discovered(Discovery),
+    Discovered(Box<Discovery>),
 }
 
 impl Endpoint {
@@ -45,7 +45,7 @@ impl Endpoint {
             Location::TokenEndpoint(text) => {
                 Place::Known(http.permitted(text).ok_or_else(|| SettingsError::Url(text.clone()))?)
             }
-            Location::Issuer(issuer) => Place::Discovered(Discovery::new(issuer, &http)?),
+            Location::Issuer(issuer) => Place::Discovered(Box::new(Discovery::new(issuer, &http)?)),
         };
         Ok(Self { server, http, place })
     }

@@ -60,7 +60,7 @@ pub enum SourceError {
 }
 
 impl Source {
-    /// Reads the secret now. [`Secrets`] keeps a command's output for its `ttl`.
+    /// Reads the secret now. The broker keeps a command's output for its `ttl`.
     pub async fn read(&self) -> Result<Secret, SourceError> {
         match self {
             Self::Env(name) => match std::env::var(name) {

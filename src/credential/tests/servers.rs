@@ -32,8 +32,12 @@ fn header(lease: &Lease) -> &str {
 
 /// A server that always does `act`, and the error that this makes.
 async fn error_of(act: Act) -> (Error, AuthServer) {
+    error_within(settings().exchange_timeout, act).await
+}
+
+async fn error_within(exchange_timeout: Duration, act: Act) -> (Error, AuthServer) {
     let server = AuthServer::start(move |_, _| act.clone()).await;
-    let (_directory, broker) = server.broker(Settings { exchange_timeout: Duration::from_millis(500), ..settings() });
+    let (_directory, broker) = server.broker(Settings { exchange_timeout, ..settings() });
     let error = lease(&broker).await.expect_err("a token");
     let texts = format!("{error} {error:?} {} {:?}", error.hint(), broker.states());
     assert!(!texts.contains(SECRET) && !texts.contains("canary"), "{texts}");
@@ -123,6 +127,8 @@ async fn a_server_that_is_down() {
     let error = lease(&broker).await.unwrap_err();
     assert!(matches!(*error.failure, Failure::Unavailable(Outage::Connect(_))), "{error:?}");
     assert_eq!(error.code(), "credential_unavailable");
+    let told = broker.states()[0].last_error.clone().unwrap();
+    assert!(told.contains("can't be reached") && told.contains("refused"), "{told}");
     assert!(error.retry_after.is_some() && running.seen().is_empty());
 }
 
@@ -130,7 +136,7 @@ async fn a_server_that_is_down() {
 #[tokio::test]
 async fn a_server_that_is_slow_or_endless() {
     for act in [Act::Hang, Act::Drip] {
-        let (error, server) = error_of(act).await;
+        let (error, server) = error_within(Duration::from_secs(1), act).await;
         assert!(matches!(*error.failure, Failure::Unavailable(Outage::Slow(_))), "{error:?}");
         assert_eq!(server.token_requests(), 1, "no attempt starts after the limit");
     }
