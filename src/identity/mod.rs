@@ -1,13 +1,44 @@
-//! Who asks? Judges the evidence a request shows; knows no connections.
+//! Who asks? Judges the evidence a request shows; knows no connections, addresses or
+//! processes, and trusts no field but those that carry a key.
+//!
+//! ```text
+//! Evidence --proxy_auth--> name?, SHA-256 of the key --Registry--> Agent | Unknown
+//! ```
 
-pub mod proxy_auth;
+mod key;
+mod proxy_auth;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
-use crate::primitives::AgentName;
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use http::{
+    HeaderMap, HeaderName,
+    header::{AUTHORIZATION, PROXY_AUTHORIZATION},
+};
+
+use crate::{
+    observe::{Noted, Record},
+    primitives::{AgentName, digest::hex},
+};
+
+pub use key::{NoRandomness, generate_key};
+use proxy_auth::{Shown, bare_key, credentials, only_line};
+
+/// The fields, besides `Proxy-Authorization`, in which a reverse-mode agent may show its
+/// key. They are for us and never for the upstream.
+pub static REVERSE_FIELDS: [HeaderName; 4] = [
+    AUTHORIZATION,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+];
 
 /// An agent as the config names it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct AgentSettings {
     pub name: AgentName,
     /// SHA-256 of each key that is accepted; two while a key is being rotated.
@@ -22,62 +53,74 @@ pub struct Agent {
     name: AgentName,
 }
 
-impl Agent {
-    pub fn name(&self) -> &AgentName {
-        &self.name
-    }
-}
-
 /// All known agents; immutable, swapped whole on reload.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Registry {
     agents: HashMap<AgentName, Arc<AgentSettings>>,
+    /// Whose key has this digest; `None` where two agents share it, since a key that
+    /// names two agents names none.
+    owners: HashMap<[u8; 32], Option<Arc<AgentSettings>>>,
+    anonymous: Option<Arc<AgentSettings>>,
 }
 
 /// What a request shows of who sends it.
 #[derive(Clone, Copy, Debug)]
 pub enum Evidence<'a> {
     /// `Proxy-Authorization` of a forward request or a `CONNECT`.
-    Proxy(&'a http::HeaderMap),
-    /// Reverse mode: `Proxy-Authorization`, else `Authorization`, `x-api-key`, `api-key`.
-    Reverse(&'a http::HeaderMap),
+    Proxy(&'a HeaderMap),
+    /// Reverse mode: `Proxy-Authorization`, else [`REVERSE_FIELDS`].
+    Reverse(&'a HeaderMap),
     /// Inside a tunnel: who opened it, looked up again for every request.
     Tunnel(&'a TunnelIdentity),
 }
 
 /// Who opened a tunnel: enough to ask the current registry again (threats 5, 106).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TunnelIdentity {
     name: AgentName,
     /// The digest that was matched at `CONNECT`; `None` for the anonymous agent.
     key: Option<[u8; 32]>,
 }
 
-/// Why nobody was recognised.
+/// Why nobody was recognised. Always the agent's (or its operator's) to mend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.reason())]
 pub enum Unknown {
-    #[error("no agent key was sent")]
     Missing,
-    #[error("the agent key isn't known")]
     Mismatch,
-    #[error("the agent key can't be read")]
     Malformed,
-    #[error("more than one agent key was sent")]
     Ambiguous,
 }
 
+// === impl Registry ===
+
 impl Registry {
-    pub fn new(_agents: Vec<AgentSettings>) -> Self {
-        todo!()
+    /// Where two entries have one name the later one counts; `config` refuses that.
+    pub fn new(agents: Vec<AgentSettings>) -> Self {
+        let mut registry = Self::default();
+        for settings in agents {
+            let settings = Arc::new(settings);
+            registry.agents.insert(settings.name.clone(), settings);
+        }
+        for settings in registry.agents.values() {
+            for digest in &settings.keys {
+                let owner = registry.owners.entry(*digest).or_insert_with(|| Some(settings.clone()));
+                if owner.as_ref().is_some_and(|owner| owner.name != settings.name) {
+                    *owner = None;
+                }
+            }
+        }
+        registry.anonymous = registry.agents.values().filter(|agent| agent.anonymous).min_by_key(|a| &a.name).cloned();
+        registry
     }
 
-    pub fn identify(&self, _evidence: Evidence<'_>) -> Result<Agent, Unknown> {
-        todo!()
+    pub fn identify(&self, evidence: Evidence<'_>) -> Result<Agent, Unknown> {
+        self.recognise(evidence).map(|identity| Agent { name: identity.name })
     }
 
     /// What a tunnel opened with this evidence has to remember.
-    pub fn identify_tunnel(&self, _evidence: Evidence<'_>) -> Result<(Agent, TunnelIdentity), Unknown> {
-        todo!()
+    pub fn identify_tunnel(&self, evidence: Evidence<'_>) -> Result<(Agent, TunnelIdentity), Unknown> {
+        self.recognise(evidence).map(|identity| (Agent { name: identity.name.clone() }, identity))
     }
 
     pub fn names(&self) -> impl Iterator<Item = &AgentName> {
@@ -85,7 +128,147 @@ impl Registry {
     }
 
     /// The agent by name, for `explain` and `run`, which need no evidence.
-    pub fn named(&self, _name: &AgentName) -> Option<Agent> {
-        todo!()
+    pub fn named(&self, name: &AgentName) -> Option<Agent> {
+        self.agents.get(name).map(|settings| Agent { name: settings.name.clone() })
+    }
+
+    fn recognise(&self, evidence: Evidence<'_>) -> Result<TunnelIdentity, Unknown> {
+        match evidence {
+            Evidence::Proxy(fields) => match self.proxy_field(fields)? {
+                Some(identity) => Ok(identity),
+                None => self.nobody().ok_or(Unknown::Missing),
+            },
+            Evidence::Reverse(fields) => match self.proxy_field(fields)? {
+                Some(identity) => Ok(identity),
+                None => self.reverse_fields(fields),
+            },
+            Evidence::Tunnel(identity) => self.still(identity),
+        }
+    }
+
+    /// `Proxy-Authorization`, if there is one. A bad key is an error here, never the
+    /// anonymous agent: its sender meant to be somebody.
+    fn proxy_field(&self, fields: &HeaderMap) -> Result<Option<TunnelIdentity>, Unknown> {
+        let Some(value) = only_line(fields, PROXY_AUTHORIZATION)? else { return Ok(None) };
+        self.owner(&credentials(value)?).map(Some)
+    }
+
+    /// An SDK always sends some "API key". One that matches nobody is its placeholder
+    /// where the config lets anonymous agents in: it gains nothing over sending none.
+    fn reverse_fields(&self, fields: &HeaderMap) -> Result<TunnelIdentity, Unknown> {
+        let mut found: Option<TunnelIdentity> = None;
+        let mut failure = Unknown::Missing;
+        for name in &REVERSE_FIELDS {
+            let Some(value) = only_line(fields, name)? else { continue };
+            let shown = if name == AUTHORIZATION { credentials(value) } else { bare_key(value.as_bytes()) };
+            match (shown.and_then(|shown| self.owner(&shown)), &found) {
+                (Ok(other), Some(one)) if one.name != other.name => return Err(Unknown::Ambiguous),
+                (Ok(identity), _) => found = Some(identity),
+                (Err(_), _) if failure == Unknown::Mismatch => {}
+                (Err(error), _) => failure = error,
+            }
+        }
+        found.or_else(|| self.nobody()).ok_or(failure)
+    }
+
+    /// Whose key this is. An unknown name and an unknown key cost the same work as a
+    /// wrong key (threat 3): the key is hashed already, and something is compared.
+    fn owner(&self, shown: &Shown) -> Result<TunnelIdentity, Unknown> {
+        const NOBODY: &[[u8; 32]] = &[[0; 32]];
+        let settings = match &shown.name {
+            Some(name) => std::str::from_utf8(name).ok().and_then(|name| self.agents.get(name)),
+            // A digest of a random key is no secret to be found by timing a look-up.
+            None => self.owners.get(&shown.digest).and_then(Option::as_ref),
+        };
+        let accepted = settings.map_or(NOBODY, |settings| &settings.keys);
+        match (is_accepted(accepted, &shown.digest), settings) {
+            (true, Some(settings)) => Ok(TunnelIdentity { name: settings.name.clone(), key: Some(shown.digest) }),
+            (true, None) | (false, _) => Err(Unknown::Mismatch),
+        }
+    }
+
+    /// Whether a tunnel's agent is one of today's, by the same key as then.
+    fn still(&self, identity: &TunnelIdentity) -> Result<TunnelIdentity, Unknown> {
+        let settings = self.agents.get(&identity.name).ok_or(Unknown::Mismatch)?;
+        let good = match &identity.key {
+            Some(digest) => is_accepted(&settings.keys, digest),
+            None => settings.anonymous,
+        };
+        if good { Ok(identity.clone()) } else { Err(Unknown::Mismatch) }
+    }
+
+    fn nobody(&self) -> Option<TunnelIdentity> {
+        self.anonymous.as_ref().map(|settings| TunnelIdentity { name: settings.name.clone(), key: None })
+    }
+}
+
+/// Compares with all of them, whichever fits, each in constant time.
+fn is_accepted(accepted: &[[u8; 32]], digest: &[u8; 32]) -> bool {
+    accepted.iter().fold(false, |found, key| found | verify_slices_are_equal(key, digest).is_ok())
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.agents.values()).finish()
+    }
+}
+
+// === impl AgentSettings ===
+
+impl fmt::Debug for AgentSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentSettings")
+            .field("name", &self.name)
+            .field("keys", &self.keys.iter().map(short).collect::<Vec<_>>())
+            .field("anonymous", &self.anonymous)
+            .finish()
+    }
+}
+
+/// Enough of a digest to tell two keys apart.
+fn short(digest: &[u8; 32]) -> String {
+    format!("{}…", hex(&digest[..4]))
+}
+
+// === impl Agent ===
+
+impl Agent {
+    pub fn name(&self) -> &AgentName {
+        &self.name
+    }
+}
+
+impl Noted for Agent {
+    fn note(&self, record: &mut Record) {
+        record.agent = Some(self.name.clone());
+    }
+}
+
+// === impl TunnelIdentity ===
+
+impl fmt::Debug for TunnelIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TunnelIdentity").field("name", &self.name).field("key", &self.key.as_ref().map(short)).finish()
+    }
+}
+
+// === impl Unknown ===
+
+impl Unknown {
+    /// For the record: never what was sent.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Missing => "no agent key was sent",
+            Self::Mismatch => "the agent key isn't known",
+            Self::Malformed => "the agent key can't be read",
+            Self::Ambiguous => "more than one agent key was sent",
+        }
+    }
+}
+
+impl Noted for Unknown {
+    fn note(&self, record: &mut Record) {
+        record.decision.allowed = None;
+        record.decision.reason = self.reason().into();
     }
 }
