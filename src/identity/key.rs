@@ -21,7 +21,7 @@ pub fn generate_key() -> Result<(Secret, [u8; 32]), NoRandomness> {
     rand::fill(&mut *random).map_err(|_| NoRandomness)?;
     let mut text = String::with_capacity(64);
     text.push_str(PREFIX);
-    BASE64_URL_SAFE_NO_PAD.encode_string(&*random, &mut text);
+    BASE64_URL_SAFE_NO_PAD.encode_string(random.as_slice(), &mut text);
     let digest = sha256(text.as_bytes());
     Ok((Secret::new(text), digest))
 }
