@@ -2,16 +2,21 @@
 //! what needs one cannot run before the decision.
 
 pub mod decide;
+mod refusal;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use crate::{
     identity::Agent,
-    primitives::{Authority, Hint, RouteName},
+    observe::{Noted, Record},
+    primitives::Authority,
     route::{CredentialBinding, Route, Scheme},
 };
 
 pub use decide::{decide, decide_tunnel};
+pub use refusal::{Refusal, RefusalReason};
 
 /// The right to send one request (or open one tunnel) to one authority, as one agent,
 /// under one route.
@@ -22,6 +27,8 @@ pub struct Permit {
     scheme: Scheme,
     authority: Authority,
 }
+
+// === impl Permit ===
 
 impl Permit {
     pub fn agent(&self) -> &Agent {
@@ -46,29 +53,10 @@ impl Permit {
     }
 }
 
-/// Why not. Carries what the agent may read.
-#[derive(Clone, Debug)]
-pub struct Refusal {
-    pub reason: RefusalReason,
-    /// The route that came nearest or that denied, where one did.
-    pub route: Option<RouteName>,
-    pub hint: Hint,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RefusalReason {
-    /// No route names the host.
-    HostNotAllowed,
-    MethodNotAllowed,
-    PathNotAllowed,
-    /// Routes match, but none for this agent.
-    AgentNotAllowed,
-    /// A route with `effect = "deny"`.
-    DeniedByRoute,
-    /// The credential's own `hosts` don't name this one: the second lock.
-    CredentialHost,
-    /// A token would go over clear-text HTTP.
-    PlaintextNotAllowed,
-    /// The path could be read in two ways and a rule looks at paths.
-    AmbiguousPath,
+impl Noted for Permit {
+    fn note(&self, record: &mut Record) {
+        record.decision.allowed = Some(true);
+        record.decision.route = Some(self.route.name.clone());
+        record.decision.reason = "allowed by route".into();
+    }
 }
