@@ -4,7 +4,9 @@
 pub mod admin;
 pub mod config;
 pub mod credential;
+pub mod demo;
 pub mod identity;
+pub mod launch;
 pub mod observe;
 pub mod policy;
 pub mod primitives;

@@ -1,9 +1,34 @@
 //! `proxy.toml` to settings. The only room that knows TOML. Every problem is
 //! reported, each with its line and what to write instead.
+//!
+//! ```text
+//! text -> toml (syntax) -> document (which keys, of what kind) -> raw/* (one section each)
+//!      -> resolve/* (one section against another) -> Settings, or Problems
+//! ```
+//!
+//! It refuses to know secrets: only where each one is.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+mod document;
+pub mod env;
+mod hosts;
+mod mask;
+mod problem;
+mod raw;
+mod resolve;
+#[cfg(test)]
+mod tests;
+mod units;
+
+use std::{collections::BTreeMap, ffi::OsString, path::Path, path::PathBuf, sync::Arc};
+
+use annotate_snippets::Level;
+use toml::de::DeTable;
 
 use crate::{admin, credential, identity, observe, primitives::AgentName, proxy, route, server, upstream};
+
+use document::{Document, Section};
+
+pub use problem::{Problem, Problems};
 
 /// A config that was found good, in the terms of the rooms.
 #[derive(Debug)]
@@ -42,4 +67,69 @@ pub struct Launch {
     pub secret_variables: Vec<String>,
     /// The agents there are, for `run`'s default.
     pub agents: Vec<AgentName>,
+}
+
+/// Reads and checks a config file, in the process's environment.
+///
+/// # Errors
+/// Everything that is wrong with it; the operator is at fault.
+pub fn load(path: &Path) -> Result<Settings, Problems> {
+    let whole_file = |message: String, help: &str| {
+        Problems::new(path, String::new(), vec![Problem::whole_file(message, help.to_owned())])
+    };
+    let bytes = std::fs::read(path).map_err(|error| {
+        whole_file(format!("can't read {}: {error}", path.display()), "name another file with --config")
+    })?;
+    match String::from_utf8(bytes) {
+        Ok(text) => parse(&text, path, &|name| std::env::var_os(name)),
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            let text = String::from_utf8_lossy(error.as_bytes());
+            let problem =
+                Problem::new(&text, at..at + 1, "the file isn't UTF-8 text".to_owned(), "save it as UTF-8".to_owned());
+            Err(Problems::new(path, problem::masked(&text, &[]), vec![problem]))
+        }
+    }
+}
+
+/// Checks the text of a config file. `file` gives messages their name and relative paths
+/// their start; files that the config names are looked at.
+///
+/// # Errors
+/// Everything that is wrong with it; the operator is at fault.
+pub fn parse(text: &str, file: &Path, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Settings, Problems> {
+    let directory = file.parent().unwrap_or(Path::new(""));
+    let doc = Document::new(text, directory, env);
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let syntax: Vec<Problem> = errors.iter().map(|error| syntax_problem(text, error)).collect();
+    let raw = raw::read(Section::root(&doc, table.get_ref()));
+    if let Some(problem) = syntax.first() {
+        // Only keeps `resolve` from settings nobody will use; the real ones are added below.
+        doc.problem(&problem.span, String::new(), String::new());
+    }
+    let settings = resolve::settings(&doc, raw, file);
+    let (mut problems, warnings, secrets) = doc.into_findings();
+    let masked = problem::masked(text, &secrets);
+    if !syntax.is_empty() {
+        // What was made of a broken line says nothing that its syntax error doesn't.
+        problems.retain(|problem| !syntax.iter().any(|broken| broken.line == problem.line));
+        problems.extend(syntax);
+    }
+    match settings {
+        Some(mut settings) if problems.is_empty() => {
+            let render = |warning: &Problem| warning.render(Level::WARNING, file, &masked, false);
+            settings.warnings = warnings.iter().map(render).collect();
+            Ok(settings)
+        }
+        Some(_) | None => Err(Problems::new(file, masked, problems)),
+    }
+}
+
+fn syntax_problem(text: &str, error: &toml::de::Error) -> Problem {
+    let span = error.span().unwrap_or(text.len()..text.len());
+    let (message, help) = match error.message() {
+        "duplicate key" => ("this name stands twice in the same table", "keep one of them"),
+        message => (message, "strings stand in quotes, lists in [ ], tables under [NAME] or in { }"),
+    };
+    Problem::new(text, span, format!("not TOML: {message}"), help.to_owned())
 }

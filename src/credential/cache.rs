@@ -1,1 +1,484 @@
-//! One slot a credential: the current token, the flight, the backoff.
+//! One slot a credential: the current token, the flight that brings the next one, the rest
+//! after failures. Knows tokens and time, nothing of OAuth: [`Obtain`] gets the token.
+//!
+//! ```text
+//! lease ---> token --fresh------------> Lease      (one atomic load, no lock)
+//!              |----in the window----> Lease, and a flight behind it
+//!              '----gone----> join ---> flight (its own task) ---> land: publish, wake all
+//!                                |
+//!                                '--- resting after a failure: that failure, at once
+//! ```
+
+use std::{
+    fmt::Debug,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::HeaderValue;
+use tokio::{runtime::Handle, sync::watch, time::Instant};
+use zeroize::Zeroizing;
+
+use crate::{
+    observe::{Event, Recorder, record::TokenEvent},
+    primitives::{Clock, CredentialName, Secret},
+};
+
+use super::{
+    Error, Lease, Settings, Token,
+    error::{Failure, Fault, Misbehaviour, Retry},
+    expiry,
+    pace::{Pace, chance},
+};
+
+/// Gets a token, once. Called within a flight, as often as the flight retries.
+pub(crate) trait Obtain: Debug + Send + Sync {
+    fn obtain(&self) -> Pin<Box<dyn Future<Output = Result<Obtained, Fault>> + Send + '_>>;
+}
+
+/// A token as it came.
+#[derive(Debug)]
+pub(crate) struct Obtained {
+    pub(crate) token: Secret,
+    pub(crate) scope: Option<String>,
+    /// When its request was started: its life counts from there (A9).
+    pub(crate) started: Instant,
+    pub(crate) life: Duration,
+}
+
+/// What all slots of a broker have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) recorder: Recorder,
+    /// Where flights run.
+    pub(crate) runtime: Handle,
+    pub(crate) settings: Settings,
+    pub(crate) pace: Pace,
+}
+
+/// A credential's place.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    name: CredentialName,
+    grant: &'static str,
+    shared: Arc<Shared>,
+    obtain: Box<dyn Obtain>,
+    state: Arc<State>,
+}
+
+/// What outlives a reload that leaves the credential as it is.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    token: ArcSwapOption<Token>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// The flight in the air; its result comes here.
+    flight: Option<watch::Receiver<Landing>>,
+    generation: u64,
+    trouble: Option<Trouble>,
+    /// A token that an upstream refused, while the flight for another one is in the air.
+    refused: Option<Arc<Token>>,
+    /// The flight in the air was forced by a refusal.
+    forced: bool,
+    /// When a forced flight last landed (C7).
+    forced_at: Option<Instant>,
+}
+
+/// The last flight failed, and until when its failure stands for further attempts.
+#[derive(Debug)]
+struct Trouble {
+    error: Error,
+    until: Instant,
+    failures: u32,
+}
+
+/// `None` while in the air.
+type Landing = Option<Result<Arc<Token>, Error>>;
+
+/// What a caller gets.
+enum Boarded {
+    Token(Arc<Token>),
+    Flight(watch::Receiver<Landing>),
+}
+
+/// What `states` tells of a slot.
+pub(crate) struct Snapshot {
+    pub(crate) state: &'static str,
+    pub(crate) token: Option<Arc<Token>>,
+    pub(crate) generation: u64,
+    pub(crate) last_error: Option<String>,
+    pub(crate) next_attempt: Option<Duration>,
+}
+
+impl Slot {
+    pub(crate) fn new(
+        name: CredentialName,
+        grant: &'static str,
+        shared: Arc<Shared>,
+        obtain: Box<dyn Obtain>,
+        state: Arc<State>,
+    ) -> Self {
+        Self { name, grant, shared, obtain, state }
+    }
+
+    pub(crate) fn name(&self) -> &CredentialName {
+        &self.name
+    }
+
+    pub(crate) fn grant(&self) -> &'static str {
+        self.grant
+    }
+
+    pub(crate) fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// A token to send now; see the picture above.
+    pub(crate) async fn lease(self: &Arc<Self>) -> Result<Lease, Error> {
+        let asked = Instant::now();
+        if let Some(token) = self.state.token.load_full() {
+            if asked < token.refresh_at {
+                return Ok(Lease::new(token, Duration::ZERO));
+            }
+            if asked < token.expires_at {
+                self.refresh_behind(asked);
+                return Ok(Lease::new(token, Duration::ZERO));
+            }
+        }
+        let token = match self.board(false)? {
+            Boarded::Token(token) => token,
+            Boarded::Flight(flight) => match self.wait(flight).await {
+                Ok(token) => token,
+                // A refused token came back into use because no other could be got.
+                Err(error) => self.state.usable(Instant::now()).ok_or(error)?,
+            },
+        };
+        Ok(Lease::new(token, asked.elapsed()))
+    }
+
+    /// A token other than `refused`, which an upstream didn't take; `None`: there is none.
+    pub(crate) async fn renew(self: &Arc<Self>, refused: &Token) -> Result<Option<Lease>, Error> {
+        let asked = Instant::now();
+        let boarded = match self.disown(refused, asked) {
+            Disowned::Other(token) => Boarded::Token(token),
+            Disowned::NoOther => return Ok(None),
+            Disowned::Done(None) => self.board(false)?,
+            Disowned::Done(Some((flight, boarding))) => {
+                self.launch(flight);
+                Boarded::Flight(boarding)
+            }
+        };
+        let token = match boarded {
+            Boarded::Token(token) => token,
+            Boarded::Flight(flight) => self.wait(flight).await?,
+        };
+        // A server that hands out the same token again has no other (3.6 rule 1).
+        Ok((token.header != refused.header).then(|| Lease::new(token, asked.elapsed())))
+    }
+
+    /// One token request now, though the slot rests; joins the one in the air.
+    pub(crate) async fn refresh(self: &Arc<Self>) -> Result<(), Error> {
+        match self.board(true)? {
+            Boarded::Token(_) => Ok(()),
+            Boarded::Flight(mut flight) => self.landed(flight.wait_for(Option::is_some).await).map(drop),
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let now = Instant::now();
+        let inner = self.state.lock();
+        let token = self.state.token.load_full();
+        let state = match (&token, &inner.trouble) {
+            _ if inner.flight.is_some() => "refreshing",
+            (_, Some(_)) => "failing",
+            (Some(token), None) if now < token.expires_at => "valid",
+            (Some(_), None) => "expired",
+            (None, None) => "none",
+        };
+        Snapshot {
+            state,
+            token,
+            generation: inner.generation,
+            last_error: inner.trouble.as_ref().map(|trouble| trouble.error.failure.to_string()),
+            next_attempt: inner.trouble.as_ref().map(|trouble| trouble.until.saturating_duration_since(now)),
+        }
+    }
+
+    /// Starts a flight unless one is in the air, the slot rests, or another caller is at it.
+    fn refresh_behind(self: &Arc<Self>, now: Instant) {
+        let mut inner = match self.state.inner.try_lock() {
+            Ok(inner) => inner,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let due = self.state.token.load().as_ref().is_none_or(|token| token.refresh_at <= now);
+        if !due || inner.flight.is_some() || inner.resting(now).is_some() {
+            return;
+        }
+        let (flight, _) = self.prepare(&mut inner);
+        drop(inner);
+        self.launch(flight);
+    }
+
+    /// The token that came meanwhile, the flight in the air, or a new flight. `asked`: an
+    /// operator wants a request, whatever is at hand.
+    fn board(self: &Arc<Self>, asked: bool) -> Result<Boarded, Error> {
+        let now = Instant::now();
+        let mut inner = self.state.lock();
+        if !asked && let Some(token) = self.state.usable(now) {
+            return Ok(Boarded::Token(token));
+        }
+        if let Some(flight) = &inner.flight {
+            return Ok(Boarded::Flight(flight.clone()));
+        }
+        if !asked && let Some(error) = inner.resting(now) {
+            return Err(error);
+        }
+        let (flight, boarding) = self.prepare(&mut inner);
+        drop(inner);
+        self.launch(flight);
+        Ok(Boarded::Flight(boarding))
+    }
+
+    /// Takes the refused token out of use, that generation only.
+    fn disown(self: &Arc<Self>, refused: &Token, now: Instant) -> Disowned {
+        let mut inner = self.state.lock();
+        match self.state.token.load_full() {
+            Some(current) if current.generation == refused.generation => {
+                let guard = self.shared.settings.storm_guard;
+                let stormy = inner.forced_at.is_some_and(|at| now.saturating_duration_since(at) < guard);
+                if stormy || inner.resting(now).is_some() {
+                    return Disowned::NoOther;
+                }
+                self.state.token.store(None);
+                inner.refused = Some(current);
+                inner.forced = true;
+                let started = inner.flight.is_none().then(|| self.prepare(&mut inner));
+                Disowned::Done(started)
+            }
+            Some(current) if now < current.expires_at => Disowned::Other(current),
+            Some(_) | None => Disowned::Done(None),
+        }
+    }
+
+    fn prepare(self: &Arc<Self>, inner: &mut Inner) -> (Flight, watch::Receiver<Landing>) {
+        let (result, boarding) = watch::channel(None);
+        inner.flight = Some(boarding.clone());
+        (Flight { slot: self.clone(), result, landed: false }, boarding)
+    }
+
+    /// Not while the lock is held: a runtime that is ending drops the flight here, and that
+    /// takes the lock.
+    fn launch(&self, flight: Flight) {
+        self.shared.runtime.spawn(flight.run());
+    }
+
+    async fn wait(&self, mut flight: watch::Receiver<Landing>) -> Result<Arc<Token>, Error> {
+        let limit = self.shared.settings.lease_timeout;
+        match tokio::time::timeout(limit, flight.wait_for(Option::is_some)).await {
+            Ok(landing) => self.landed(landing),
+            Err(_) => Err(self.error(Failure::Timeout, Some(self.shared.pace.outage.0))),
+        }
+    }
+
+    fn landed(
+        &self,
+        landing: Result<watch::Ref<'_, Landing>, watch::error::RecvError>,
+    ) -> Result<Arc<Token>, Error> {
+        let abandoned = || self.error(Failure::Abandoned, Some(self.shared.pace.outage.0));
+        landing.map_err(|_| abandoned())?.clone().unwrap_or_else(|| Err(abandoned()))
+    }
+
+    fn error(&self, failure: Failure, retry_after: Option<Duration>) -> Error {
+        Error { credential: self.name.clone(), failure: Arc::new(failure), retry_after }
+    }
+}
+
+/// What became of a refused token.
+enum Disowned {
+    /// Another one is current already.
+    Other(Arc<Token>),
+    /// None can be had now: storm guard, or the slot rests.
+    NoOther,
+    /// It is out of use; where no flight was in the air, here is one.
+    Done(Option<(Flight, watch::Receiver<Landing>)>),
+}
+
+// === impl State ===
+
+impl State {
+    /// A place whose token changed its settings: empty, but generations go on counting.
+    pub(crate) fn succeeding(old: &Self) -> Self {
+        let inner = Inner { generation: old.lock().generation, ..Inner::default() };
+        Self { token: ArcSwapOption::empty(), inner: Mutex::new(inner) }
+    }
+
+    /// A reload may have mended what failed (A17).
+    pub(crate) fn forgive(&self) {
+        self.lock().trouble = None;
+    }
+
+    fn usable(&self, now: Instant) -> Option<Arc<Token>> {
+        self.token.load_full().filter(|token| now < token.expires_at)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No other token came: the refused one is better than none, for an upstream that
+    /// refuses without cause must not take the token from the others.
+    fn restore(&self, inner: &mut Inner) {
+        if let Some(refused) = inner.refused.take()
+            && self.token.load().is_none()
+        {
+            self.token.store(Some(refused));
+        }
+    }
+}
+
+impl Inner {
+    /// The failure that stands for an attempt at this time.
+    fn resting(&self, now: Instant) -> Option<Error> {
+        let trouble = self.trouble.as_ref().filter(|trouble| now < trouble.until)?;
+        let mut error = trouble.error.clone();
+        error.retry_after = error.is_temporary().then(|| trouble.until.saturating_duration_since(now));
+        Some(error)
+    }
+}
+
+// === impl Flight ===
+
+/// One way to a token, with its retries. A task of its own: whoever waits may leave. Dropped
+/// before it landed (a panic, the end of the runtime), it leaves the slot free for the next.
+struct Flight {
+    slot: Arc<Slot>,
+    result: watch::Sender<Landing>,
+    landed: bool,
+}
+
+impl Flight {
+    async fn run(mut self) {
+        let shared = self.slot.shared.clone();
+        let budget = shared.settings.exchange_timeout;
+        let departed = Instant::now();
+        let mut made = 0;
+        let outcome = loop {
+            let attempt = Instant::now();
+            let fault = match self.slot.obtain.obtain().await {
+                Ok(obtained) => break self.arrive(obtained, attempt),
+                Err(fault) => fault,
+            };
+            made += 1;
+            let Some(pause) = shared.pace.pause(made, fault.retry, departed.elapsed(), budget) else {
+                break Err((fault, attempt));
+            };
+            self.report(&fault.failure, attempt, Some(pause));
+            tokio::time::sleep(pause).await;
+        };
+        if let Err((fault, attempt)) = outcome {
+            self.crash(fault, attempt);
+        }
+    }
+
+    /// Publishes the token, wakes who waits, then tells the log.
+    fn arrive(&mut self, obtained: Obtained, attempt: Instant) -> Result<(), (Fault, Instant)> {
+        let slot = self.slot.clone();
+        let Some(header) = bearer(&obtained.token) else {
+            return Err((Fault::protocol(Misbehaviour::TokenCharacter), attempt));
+        };
+        let window = expiry::window(obtained.life, chance());
+        let now = Instant::now();
+        let mut inner = slot.state.lock();
+        inner.generation += 1;
+        let token = Arc::new(Token {
+            credential: slot.name.clone(),
+            header,
+            generation: inner.generation,
+            fingerprint: obtained.token.fingerprint(),
+            scope: obtained.scope,
+            refresh_at: obtained.started + window.refresh,
+            expires_at: obtained.started + window.usable,
+        });
+        let replaced = slot.state.token.swap(Some(token.clone()));
+        if std::mem::take(&mut inner.forced) {
+            inner.forced_at = Some(now);
+        }
+        inner.trouble = None;
+        inner.refused = None;
+        inner.flight = None;
+        drop(inner);
+        self.landed = true;
+        self.result.send_replace(Some(Ok(token.clone())));
+
+        let event = TokenEvent {
+            credential: slot.name.clone(),
+            grant: slot.grant,
+            fingerprint: token.fingerprint,
+            generation: token.generation,
+            expires_at: slot.shared.clock.now() + token.expires_at.saturating_duration_since(now),
+            duration: attempt.elapsed(),
+        };
+        let renewed = replaced.is_some_and(|old| now < old.expires_at);
+        slot.shared.recorder.event(if renewed { Event::TokenRefreshed(event) } else { Event::TokenIssued(event) });
+        Ok(())
+    }
+
+    /// No token: the slot rests, and everybody who waited hears the same.
+    fn crash(&mut self, fault: Fault, attempt: Instant) {
+        let slot = self.slot.clone();
+        let mut inner = slot.state.lock();
+        let failures = inner.trouble.take().map_or(0, |trouble| trouble.failures).saturating_add(1);
+        let rest = slot.shared.pace.rest(failures, fault.retry);
+        let retry_after = (fault.retry != Retry::No).then_some(rest);
+        let error = slot.error(fault.failure, retry_after);
+        inner.trouble = Some(Trouble { error: error.clone(), until: Instant::now() + rest, failures });
+        inner.flight = None;
+        inner.forced = false;
+        slot.state.restore(&mut inner);
+        drop(inner);
+        self.landed = true;
+        self.result.send_replace(Some(Err(error.clone())));
+        tracing::warn!(credential = %slot.name, failures, retry_in = ?rest, "{error}");
+        self.report(&error.failure, attempt, Some(rest));
+    }
+
+    fn report(&self, failure: &Failure, attempt: Instant, retry_in: Option<Duration>) {
+        let event = Event::TokenFailed {
+            credential: self.slot.name.clone(),
+            grant: self.slot.grant,
+            error: failure.class(),
+            detail: failure.detail(),
+            duration: attempt.elapsed(),
+            retry_in,
+        };
+        self.slot.shared.recorder.event(event);
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if !self.landed {
+            let mut inner = self.slot.state.lock();
+            inner.flight = None;
+            inner.forced = false;
+            self.slot.state.restore(&mut inner);
+        }
+    }
+}
+
+/// `Bearer TOKEN`, sensitive (never in an HPACK table), zeroed when the last clone goes.
+fn bearer(token: &Secret) -> Option<HeaderValue> {
+    let text = Zeroizing::new(format!("Bearer {}", token.expose()));
+    let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
+    header.set_sensitive(true);
+    Some(header)
+}

@@ -1,4 +1,7 @@
-//! Why there is no token.
+//! Why there is no token: who is at fault, whether waiting helps, what to do about it.
+//!
+//! What an authorization server said is cleaned before it gets in here; no variant holds
+//! a secret. Knows nothing of status codes that agents see: that table is `proxy`'s.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,13 +10,15 @@ use crate::{
     primitives::{CredentialName, Hint},
 };
 
+use super::source::SourceError;
+
 /// Shared by every caller that waited for the same flight.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("no token for credential `{credential}`: {failure}")]
 pub struct Error {
     pub credential: CredentialName,
     pub failure: Arc<Failure>,
-    /// When another attempt may be made.
+    /// When another attempt may be made; `None` where waiting doesn't help.
     pub retry_after: Option<Duration>,
 }
 
@@ -25,16 +30,93 @@ pub enum Failure {
     Refused { code: String, detail: String },
     /// The authorization server is down, slow or over its limits: it will pass.
     #[error("the authorization server is unavailable: {0}")]
-    Unavailable(String),
+    Unavailable(Outage),
     /// The authorization server's answer can't be used: wrong by the standards.
     #[error("the authorization server's answer can't be used: {0}")]
-    Protocol(String),
+    Protocol(Misbehaviour),
     /// A secret can't be read: the operator's machine is at fault.
     #[error("can't read the client secret: {0}")]
-    Source(#[source] super::source::SourceError),
+    Source(#[source] SourceError),
+    /// The credential's settings can't work; `config` should have said so.
+    #[error("the credential's settings can't work: {0}")]
+    Settings(#[source] SettingsError),
     /// The request waited as long as it may.
     #[error("the token didn't come in time")]
     Timeout,
+    /// A refresh ended without a result: a defect of ours, or the process is ending.
+    #[error("the token request was given up")]
+    Abandoned,
+}
+
+/// How an authorization server is away.
+#[derive(Debug, thiserror::Error)]
+pub enum Outage {
+    #[error("it can't be reached")]
+    Connect(#[source] reqwest::Error),
+    #[error("the connection broke")]
+    Broken(#[source] reqwest::Error),
+    #[error("it didn't answer within {0:?}")]
+    Slow(Duration),
+    #[error("it answered HTTP {0}")]
+    Status(u16),
+    #[error("it answered HTTP {status} `{code}`{}", detail_suffix(.detail))]
+    Refused { status: u16, code: &'static str, detail: String },
+}
+
+/// How an answer is wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Misbehaviour {
+    /// Not followed: a 307 would send the secret elsewhere (RFC 9700 §4.12).
+    #[error("a redirect (HTTP {0}), which is never followed")]
+    Redirect(u16),
+    #[error("HTTP {0} without an OAuth error")]
+    Status(u16),
+    #[error("more than {0} bytes")]
+    TooLarge(usize),
+    #[error("not the JSON object that RFC 6749 §5.1 describes")]
+    NotJson,
+    #[error("no `access_token` in it")]
+    NoToken,
+    #[error("a character in `access_token` that no bearer token has (RFC 6750 §2.1)")]
+    TokenCharacter,
+    #[error("no `token_type` in it (RFC 6749 §5.1 requires one)")]
+    NoTokenType,
+    #[error("`token_type` is `{0}`, not Bearer (RFC 6749 §7.1)")]
+    TokenType(String),
+    #[error("the granted scope lacks `{missing}`")]
+    ScopeNarrower { missing: String },
+    #[error("the granted scope has `{extra}`, which wasn't asked for (`strict_scopes`)")]
+    ScopeWider { extra: String },
+    /// RFC 8414 §3.3: compared code point by code point.
+    #[error("the metadata's issuer is `{found}`, but `{expected}` is configured; they must be equal to the character")]
+    Issuer { expected: String, found: String },
+    #[error("no metadata found for issuer `{issuer}` (last: {last} from {url})")]
+    NoMetadata { issuer: String, url: String, last: String },
+    #[error("the metadata has no `token_endpoint`")]
+    NoTokenEndpoint,
+    #[error("the metadata's `token_endpoint` is `{0}`, which isn't an https URL")]
+    Endpoint(String),
+    #[error("its certificate can't be trusted")]
+    Tls(#[source] reqwest::Error),
+    #[error("the request can't be made")]
+    Request(#[source] reqwest::Error),
+}
+
+/// What no load should have let through.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error("there is no credential of this name")]
+    UnknownCredential,
+    #[error("it has no step")]
+    NoSteps,
+    #[error("the parameter `{0}` is given twice")]
+    RepeatedParameter(String),
+    #[error("`{0}` can't be set in `params`")]
+    ReservedParameter(String),
+    #[error("`{0}` isn't an https URL")]
+    Url(String),
+    #[error("the HTTP client can't be made")]
+    Client(#[source] reqwest::Error),
 }
 
 fn detail_suffix(detail: &str) -> String {
@@ -45,18 +127,231 @@ impl Error {
     /// Whether waiting helps (503) or not (502).
     pub fn is_temporary(&self) -> bool {
         match *self.failure {
-            Failure::Unavailable(_) | Failure::Timeout => true,
-            Failure::Refused { .. } | Failure::Protocol(_) | Failure::Source(_) => false,
+            Failure::Unavailable(_) | Failure::Timeout | Failure::Abandoned => true,
+            Failure::Refused { .. } | Failure::Protocol(_) | Failure::Source(_) | Failure::Settings(_) => false,
         }
     }
 
+    /// The stable code of `surface.md`.
+    pub fn code(&self) -> &'static str {
+        if self.is_temporary() { "credential_unavailable" } else { "credential_failed" }
+    }
+
+    /// What to do about it; a command where one helps.
     pub fn hint(&self) -> Hint {
-        todo!()
+        let name = &self.credential;
+        match &*self.failure {
+            Failure::Refused { code, .. } => self.refusal_hint(code),
+            Failure::Unavailable(_) => Hint::new(match self.retry_after {
+                Some(wait) => format!(
+                    "try again in {} s; the operator can try at once with `cupbearer token refresh {name}`",
+                    wait.as_secs().max(1)
+                ),
+                None => format!("try again later; `cupbearer token refresh {name}` tries at once"),
+            }),
+            Failure::Protocol(Misbehaviour::Issuer { .. }) => Hint::fixed(
+                "copy `issuer` from the server's own metadata, to the character (a slash at the end counts), \
+                 or set `token_endpoint`",
+            ),
+            Failure::Protocol(Misbehaviour::NoMetadata { .. }) => {
+                Hint::fixed("check `issuer`, or set `token_endpoint` where the server publishes no metadata")
+            }
+            Failure::Protocol(Misbehaviour::ScopeNarrower { .. } | Misbehaviour::ScopeWider { .. }) => {
+                Hint::new(format!("make `scopes` of credential `{name}` what the server grants to this client"))
+            }
+            Failure::Protocol(Misbehaviour::Tls(_)) => {
+                Hint::fixed("check the server's certificate; a private authority is named with `ca`")
+            }
+            Failure::Protocol(_) => Hint::fixed(
+                "check that `token_endpoint` or `issuer` names an OAuth 2.0 token endpoint that issues Bearer tokens",
+            ),
+            Failure::Source(_) => Hint::new(format!(
+                "make the secret of credential `{name}` readable, then run `cupbearer token refresh {name}`"
+            )),
+            Failure::Settings(SettingsError::UnknownCredential) => Hint::fixed("run `cupbearer token list`"),
+            Failure::Settings(_) => Hint::fixed("run `cupbearer check`"),
+            Failure::Timeout | Failure::Abandoned => Hint::new(format!("try again; see `cupbearer token show {name}`")),
+        }
+    }
+
+    fn refusal_hint(&self, code: &str) -> Hint {
+        let name = &self.credential;
+        let what = match code {
+            "invalid_client" => "check `client_id` and the client secret",
+            "unauthorized_client" | "unsupported_grant_type" => "allow this grant for the client at the server",
+            "invalid_scope" => "check `scopes`",
+            "invalid_target" => "check `audience` and `resource`",
+            "access_denied" => "authorize the client for the `audience` at the server",
+            _ => "check the credential's settings",
+        };
+        Hint::new(format!("{what} (credential `{name}`), then run `cupbearer token refresh {name}`"))
     }
 }
 
 impl Noted for Error {
-    fn note(&self, _record: &mut Record) {
-        todo!()
+    fn note(&self, record: &mut Record) {
+        record.outcome.error = Some(self.code());
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// A stable class for events and metric labels; never what a server made up.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Refused { code, .. } => known_code(code).map_or("oauth_error", |(code, _)| code),
+            Self::Unavailable(outage) => outage.class(),
+            Self::Protocol(fault) => fault.class(),
+            Self::Source(_) => "secret_unreadable",
+            Self::Settings(_) => "settings",
+            Self::Timeout => "timeout",
+            Self::Abandoned => "abandoned",
+        }
+    }
+
+    /// The authorization server's own words, already cleaned; else ours.
+    pub(crate) fn detail(&self) -> String {
+        match self {
+            Self::Refused { detail, .. } | Self::Unavailable(Outage::Refused { detail, .. }) => detail.clone(),
+            other => other.to_string(),
+        }
+    }
+}
+
+impl Outage {
+    fn class(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "unreachable",
+            Self::Broken(_) => "broken_connection",
+            Self::Slow(_) => "timeout",
+            Self::Status(429) => "too_many_requests",
+            Self::Status(_) => "server_error",
+            Self::Refused { code, .. } => code,
+        }
+    }
+}
+
+impl Misbehaviour {
+    fn class(&self) -> &'static str {
+        match self {
+            Self::Redirect(_) => "redirect",
+            Self::Issuer { .. } => "issuer_mismatch",
+            Self::NoMetadata { .. } | Self::NoTokenEndpoint | Self::Endpoint(_) => "discovery",
+            Self::ScopeNarrower { .. } | Self::ScopeWider { .. } => "scope_mismatch",
+            Self::Tls(_) => "tls",
+            Self::Status(_)
+            | Self::TooLarge(_)
+            | Self::NotJson
+            | Self::NoToken
+            | Self::TokenCharacter
+            | Self::NoTokenType
+            | Self::TokenType(_)
+            | Self::Request(_) => "invalid_answer",
+        }
+    }
+}
+
+// === the table of error codes ===
+
+/// What a code of RFC 6749 §5.2 and its extensions means for the next attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// An operator or a human has to act.
+    Terminal,
+    /// It passes.
+    Retryable,
+}
+
+/// The codes we know, with their class (standards 1.A); `None`: the HTTP status decides.
+pub(crate) fn known_code(code: &str) -> Option<(&'static str, Class)> {
+    const KNOWN: &[(&str, Class)] = &[
+        ("invalid_request", Class::Terminal),
+        ("invalid_client", Class::Terminal),
+        ("invalid_grant", Class::Terminal),
+        ("unauthorized_client", Class::Terminal),
+        ("unsupported_grant_type", Class::Terminal),
+        ("invalid_scope", Class::Terminal),
+        ("invalid_target", Class::Terminal),
+        ("invalid_authorization_details", Class::Terminal),
+        ("unsupported_token_type", Class::Terminal),
+        ("access_denied", Class::Terminal),
+        ("expired_token", Class::Terminal),
+        ("interaction_required", Class::Terminal),
+        ("login_required", Class::Terminal),
+        ("consent_required", Class::Terminal),
+        ("mfa_required", Class::Terminal),
+        ("insufficient_user_authentication", Class::Terminal),
+        ("use_dpop_nonce", Class::Terminal),
+        ("invalid_dpop_proof", Class::Terminal),
+        ("temporarily_unavailable", Class::Retryable),
+        ("server_error", Class::Retryable),
+        ("too_many_requests", Class::Retryable),
+        ("slow_down", Class::Retryable),
+    ];
+    KNOWN.iter().find(|(known, _)| *known == code).copied()
+}
+
+// === impl Fault ===
+
+/// One failed exchange: what happened and whether to try again.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) failure: Failure,
+    pub(crate) retry: Retry,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// Not before something was changed.
+    No,
+    /// Later; not before this, where the server said so.
+    After(Option<Duration>),
+}
+
+impl Fault {
+    pub(crate) fn terminal(failure: Failure) -> Self {
+        Self { failure, retry: Retry::No }
+    }
+
+    pub(crate) fn protocol(fault: Misbehaviour) -> Self {
+        Self::terminal(Failure::Protocol(fault))
+    }
+
+    pub(crate) fn outage(outage: Outage, wait: Option<Duration>) -> Self {
+        Self { failure: Failure::Unavailable(outage), retry: Retry::After(wait) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(failure: Failure) -> Error {
+        let Ok(credential) = CredentialName::parse("orders") else { panic!("name") };
+        Error { credential, failure: Arc::new(failure), retry_after: None }
+    }
+
+    #[test]
+    fn codes_say_whether_waiting_helps() {
+        assert_eq!(error(Failure::Timeout).code(), "credential_unavailable");
+        assert_eq!(error(Failure::Unavailable(Outage::Status(503))).code(), "credential_unavailable");
+        assert_eq!(error(Failure::Protocol(Misbehaviour::NoToken)).code(), "credential_failed");
+    }
+
+    #[test]
+    fn hints_name_what_to_change() {
+        let refused = error(Failure::Refused { code: "invalid_client".to_owned(), detail: String::new() });
+        assert!(refused.hint().as_str().contains("client_id"), "{}", refused.hint());
+        assert!(refused.hint().as_str().contains("cupbearer token refresh orders"));
+        let issuer = Misbehaviour::Issuer { expected: "https://a/".to_owned(), found: "https://a".to_owned() };
+        let text = error(Failure::Protocol(issuer)).to_string();
+        assert!(text.contains("`https://a/`") && text.contains("`https://a`"), "{text}");
+    }
+
+    #[test]
+    fn a_code_that_a_server_made_up_is_no_label() {
+        let failure = Failure::Refused { code: "x".repeat(60), detail: String::new() };
+        assert_eq!(failure.class(), "oauth_error");
     }
 }

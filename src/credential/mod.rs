@@ -9,26 +9,42 @@
 //! a flight is its own task on the control runtime, owned by the broker: a caller that
 //! leaves kills nobody's refresh
 //! ```
+//!
+//! A flight: `exchange` walks the steps; `grant` writes the request, `client_auth` signs it,
+//! `endpoint` sends it, `response` sorts the answer, `expiry` says how long it holds, `cache`
+//! publishes it.
 
-pub mod cache;
+mod broker;
+pub(crate) mod cache;
 pub mod client_auth;
-pub mod endpoint;
+mod digest;
+mod discovery;
+pub(crate) mod endpoint;
 pub mod error;
+mod exchange;
+mod expiry;
 pub mod grant;
+mod pace;
+mod request;
+mod response;
 pub mod source;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 use rustls::ClientConfig;
-use tokio::{runtime::Handle, time::Instant};
+use tokio::time::Instant;
 
 use crate::{
-    observe::{Noted, Record, Recorder},
-    policy::Permit,
-    primitives::{AuthorizationServerName, Clock, CredentialName, Fingerprint},
+    observe::{Noted, Record, TokenUse},
+    primitives::{AuthorizationServerName, CredentialName, Fingerprint},
 };
 
+pub use broker::Broker;
 pub use error::Error;
 pub use source::Source;
 
@@ -74,50 +90,7 @@ pub struct Settings {
     /// A token got by a forced renewal is not renewed again by force for this long (C7).
     pub storm_guard: Duration,
     /// Names that resolve to fixed addresses instead of DNS: `[resolve]`.
-    pub resolve: Vec<(String, std::net::IpAddr)>,
-}
-
-/// Gives leases. One for the process, shared by all workers.
-#[derive(Clone, Debug)]
-pub struct Broker {}
-
-impl Broker {
-    /// `runtime` is where flights run: the control runtime, not a worker's.
-    pub fn new(
-        _specs: Vec<Spec>,
-        _settings: Settings,
-        _clock: Arc<dyn Clock>,
-        _recorder: Recorder,
-        _runtime: Handle,
-    ) -> Result<Self, Error> {
-        todo!()
-    }
-
-    /// A broker for a new config. A credential whose settings didn't change keeps its token.
-    pub fn reconfigured(&self, _specs: Vec<Spec>, _settings: Settings) -> Result<Self, Error> {
-        todo!()
-    }
-
-    /// The token for a permitted request; an empty lease where the route has no credential.
-    pub async fn lease(&self, _permit: &Permit) -> Result<Lease, Error> {
-        todo!()
-    }
-
-    /// After an upstream refused `lease`'s token: drops that generation only and gets a
-    /// different one. `Ok(None)`: there is none to be had now (storm guard), pass the answer on.
-    pub async fn renew(&self, _permit: &Permit, _lease: &Lease) -> Result<Option<Lease>, Error> {
-        todo!()
-    }
-
-    /// For `token list|show` and the metrics.
-    pub fn states(&self) -> Vec<TokenState> {
-        todo!()
-    }
-
-    /// `token refresh NAME` and `check --online`: one token request now, whatever is cached.
-    pub async fn refresh(&self, _name: &CredentialName) -> Result<TokenState, Error> {
-        todo!()
-    }
+    pub resolve: Vec<(String, IpAddr)>,
 }
 
 /// The right to send one request with one token.
@@ -128,6 +101,15 @@ pub struct Lease {
 }
 
 impl Lease {
+    fn new(token: Arc<Token>, wait: Duration) -> Self {
+        Self { token: Some(token), wait }
+    }
+
+    /// For a route without a credential.
+    fn none() -> Self {
+        Self { token: None, wait: Duration::ZERO }
+    }
+
     /// `Authorization`'s value, marked sensitive; built once a token.
     pub fn header(&self) -> Option<&HeaderValue> {
         self.token.as_ref().map(|token| &token.header)
@@ -139,21 +121,34 @@ impl Lease {
 }
 
 impl Noted for Lease {
-    fn note(&self, _record: &mut Record) {
-        let _ = self.wait;
-        todo!()
+    fn note(&self, record: &mut Record) {
+        record.token = self.token.as_ref().map(|token| TokenUse {
+            credential: token.credential.clone(),
+            fingerprint: token.fingerprint,
+            generation: token.generation,
+            wait: self.wait,
+        });
     }
 }
 
 /// A token at hand.
-#[derive(Debug)]
 pub(crate) struct Token {
+    credential: CredentialName,
     header: HeaderValue,
     generation: u64,
-    #[expect(dead_code, reason = "skeleton")]
     fingerprint: Fingerprint,
-    #[expect(dead_code, reason = "skeleton")]
+    /// As the server granted it, where it said so.
+    scope: Option<String>,
+    /// From here on a flight brings the next one.
+    refresh_at: Instant,
+    /// From here on it is not sent any more.
     expires_at: Instant,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Token({} #{}, {})", self.credential, self.generation, self.fingerprint)
+    }
 }
 
 /// What can be told of a credential's token without telling the token.

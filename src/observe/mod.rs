@@ -7,11 +7,20 @@
 //! credential --Event--^                                    \-> metrics
 //! ```
 
-pub mod audit;
+mod audit;
+pub mod connections;
+mod labels;
+mod line;
 pub mod logging;
 pub mod metrics;
 pub mod record;
 pub mod recorder;
 
+pub use connections::{ConnectionGauge, ConnectionState, OpenConnection};
+pub use metrics::Metrics;
 pub use record::{Asked, Decision, Event, Noted, Outcome, Record, TokenUse, Traffic};
 pub use recorder::{Recorder, Settings};
+
+/// Examples of records, for the tests of rooms above.
+#[cfg(test)]
+pub(crate) use line::tests as line_tests;

@@ -1,8 +1,30 @@
-//! The handle that rooms write to, and the collector thread behind it.
+//! The handle that rooms write to, and the collector thread behind it. Knows no format:
+//! the sinks do.
+//!
+//! ```text
+//! end(record) -> [lock, push] --first of a batch--> wake the collector
+//!                                                   gather 20 ms, swap the batch out
+//!                                                   audit log, metrics
+//! ```
 
-use std::path::PathBuf;
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, SystemTime},
+};
 
-use super::{Event, Record, metrics::Metrics};
+use super::{Event, Record, audit::AuditLog, metrics::Metrics};
+use crate::primitives::{Clock, SystemClock};
+
+/// Entries that wait for the collector at most. Some 30 MB at worst: the disk has to
+/// stand still for that.
+const BOUND: usize = 65_536;
+/// Gathering makes one wake-up and one write of what would be thousands under load.
+const GATHER: Duration = Duration::from_millis(20);
+/// A batch's memory above this many entries is given back after a surge.
+const KEPT: usize = 8192;
 
 /// Where records go.
 #[derive(Clone, Debug, Default)]
@@ -11,32 +33,445 @@ pub struct Settings {
     pub audit_log: Option<PathBuf>,
 }
 
-/// A cheap handle; clones write to the same sinks.
+/// A cheap handle; clones write to the same sinks. Dropping the last one writes what is
+/// left and ends the thread.
 #[derive(Clone, Debug)]
-pub struct Recorder {}
+pub struct Recorder(Arc<Owner>);
 
 impl Recorder {
     /// Opens the sinks and starts the collector thread.
-    pub fn start(_settings: &Settings) -> std::io::Result<Self> {
-        todo!()
+    pub fn start(settings: &Settings) -> io::Result<Self> {
+        Self::start_with(settings, Arc::new(SystemClock))
     }
 
-    /// Hands over a finished request. Never blocks: past the bound the record is
-    /// dropped and counted in `cupbearer_audit_dropped_total`.
-    pub fn end(&self, _record: Record) {
-        todo!()
+    /// As [`start`](Self::start), with the clock that dates events.
+    pub fn start_with(settings: &Settings, clock: Arc<dyn Clock>) -> io::Result<Self> {
+        let audit = settings.audit_log.as_deref().map(AuditLog::open).transpose()?;
+        let shared = Arc::new(Shared::new(clock, BOUND));
+        let sinks = Sinks::new(audit, Arc::clone(&shared));
+        let thread = thread::Builder::new().name("cupbearer-audit".to_owned()).spawn(move || sinks.collect())?;
+        Ok(Self(Arc::new(Owner { shared, thread: Mutex::new(Some(thread)) })))
     }
 
-    pub fn event(&self, _event: Event) {
-        todo!()
+    /// Hands over a finished request; its duration ends here. Never waits for a sink: past
+    /// the bound the record is dropped and counted in `cupbearer_audit_dropped_total`.
+    pub fn end(&self, record: Record) {
+        let duration = record.started.elapsed();
+        self.0.shared.push(Entry::Record(record, duration));
     }
 
-    /// Returns when everything written before the call has reached the sinks.
+    /// Hands over an event, dated now. Bounded like [`end`](Self::end).
+    pub fn event(&self, event: Event) {
+        let time = self.0.shared.clock.now();
+        self.0.shared.push(Entry::Event(event, time));
+    }
+
+    /// Returns when everything written before the call has reached the sinks. Blocks: not
+    /// for the request path.
     pub fn flush(&self) {
-        todo!()
+        self.0.shared.flush(None);
+    }
+
+    /// As [`flush`](Self::flush), but waits for `limit` at most: a disk may stand still.
+    /// Returns whether everything has arrived.
+    pub fn flush_within(&self, limit: Duration) -> bool {
+        self.0.shared.flush(Some(limit))
+    }
+
+    /// Writes what is left and ends the thread. What comes later is dropped and counted.
+    pub fn shutdown(&self) {
+        self.0.shutdown();
     }
 
     pub fn metrics(&self) -> &Metrics {
-        todo!()
+        &self.0.shared.metrics
+    }
+}
+
+/// What the clones of a [`Recorder`] share; ends the thread when the last one goes.
+#[derive(Debug)]
+struct Owner {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Owner {
+    fn shutdown(&self) {
+        self.shared.lock().stopping = true;
+        self.shared.wake.notify_one();
+        // Held while joining, so that a second caller returns no earlier than the first.
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the collector of records ended in a panic; records were lost");
+        }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+// === The queue ===
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    /// To the collector: a batch has begun, a flush is wanted, or it is time to stop.
+    wake: Condvar,
+    /// To those who flush.
+    flushed: Condvar,
+    metrics: Metrics,
+    clock: Arc<dyn Clock>,
+    bound: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    entries: Vec<Entry>,
+    /// Flushes asked for, and up to which one they are done.
+    flush_wanted: u64,
+    flush_done: u64,
+    stopping: bool,
+    /// The last batch was taken: what comes now is lost.
+    closed: bool,
+    /// The collector is gone, and so is the hope of those who flush.
+    ended: bool,
+}
+
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are records, and a box for each would cost more")]
+enum Entry {
+    Record(Record, Duration),
+    Event(Event, SystemTime),
+}
+
+impl Shared {
+    fn new(clock: Arc<dyn Clock>, bound: usize) -> Self {
+        Self {
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            flushed: Condvar::new(),
+            metrics: Metrics::default(),
+            clock,
+            bound,
+        }
+    }
+
+    fn push(&self, entry: Entry) {
+        let mut queue = self.lock();
+        if queue.closed || queue.entries.len() >= self.bound {
+            drop(queue);
+            self.metrics.drop_audit(1);
+            return;
+        }
+        let first = queue.entries.is_empty();
+        queue.entries.push(entry);
+        drop(queue);
+        if first {
+            self.wake.notify_one();
+        }
+    }
+
+    fn flush(&self, limit: Option<Duration>) -> bool {
+        let mut queue = self.lock();
+        queue.flush_wanted += 1;
+        let ticket = queue.flush_wanted;
+        self.wake.notify_one();
+        let waiting = |queue: &mut Queue| queue.flush_done < ticket && !queue.ended;
+        let queue = match limit {
+            None => self.flushed.wait_while(queue, waiting).unwrap_or_else(PoisonError::into_inner),
+            Some(limit) => {
+                self.flushed.wait_timeout_while(queue, limit, waiting).unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        queue.flush_done >= ticket
+    }
+
+    /// A poisoned lock is taken all the same: the queue is whole between any two statements.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === The collector ===
+
+/// What the collector thread owns.
+#[derive(Debug)]
+struct Sinks {
+    audit: Option<AuditLog>,
+    shared: Arc<Shared>,
+    /// How many of the lost lines the log itself tells of.
+    told: u64,
+    losing: bool,
+}
+
+impl Sinks {
+    fn new(audit: Option<AuditLog>, shared: Arc<Shared>) -> Self {
+        Self { audit, shared, told: 0, losing: false }
+    }
+
+    fn collect(mut self) {
+        let shared = Arc::clone(&self.shared);
+        // Also where a sink panics: nobody may wait for this thread in vain.
+        let _ended = Ended(&shared);
+        let mut batch = Vec::new();
+        loop {
+            let (flush, last) = self.take(&mut batch);
+            self.write(&batch);
+            batch.clear();
+            batch.shrink_to(KEPT);
+            if let Some(flush) = flush {
+                shared.lock().flush_done = flush;
+                shared.flushed.notify_all();
+            }
+            if last {
+                return;
+            }
+        }
+    }
+
+    /// Waits for a batch. Returns the flush that it fulfils, and whether it is the last one.
+    fn take(&self, batch: &mut Vec<Entry>) -> (Option<u64>, bool) {
+        let urgent = |queue: &Queue| queue.stopping || queue.flush_done < queue.flush_wanted;
+        let wake = &self.shared.wake;
+        let queue = wake
+            .wait_while(self.shared.lock(), |queue| queue.entries.is_empty() && !urgent(queue))
+            .unwrap_or_else(PoisonError::into_inner);
+        let (mut queue, _) =
+            wake.wait_timeout_while(queue, GATHER, |queue| !urgent(queue)).unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut queue.entries, batch);
+        queue.closed = queue.stopping;
+        let flush = (queue.flush_done < queue.flush_wanted).then_some(queue.flush_wanted);
+        (flush, queue.closed)
+    }
+
+    fn write(&mut self, batch: &[Entry]) {
+        let metrics = &self.shared.metrics;
+        for entry in batch {
+            match entry {
+                Entry::Record(record, duration) => metrics.record(record, *duration),
+                Entry::Event(event, _) => metrics.event(event),
+            }
+        }
+        let Some(audit) = &mut self.audit else { return };
+        let dropped = metrics.audit_dropped();
+        let missing = dropped - self.told;
+        if missing > 0 && !self.losing {
+            tracing::error!(lines = missing, "the audit log has gaps: lines were lost");
+        }
+        self.losing = missing > 0;
+        if batch.is_empty() && missing == 0 {
+            return;
+        }
+        audit.begin();
+        if missing > 0 {
+            let detail = format!("{missing} lines are missing before this one");
+            audit.event(&Event::Alert { kind: "audit_dropped", detail }, self.shared.clock.now());
+        }
+        for entry in batch {
+            match entry {
+                Entry::Record(record, duration) => audit.record(record, *duration),
+                Entry::Event(event, time) => audit.event(event, *time),
+            }
+        }
+        let lost = audit.finish();
+        // A batch is lost from some line on, and the line about the gap is its first.
+        let batch_lost = lost.min(batch.len() as u64);
+        if lost == batch_lost {
+            self.told = dropped;
+        }
+        metrics.drop_audit(batch_lost);
+    }
+}
+
+/// Tells everyone that the collector is gone.
+struct Ended<'a>(&'a Shared);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.0.lock();
+        (queue.closed, queue.ended) = (true, true);
+        let left = std::mem::take(&mut queue.entries).len() as u64;
+        drop(queue);
+        self.0.metrics.drop_audit(left);
+        self.0.flushed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        path::Path,
+        sync::mpsc::{RecvTimeoutError, channel},
+    };
+
+    use super::*;
+    use crate::observe::line::tests::{failed, moment, record};
+
+    /// A clock that stands still.
+    #[derive(Debug)]
+    struct Still;
+
+    impl Clock for Still {
+        fn now(&self) -> SystemTime {
+            moment()
+        }
+    }
+
+    fn started(directory: &Path) -> (Recorder, PathBuf) {
+        let path = directory.join("audit.jsonl");
+        let settings = Settings { audit_log: Some(path.clone()) };
+        (Recorder::start_with(&settings, Arc::new(Still)).unwrap(), path)
+    }
+
+    fn lines(path: &Path) -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(path).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn flush_returns_when_all_has_been_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let (recorder, path) = started(directory.path());
+        for round in 1..=3 {
+            for _ in 0..100 {
+                recorder.end(record());
+            }
+            recorder.event(failed("no"));
+            recorder.flush();
+            assert_eq!(lines(&path).len(), round * 101);
+        }
+        let last = lines(&path).pop().unwrap();
+        assert_eq!(last["event"], "token.failed");
+        assert_eq!(last["time"], "2026-11-23T22:24:05.000042Z");
+        assert!(recorder.metrics().encode().contains("cupbearer_request_duration_seconds_count 300"));
+        assert_eq!(recorder.metrics().audit_dropped(), 0);
+    }
+
+    #[test]
+    fn what_is_written_arrives_without_a_flush() {
+        let directory = tempfile::tempdir().unwrap();
+        let (recorder, path) = started(directory.path());
+        recorder.end(record());
+        let (done, seen) = channel::<()>();
+        let watcher = std::thread::spawn({
+            let path = path.clone();
+            move || {
+                while lines(&path).is_empty() {
+                    std::thread::yield_now();
+                }
+                drop(done);
+            }
+        });
+        assert_eq!(seen.recv_timeout(Duration::from_secs(30)), Err(RecvTimeoutError::Disconnected));
+        watcher.join().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_duration_ends_with_the_record() {
+        let directory = tempfile::tempdir().unwrap();
+        let (recorder, path) = started(directory.path());
+        let record = record();
+        tokio::time::advance(Duration::from_millis(1234)).await;
+        recorder.end(record);
+        tokio::time::advance(Duration::from_secs(9)).await;
+        recorder.flush();
+        assert_eq!(lines(&path)[0]["duration_us"], 1_234_000);
+    }
+
+    #[test]
+    fn the_last_handle_writes_what_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let (recorder, path) = started(directory.path());
+        let clone = recorder.clone();
+        drop(recorder);
+        for _ in 0..10 {
+            clone.end(record());
+        }
+        drop(clone);
+        assert_eq!(lines(&path).len(), 10);
+    }
+
+    #[test]
+    fn after_the_shutdown_records_are_counted_as_lost() {
+        let directory = tempfile::tempdir().unwrap();
+        let (recorder, path) = started(directory.path());
+        recorder.end(record());
+        recorder.shutdown();
+        recorder.shutdown();
+        recorder.end(record());
+        recorder.flush();
+        assert!(!recorder.flush_within(Duration::from_secs(60)));
+        assert_eq!(lines(&path).len(), 1);
+        assert_eq!(recorder.metrics().audit_dropped(), 1);
+    }
+
+    #[test]
+    fn past_the_bound_entries_are_dropped_and_counted() {
+        let shared = Shared::new(Arc::new(Still), 3);
+        for _ in 0..5 {
+            shared.push(Entry::Record(record(), Duration::ZERO));
+        }
+        assert_eq!(shared.lock().entries.len(), 3);
+        assert_eq!(shared.metrics.audit_dropped(), 2);
+        assert!(shared.metrics.encode().contains("cupbearer_audit_dropped_total 2"));
+    }
+
+    /// Threat 108: never silently. The log itself says where lines are missing, once.
+    #[test]
+    fn a_gap_is_told_in_the_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state/audit.jsonl");
+        let shared = Arc::new(Shared::new(Arc::new(Still), 3));
+        let mut sinks = Sinks::new(Some(AuditLog::open(&path).unwrap()), Arc::clone(&shared));
+        let entry = || Entry::Record(record(), Duration::ZERO);
+        shared.metrics.drop_audit(2);
+        // A file where the directory was: nothing can be written.
+        fs::remove_dir_all(directory.path().join("state")).unwrap();
+        fs::write(directory.path().join("state"), "").unwrap();
+        sinks.write(&[entry(), entry()]);
+        sinks.write(&[entry()]);
+        assert_eq!(shared.metrics.audit_dropped(), 5);
+        fs::remove_file(directory.path().join("state")).unwrap();
+        sinks.write(&[entry()]);
+        sinks.write(&[entry()]);
+        let lines = lines(&path);
+        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[0]["event"], "alert.audit_dropped");
+        assert_eq!(lines[0]["detail"], "5 lines are missing before this one");
+        assert_eq!(shared.metrics.audit_dropped(), 5);
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_opened_stops_the_start() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("file"), "").unwrap();
+        let settings = Settings { audit_log: Some(directory.path().join("file/audit.jsonl")) };
+        assert!(Recorder::start(&settings).is_err());
+    }
+
+    #[test]
+    fn without_a_file_the_metrics_are_kept() {
+        let recorder = Recorder::start(&Settings::default()).unwrap();
+        recorder.end(record());
+        recorder.flush();
+        assert!(recorder.metrics().encode().contains("cupbearer_request_duration_seconds_count 1"));
+    }
+
+    #[test]
+    fn many_threads_lose_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let (recorder, path) = started(directory.path());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let recorder = recorder.clone();
+                scope.spawn(move || (0..500).for_each(|_| recorder.end(record())));
+            }
+        });
+        recorder.flush();
+        assert_eq!(lines(&path).len(), 2000);
     }
 }

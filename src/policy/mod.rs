@@ -46,6 +46,14 @@ impl Permit {
     }
 }
 
+#[cfg(test)]
+impl Permit {
+    /// A permit that nobody decided on, for the tests of the rooms that need one.
+    pub(crate) fn for_test(agent: Agent, route: Arc<Route>, scheme: Scheme, authority: Authority) -> Self {
+        Self { agent, route, scheme, authority }
+    }
+}
+
 /// Why not. Carries what the agent may read.
 #[derive(Clone, Debug)]
 pub struct Refusal {

@@ -145,6 +145,11 @@ impl Rewinder {
         })
     }
 
+    /// There is no body at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.source.is_none()
+    }
+
     /// The upstream said `100 Continue`.
     pub(super) fn continued(&self) {
         if let Some(shared) = &self.source {

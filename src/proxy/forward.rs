@@ -1,7 +1,7 @@
 //! The way out of the corridor: strip, inject last, send; once more where the
 //! standards allow it (standards 3.6).
 
-use http::{Method, Request, StatusCode, request::Parts};
+use http::{Method, Request, StatusCode, Version, request::Parts};
 use tokio::time::Instant;
 
 use crate::{
@@ -18,6 +18,7 @@ use super::{
     error::BadRequest,
     headers,
     inbound::{self, Inbound},
+    interim::InterimSink,
 };
 
 impl Proxy {
@@ -53,7 +54,9 @@ impl Proxy {
     ) -> Result<(Outbound, RequestBody), Error> {
         let via = &self.shared.via;
         let reverse = inbound.is_reverse();
-        let Inbound { mut parts, body, .. } = inbound;
+        let Inbound { arrival, mut parts, body, .. } = inbound;
+        // HTTP/1.0 knows no interim answers.
+        let interim = arrival.interim.filter(|_| parts.version == Version::HTTP_11).cloned();
         if headers::has_looped(&parts.headers, via) {
             return Err(Error::Loop);
         }
@@ -68,7 +71,7 @@ impl Proxy {
         let body = RequestBody::new(body, &record.traffic, limits, held);
         let rewinder = body.rewinder();
         parts.extensions.clear();
-        Ok((Outbound { head: parts, rewinder, held: held.is_some() }, body))
+        Ok((Outbound { head: parts, rewinder, interim }, body))
     }
 
     /// Sends one attempt; once more where nothing can have been applied, or where
@@ -105,8 +108,8 @@ impl Proxy {
 struct Outbound {
     head: Parts,
     rewinder: Rewinder,
-    /// The body waits for the upstream's `100 Continue`.
-    held: bool,
+    /// Where the upstream's interim answers go.
+    interim: Option<InterimSink>,
 }
 
 impl Outbound {
@@ -114,11 +117,16 @@ impl Outbound {
         let mut head = self.head.clone();
         headers::inject(&mut head.headers, lease.header());
         let mut request = Request::from_parts(head, body);
-        if self.held {
-            let waiting = request.body().rewinder();
-            hyper::ext::on_informational(&mut request, move |interim| {
-                if interim.status() == StatusCode::CONTINUE {
-                    waiting.continued();
+        let body = request.body().rewinder();
+        let interim = self.interim.clone();
+        if !body.is_empty() || interim.is_some() {
+            hyper::ext::on_informational(&mut request, move |answer| match (answer.status(), &interim) {
+                (StatusCode::CONTINUE, _) => body.continued(),
+                (_, None) => {}
+                (status, Some(sink)) => {
+                    let mut fields = answer.headers().clone();
+                    headers::strip_response(&mut fields);
+                    sink.push(status, &fields);
                 }
             });
         }

@@ -18,7 +18,10 @@ use crate::{
     route::{Scheme, Table, Target},
 };
 
-use super::error::{BadRequest, Error, RefusedMethod};
+use super::{
+    error::{BadRequest, Error, RefusedMethod},
+    interim::InterimSink,
+};
 
 /// The door a request came through.
 #[derive(Clone, Debug)]
@@ -29,6 +32,16 @@ pub enum Ingress {
     Tunnel(Arc<Tunnel>),
     /// A base URL.
     Reverse { listener: ListenerName, mounts: Arc<[Mount]> },
+}
+
+/// How one request arrived.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    pub ingress: &'a Ingress,
+    /// Inside a tunnel that isn't TLS.
+    pub clear: bool,
+    /// Where interim answers go: h1 connections have one.
+    pub interim: Option<&'a InterimSink>,
 }
 
 /// An intercepted `CONNECT`: where it leads and who opened it.
@@ -68,7 +81,7 @@ impl Ingress {
 /// A request whose target is canonical and whose framing is plain.
 #[derive(Debug)]
 pub(super) struct Inbound<'a> {
-    ingress: &'a Ingress,
+    pub(super) arrival: Arrival<'a>,
     pub(super) parts: Parts,
     pub(super) body: Incoming,
     target: Target,
@@ -77,21 +90,20 @@ pub(super) struct Inbound<'a> {
 impl<'a> Inbound<'a> {
     /// Refuses what can't be judged; repairs nothing (threats R6).
     pub(super) fn normalise(
-        ingress: &'a Ingress,
-        clear_tunnel: bool,
+        arrival: Arrival<'a>,
         routes: &Table,
         request: Request<Incoming>,
     ) -> Result<Self, Error> {
         let (mut parts, body) = request.into_parts();
         check_framing(&parts)?;
         check_method(&parts.method)?;
-        let target = match ingress {
-            Ingress::Forward { .. } => forward_target(&parts, routes)?,
-            Ingress::Tunnel(tunnel) => tunnel_target(&parts, tunnel, clear_tunnel, routes)?,
+        let target = match arrival.ingress {
+            Ingress::Forward { .. } => forward_target(&parts.method, &parts.uri, routes)?,
+            Ingress::Tunnel(tunnel) => tunnel_target(&parts, tunnel, arrival.clear, routes)?,
             Ingress::Reverse { mounts, .. } => reverse_target(&parts, mounts)?,
         };
         parts.uri = upstream_uri(&target, &parts.uri)?;
-        Ok(Self { ingress, parts, body, target })
+        Ok(Self { arrival, parts, body, target })
     }
 
     pub(super) fn target(&self) -> &Target {
@@ -99,7 +111,7 @@ impl<'a> Inbound<'a> {
     }
 
     pub(super) fn evidence(&self) -> Evidence<'_> {
-        match self.ingress {
+        match self.arrival.ingress {
             Ingress::Forward { .. } => Evidence::Proxy(&self.parts.headers),
             Ingress::Tunnel(tunnel) => Evidence::Tunnel(&tunnel.identity),
             Ingress::Reverse { .. } => Evidence::Reverse(&self.parts.headers),
@@ -108,7 +120,7 @@ impl<'a> Inbound<'a> {
 
     /// The agent's key may stand in `Authorization`.
     pub(super) fn is_reverse(&self) -> bool {
-        matches!(self.ingress, Ingress::Reverse { .. })
+        matches!(self.arrival.ingress, Ingress::Reverse { .. })
     }
 }
 
@@ -139,7 +151,7 @@ fn check_framing(parts: &Parts) -> Result<(), BadRequest> {
     }
 }
 
-fn check_method(method: &Method) -> Result<(), BadRequest> {
+pub(super) fn check_method(method: &Method) -> Result<(), BadRequest> {
     match method.as_str() {
         "TRACE" => Err(BadRequest::Method(RefusedMethod::Trace)),
         "TRACK" => Err(BadRequest::Method(RefusedMethod::Track)),
@@ -149,17 +161,17 @@ fn check_method(method: &Method) -> Result<(), BadRequest> {
 }
 
 /// Absolute-form (RFC 9112 §3.2.2): the target decides and `Host` is ignored.
-fn forward_target(parts: &Parts, routes: &Table) -> Result<Target, Error> {
-    let scheme = match parts.uri.scheme_str() {
+pub(super) fn forward_target(method: &Method, uri: &Uri, routes: &Table) -> Result<Target, Error> {
+    let scheme = match uri.scheme_str() {
         Some("http") => Scheme::Http,
         Some("https") => Scheme::Https,
         Some(_) => return Err(BadRequest::Scheme.into()),
         None => return Err(BadRequest::NotAbsoluteForm.into()),
     };
-    let text = parts.uri.authority().map_or("", http::uri::Authority::as_str);
+    let text = uri.authority().map_or("", http::uri::Authority::as_str);
     let authority = Authority::parse(text, Some(scheme.default_port()))?;
-    let path = CanonicalPath::parse(parts.uri.path())?;
-    Ok(upgraded(scheme, authority, parts, path, routes))
+    let path = CanonicalPath::parse(uri.path())?;
+    Ok(upgraded(Target { scheme, authority, method: method.clone(), path }, routes))
 }
 
 /// Inside a tunnel the tunnel's authority decides; whatever else the request names
@@ -181,7 +193,8 @@ fn tunnel_target(parts: &Parts, tunnel: &Tunnel, clear: bool, routes: &Table) ->
         None => return Err(BadRequest::Host.into()),
     }
     let path = CanonicalPath::parse(parts.uri.path())?;
-    Ok(upgraded(scheme, tunnel.authority.clone(), parts, path, routes))
+    let target = Target { scheme, authority: tunnel.authority.clone(), method: parts.method.clone(), path };
+    Ok(upgraded(target, routes))
 }
 
 /// A base URL: the listener decides, `Host` names the listener and is ignored.
@@ -205,20 +218,19 @@ fn reverse_target(parts: &Parts, mounts: &[Mount]) -> Result<Target, Error> {
 }
 
 /// `upgrade_http`: what the agent asks of `http://host` goes to `https://host`.
-fn upgraded(scheme: Scheme, authority: Authority, parts: &Parts, path: CanonicalPath, routes: &Table) -> Target {
-    let method = parts.method.clone();
-    match scheme {
-        Scheme::Http if routes.upgrades_http(&authority) => {
-            let port = if authority.port() == 80 { 443 } else { authority.port() };
-            let authority = if port == authority.port() { authority } else { authority.with_port(port) };
-            Target { scheme: Scheme::Https, authority, method, path }
-        }
-        Scheme::Http | Scheme::Https => Target { scheme, authority, method, path },
+fn upgraded(target: Target, routes: &Table) -> Target {
+    if target.scheme == Scheme::Https || !routes.upgrades_http(&target.authority) {
+        return target;
     }
+    let authority = match target.authority.port() {
+        80 => target.authority.with_port(443),
+        _ => target.authority,
+    };
+    Target { scheme: Scheme::Https, authority, ..target }
 }
 
 /// The URI that goes upstream: what was decided on, with the agent's query.
-fn upstream_uri(target: &Target, asked: &Uri) -> Result<Uri, Error> {
+pub(super) fn upstream_uri(target: &Target, asked: &Uri) -> Result<Uri, Error> {
     let path_and_query = match asked.path_and_query() {
         Some(same) if same.path() == target.path.as_str() => same.clone(),
         Some(other) => {

@@ -12,9 +12,11 @@
 pub(crate) mod body;
 pub(crate) mod challenge;
 pub(crate) mod error;
+pub(crate) mod explain;
 pub(crate) mod forward;
 pub mod headers;
 pub mod inbound;
+pub(crate) mod interim;
 pub(crate) mod open;
 pub mod pipeline;
 pub(crate) mod respond;
@@ -24,8 +26,10 @@ use std::time::Duration;
 
 pub use body::{Body, BodyError, RequestBody};
 pub use error::Error;
+pub use explain::{Explanation, explain};
 pub use headers::Via;
-pub use inbound::{Ingress, Mount, Tunnel};
+pub use inbound::{Arrival, Ingress, Mount, Tunnel};
+pub use interim::InterimSink;
 pub use pipeline::{Proxy, Rules, Shared};
 pub use tunnel::{Blind, Handshake, Opening};
 

@@ -19,7 +19,7 @@ use crate::{
 
 use super::{
     Body, Error, RequestBody, Settings, Unmatched, Via,
-    inbound::{Inbound, Ingress},
+    inbound::{Arrival, Inbound, Ingress},
     open::Open,
     respond,
 };
@@ -58,12 +58,12 @@ impl Proxy {
         Self { shared, upstream }
     }
 
-    /// Answers a request of any door. `clear`: inside a tunnel that isn't TLS.
-    pub async fn serve(&self, ingress: &Ingress, clear: bool, request: Request<Incoming>) -> Response<Body> {
+    /// Answers a request of any door.
+    pub async fn serve(&self, arrival: Arrival<'_>, request: Request<Incoming>) -> Response<Body> {
         let rules = self.shared.rules.load_full();
         let answer = respond::Answering::to(&request);
-        let mut open = self.open_record(ingress, &request);
-        match self.run(&rules, ingress, clear, request, &mut open).await {
+        let mut open = self.open_record(arrival.ingress, &request);
+        match self.run(&rules, arrival, request, &mut open).await {
             Ok(sent) => answer.pass_on(sent, &self.shared, open),
             Err(error) => answer.refuse(&error, open),
         }
@@ -72,12 +72,11 @@ impl Proxy {
     async fn run(
         &self,
         rules: &Rules,
-        ingress: &Ingress,
-        clear: bool,
+        arrival: Arrival<'_>,
         request: Request<Incoming>,
         record: &mut Record,
     ) -> Result<Sent, Error> {
-        let inbound = record.note(Inbound::normalise(ingress, clear, &rules.routes, request))?;
+        let inbound = record.note(Inbound::normalise(arrival, &rules.routes, request))?;
         let agent = record.note(rules.registry.identify(inbound.evidence()).map_err(Error::from))?;
         let candidates = record.note(rules.routes.find(inbound.target()).map_err(Error::from))?;
         let permit = record.note(policy::decide(&agent, &candidates, inbound.target()).map_err(Error::from))?;

@@ -7,7 +7,7 @@
 //!                   -> Blind     -> 200, bytes both ways
 //! ```
 
-use std::{io, sync::Arc};
+use std::{future::Future, io, pin::Pin, sync::Arc};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, upgrade::Upgraded};
@@ -36,7 +36,7 @@ pub(super) async fn answer<S: Io>(session: &Arc<Session>, mut request: Request<I
             let session = Arc::clone(session);
             tokio::spawn(async move {
                 match upgrade.await {
-                    Ok(upgraded) => enter::<S>(&session, upgraded, tunnel, handshake).await,
+                    Ok(upgraded) => entering::<S>(session, upgraded, tunnel, handshake).await,
                     Err(_) => handshake.failed("agent_gone"),
                 }
             });
@@ -54,6 +54,17 @@ pub(super) async fn answer<S: Io>(session: &Arc<Session>, mut request: Request<I
         }
     }
     Response::new(Body::empty())
+}
+
+/// Boxed once a tunnel: a tunnel's h2 requests are answered by what answers `CONNECT`, and
+/// the type of that circle can't be written down.
+fn entering<S: Io>(
+    session: Arc<Session>,
+    upgraded: Upgraded,
+    tunnel: Arc<Tunnel>,
+    handshake: Handshake,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(async move { enter::<S>(&session, upgraded, tunnel, handshake).await })
 }
 
 /// Gets the connection's own stream back, so that bytes don't pass through a box.

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use http::{Method, Request};
+use http::{Method, Request, Response};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -23,11 +23,11 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    proxy::{Ingress, Proxy},
+    proxy::{Arrival, Body, Ingress, InterimSink, Proxy},
     tls::LeafCache,
 };
 
-use super::{Limits, connect, drain::Drain, listener::Door};
+use super::{Limits, connect, drain::Drain, interim::WithInterim, listener::Door};
 
 /// A stream that requests can come over.
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
@@ -50,6 +50,12 @@ pub(super) struct Session {
     /// Inside a tunnel that isn't TLS.
     pub(super) clear: bool,
     pub(super) drain: Drain,
+}
+
+impl Session {
+    fn arrival<'a>(&'a self, interim: Option<&'a InterimSink>) -> Arrival<'a> {
+        Arrival { ingress: &self.ingress, clear: self.clear, interim }
+    }
 }
 
 /// The protocol that ALPN chose.
@@ -111,55 +117,60 @@ impl Session {
     /// Serves a listener's connection: requests, and `CONNECT` where the door is a proxy.
     async fn serve<S: Io>(self, io: S, version: Version) {
         let session = Arc::new(self);
-        let requests = Arc::clone(&session);
-        let service = service_fn(move |request: Request<Incoming>| {
-            let session = Arc::clone(&requests);
-            async move {
-                let is_proxy = matches!(session.ingress, Ingress::Forward { .. });
-                Ok::<_, Infallible>(if is_proxy && request.method() == Method::CONNECT {
-                    connect::answer::<S>(&session, request).await
-                } else {
-                    session.connections.proxy.serve(&session.ingress, session.clear, request).await
-                })
-            }
-        });
-        let builder = &session.connections;
-        let io = TokioIo::new(io);
         match version {
             Version::H1 => {
-                let connection = builder.h1().serve_connection(io, service).with_upgrades();
+                let (io, interim) = WithInterim::new(io);
+                let requests = Arc::clone(&session);
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let (session, interim) = (Arc::clone(&requests), interim.clone());
+                    async move { Ok::<_, Infallible>(session.answer::<WithInterim<S>>(request, Some(&interim)).await) }
+                });
+                let connection = session.connections.h1().serve_connection(TokioIo::new(io), service).with_upgrades();
                 run(connection, &session.drain, |connection| connection.graceful_shutdown()).await;
             }
-            Version::H2 => {
-                let connection = builder.h2().serve_connection(io, service);
-                run(connection, &session.drain, |connection| connection.graceful_shutdown()).await;
-            }
+            Version::H2 => session.serve_h2(io).await,
         }
     }
 
     /// Serves the requests inside a tunnel, where the pipeline refuses `CONNECT`.
     pub(super) async fn serve_tunnel<S: Io>(self, io: S, version: Version) {
         let session = Arc::new(self);
-        let requests = Arc::clone(&session);
-        let service = service_fn(move |request: Request<Incoming>| {
-            let session = Arc::clone(&requests);
-            async move {
-                let proxy = &session.connections.proxy;
-                Ok::<_, Infallible>(proxy.serve(&session.ingress, session.clear, request).await)
-            }
-        });
-        let builder = &session.connections;
-        let io = TokioIo::new(io);
         match version {
             Version::H1 => {
-                let connection = builder.h1().serve_connection(io, service);
+                let (io, interim) = WithInterim::new(io);
+                let requests = Arc::clone(&session);
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let (session, interim) = (Arc::clone(&requests), interim.clone());
+                    async move {
+                        let proxy = &session.connections.proxy;
+                        Ok::<_, Infallible>(proxy.serve(session.arrival(Some(&interim)), request).await)
+                    }
+                });
+                let connection = session.connections.h1().serve_connection(TokioIo::new(io), service);
                 run(connection, &session.drain, |connection| connection.graceful_shutdown()).await;
             }
-            Version::H2 => {
-                let connection = builder.h2().serve_connection(io, service);
-                run(connection, &session.drain, |connection| connection.graceful_shutdown()).await;
-            }
+            Version::H2 => session.serve_h2(io).await,
         }
+    }
+
+    async fn serve_h2<S: Io>(self: Arc<Self>, io: S) {
+        let requests = Arc::clone(&self);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let session = Arc::clone(&requests);
+            // h2 streams share the connection: hyper has no way for interim answers there, and
+            // a tunnel is a stream among others, never the connection itself.
+            async move { Ok::<_, Infallible>(session.answer::<TcpStream>(request, None).await) }
+        });
+        let connection = self.connections.h2().serve_connection(TokioIo::new(io), service);
+        run(connection, &self.drain, |connection| connection.graceful_shutdown()).await;
+    }
+
+    async fn answer<S: Io>(self: &Arc<Self>, request: Request<Incoming>, interim: Option<&InterimSink>) -> Response<Body> {
+        let is_proxy = matches!(self.ingress, Ingress::Forward { .. });
+        if is_proxy && request.method() == Method::CONNECT {
+            return connect::answer::<S>(self, request).await;
+        }
+        self.connections.proxy.serve(self.arrival(interim), request).await
     }
 }
 

@@ -32,8 +32,9 @@ impl Drain {
         let _ = self.stop.wait_for(|stop| *stop).await;
     }
 
-    pub fn is_stopped(&self) -> bool {
-        *self.stop.borrow()
+    /// Tells whether the end has begun, without holding it up.
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.stop.clone()
     }
 }
 

@@ -17,6 +17,7 @@ pub mod blind;
 pub mod connect;
 pub mod connection;
 pub mod drain;
+mod interim;
 pub mod listener;
 pub mod peek;
 

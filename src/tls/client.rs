@@ -1,29 +1,114 @@
 //! Settings for the TLS connections we open: verified always, platform roots or
-//! those the operator names.
+//! those the operator names. There is no way here to switch verification off.
 
 use std::{path::Path, sync::Arc};
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{
+    ClientConfig, RootCertStore,
+    client::{ClientSessionMemoryCache, Resumption},
+};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 
-use super::Error;
+use super::{Error, files, http_alpn, provider};
 
-/// The machine's roots (honours `SSL_CERT_FILE` and `SSL_CERT_DIR`), read once.
+/// Sessions kept to resume, per configuration (rustls counts servers).
+const SESSIONS: usize = 256;
+
+/// The machine's roots (honours `SSL_CERT_FILE` and `SSL_CERT_DIR`), read once. What
+/// can't be read is logged; a machine without any root is an error.
 pub fn platform_roots() -> Result<RootCertStore, Error> {
-    todo!()
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "a root certificate of this machine can't be read");
+    }
+    let mut roots = RootCertStore::empty();
+    let (_, ignored) = roots.add_parsable_certificates(found.certs);
+    if ignored > 0 {
+        tracing::debug!(ignored, "some root certificates of this machine can't be used");
+    }
+    if roots.is_empty() { Err(Error::NoRoots) } else { Ok(roots) }
 }
 
-/// The roots in a PEM file, added to `base` where one is given.
-pub fn roots_from_file(_path: &Path, _base: Option<&RootCertStore>) -> Result<RootCertStore, Error> {
-    todo!()
+/// The roots in a PEM file, added to `base` where one is given. Every certificate in the
+/// file has to be usable: the operator named it.
+pub fn roots_from_file(path: &Path, base: Option<&RootCertStore>) -> Result<RootCertStore, Error> {
+    let pem = files::read_text(path)?;
+    let mut roots = base.cloned().unwrap_or_else(RootCertStore::empty);
+    let mut found = false;
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let certificate = certificate.map_err(|_| Error::NoCertificate { path: path.to_owned() })?;
+        roots.add(certificate).map_err(|source| Error::BadCertificate { path: path.to_owned(), source })?;
+        found = true;
+    }
+    if found { Ok(roots) } else { Err(Error::NoCertificate { path: path.to_owned() }) }
 }
 
 /// For proxied requests: ALPN `h2`, `http/1.1`; TLS 1.2 and 1.3; no early data;
 /// sessions are never shared between two configs (threat 54).
-pub fn upstream_config(_roots: RootCertStore) -> Arc<ClientConfig> {
-    todo!()
+pub fn upstream_config(roots: RootCertStore) -> Arc<ClientConfig> {
+    let mut config = token_client_config(roots);
+    config.alpn_protocols = http_alpn();
+    Arc::new(config)
 }
 
 /// For token requests: the same without ALPN (reqwest sets its own).
-pub fn token_client_config(_roots: RootCertStore) -> ClientConfig {
-    todo!()
+pub fn token_client_config(roots: RootCertStore) -> ClientConfig {
+    #[expect(clippy::expect_used, reason = "our provider has suites for both versions; a test builds one")]
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("the provider supports TLS 1.2 and 1.3");
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(SESSIONS)));
+    config.enable_early_data = false;
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{
+        primitives::{Clock, SystemClock},
+        tls::CertificateAuthority,
+    };
+
+    fn root_pem() -> String {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        CertificateAuthority::ephemeral(&clock).unwrap().root_pem().to_owned()
+    }
+
+    #[test]
+    fn a_file_of_roots_adds_to_the_base() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("roots.pem");
+        fs::write(&path, format!("# two roots\n{}{}", root_pem(), root_pem())).unwrap();
+        let two = roots_from_file(&path, None).unwrap();
+        assert_eq!(two.len(), 2);
+        fs::write(&path, root_pem()).unwrap();
+        assert_eq!(roots_from_file(&path, Some(&two)).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_file_without_a_usable_root_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("roots.pem");
+        assert!(matches!(roots_from_file(&path, None), Err(Error::Read { .. })));
+        for text in ["", "not PEM", "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n"] {
+            fs::write(&path, text).unwrap();
+            assert!(matches!(roots_from_file(&path, None), Err(Error::NoCertificate { .. })), "{text}");
+        }
+        fs::write(&path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+        assert!(matches!(roots_from_file(&path, None), Err(Error::BadCertificate { .. })));
+    }
+
+    #[test]
+    fn the_settings_differ_in_alpn_only_and_never_send_early_data() {
+        let upstream = upstream_config(RootCertStore::empty());
+        let token = token_client_config(RootCertStore::empty());
+        assert_eq!(upstream.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+        assert!(token.alpn_protocols.is_empty());
+        assert!(!upstream.enable_early_data && !token.enable_early_data);
+        assert!(Arc::ptr_eq(upstream.crypto_provider(), token.crypto_provider()));
+    }
 }

@@ -1,31 +1,115 @@
 //! Our certificate authority, the leaves it mints, and rustls settings for both
 //! sides. Knows hosts and keys; no connections.
+//!
+//! ```text
+//! root (2 years; the only thing a client trusts)
+//!   └── issuing intermediate (signs; its key is the one we hold in memory)
+//!         └── leaf, one per intercepted host, 7 days, cached by `LeafCache`
+//! ```
 
 pub mod authority;
+pub mod certificate;
 pub mod client;
+pub mod files;
 pub mod leaf;
 pub mod server;
 
-pub use authority::CertificateAuthority;
+use std::{
+    path::PathBuf,
+    sync::{Arc, LazyLock},
+};
+
+use rustls::{
+    SupportedCipherSuite,
+    crypto::{
+        CryptoProvider,
+        aws_lc_rs::{self, cipher_suite as suite},
+    },
+};
+
+pub use authority::{CertificateAuthority, Leaf};
+pub use certificate::CertificateInfo;
 pub use leaf::LeafCache;
 
-/// What can go wrong with keys and certificates.
+/// What can go wrong with keys and certificates. All but `Mint`, `Random` and `Config`
+/// are for the operator to mend.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("can't read {path}")]
-    Read { path: std::path::PathBuf, source: std::io::Error },
+    Read { path: PathBuf, source: std::io::Error },
     #[error("can't write {path}")]
-    Write { path: std::path::PathBuf, source: std::io::Error },
-    #[error("{path} can be read by other users (mode {mode:04o})")]
-    LooseMode { path: std::path::PathBuf, mode: u32 },
+    Write { path: PathBuf, source: std::io::Error },
+    #[error("{path} can be read by other users (mode {mode:04o}): run `chmod 600 {path}`")]
+    LooseMode { path: PathBuf, mode: u32 },
+    #[error("{path} can be changed by other users (mode {mode:04o}): run `chmod 700 {path}`")]
+    LooseDirectory { path: PathBuf, mode: u32 },
     #[error("{path} holds no certificate")]
-    NoCertificate { path: std::path::PathBuf },
+    NoCertificate { path: PathBuf },
+    #[error("{path} holds a certificate that can't be used")]
+    BadCertificate {
+        path: PathBuf,
+        #[source]
+        source: rustls::Error,
+    },
     #[error("{path} holds no private key")]
-    NoKey { path: std::path::PathBuf },
+    NoKey { path: PathBuf },
     #[error("the certificate and its key don't belong together")]
     Mismatch(#[source] rustls::Error),
+    #[error(
+        "the files in {directory} don't belong together: restore them, or make a new authority with `cupbearer ca rotate`"
+    )]
+    Mixed { directory: PathBuf },
+    #[error("the certificate authority has expired: make a new one with `cupbearer ca rotate`")]
+    Expired,
     #[error("can't make a certificate")]
     Mint(#[source] rcgen::Error),
+    #[error("the system gave no random numbers")]
+    Random,
+    #[error("can't make TLS settings")]
+    Config(#[source] rustls::Error),
     #[error("no trusted root certificate was found")]
     NoRoots,
+}
+
+/// The one set of algorithms that every TLS connection of this process uses, both sides.
+///
+/// As rustls orders it, but for AES-128-GCM before AES-256-GCM: the latter brings
+/// SHA-384, which costs about 8 % of a handshake and protects nothing more here.
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        Arc::new(CryptoProvider { cipher_suites: CIPHER_SUITES.to_vec(), ..aws_lc_rs::default_provider() })
+    });
+    PROVIDER.clone()
+}
+
+static CIPHER_SUITES: [SupportedCipherSuite; 9] = [
+    suite::TLS13_AES_128_GCM_SHA256,
+    suite::TLS13_AES_256_GCM_SHA384,
+    suite::TLS13_CHACHA20_POLY1305_SHA256,
+    suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+];
+
+/// What every TLS connection for HTTP offers, best first.
+pub(crate) fn http_alpn() -> Vec<Vec<u8>> {
+    vec![b"h2".to_vec(), b"http/1.1".to_vec()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No suite of rustls' own list may be lost, or clients would be refused.
+    #[test]
+    fn the_provider_reorders_and_loses_nothing() {
+        let ours: Vec<_> = provider().cipher_suites.iter().map(SupportedCipherSuite::suite).collect();
+        let theirs: Vec<_> = aws_lc_rs::DEFAULT_CIPHER_SUITES.iter().map(SupportedCipherSuite::suite).collect();
+        assert_eq!(ours.len(), theirs.len());
+        assert!(theirs.iter().all(|suite| ours.contains(suite)));
+        assert_eq!(ours[0], rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
+    }
 }

@@ -1,7 +1,12 @@
 //! The wall: which addresses may be dialled (threats 24, 34, 36, 38, 39).
+//!
+//! It judges the address that is dialled, after DNS, and knows no names. What isn't
+//! plain public unicast is refused, unless the route names it; the machine's metadata
+//! service has to be named alone; our own listeners can't be named at all.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::Arc,
 };
 
@@ -10,24 +15,406 @@ use ipnet::IpNet;
 /// Knows our own listeners, which nothing reaches through the proxy.
 #[derive(Clone, Debug, Default)]
 pub struct Wall {
-    #[expect(dead_code, reason = "skeleton")]
     own: Arc<[SocketAddr]>,
 }
 
 impl Wall {
     /// `own`: every address this process listens on; an unspecified IP stands for all of the machine's.
-    pub fn new(_own: Vec<SocketAddr>) -> Self {
-        todo!()
+    pub fn new(own: Vec<SocketAddr>) -> Self {
+        Self { own: own.into_iter().map(|own| SocketAddr::new(own.ip().to_canonical(), own.port())).collect() }
     }
 
     /// Refuses all but public unicast addresses and those in `allowed`; cloud metadata
     /// only where `allowed` names that very address; our own listeners never.
-    pub fn check(&self, _address: SocketAddr, _allowed: &[IpNet]) -> Result<(), &'static str> {
-        todo!()
+    ///
+    /// The error says what the address is, to stand in "… is {kind}, which …".
+    pub fn check(&self, address: SocketAddr, allowed: &[IpNet]) -> Result<(), &'static str> {
+        let ip = address.ip();
+        let plain = ip.to_canonical();
+        if self.is_own(plain, address.port()) {
+            return Err("one of the proxy's own listeners");
+        }
+        // To dial it means to dial this machine, whatever a list of networks says.
+        if plain.is_unspecified() {
+            return Err(UNSPECIFIED);
+        }
+        let inner = embedded(ip);
+        for candidate in [Some(plain), inner].into_iter().flatten() {
+            if is_metadata(candidate) && !names_exactly(allowed, &[ip, plain, candidate]) {
+                return Err(METADATA);
+            }
+        }
+        let listed = |ip: IpAddr| allowed.iter().any(|net| net.contains(&ip));
+        if let Some(kind) = special_purpose(ip)
+            && !listed(plain)
+        {
+            return Err(kind);
+        }
+        // A translator (NAT64, 6to4, …) that may be used doesn't open what lies behind it.
+        let opened = |inner| listed(inner) || names_exactly(allowed, &[ip]);
+        match inner.and_then(|inner| special_purpose(inner).filter(|_| !opened(inner))) {
+            Some(kind) => Err(kind),
+            None => Ok(()),
+        }
+    }
+
+    fn is_own(&self, ip: IpAddr, port: u16) -> bool {
+        self.own.iter().filter(|own| own.port() == port).any(|own| {
+            let own = own.ip();
+            own == ip || (ip.is_unspecified() && is_this_machine(own)) || (own.is_unspecified() && is_this_machine(ip))
+        })
     }
 }
 
-/// What an address is, when it isn't plain public unicast.
-pub fn special_purpose(_address: IpAddr) -> Option<&'static str> {
-    todo!()
+/// Whether the kernel would deliver to us. Asked only where a port is one of our own,
+/// so that two system calls at connect time are cheaper than a list that grows stale.
+fn is_this_machine(ip: IpAddr) -> bool {
+    if ip.is_loopback() || ip.is_unspecified() {
+        return true;
+    }
+    // In doubt (no permission, no descriptor left) it is ours.
+    !matches!(UdpSocket::bind((ip, 0)), Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable)
+}
+
+fn names_exactly(allowed: &[IpNet], spellings: &[IpAddr]) -> bool {
+    allowed.iter().any(|net| net.prefix_len() == net.max_prefix_len() && spellings.contains(&net.addr()))
+}
+
+const UNSPECIFIED: &str = "the unspecified address";
+const METADATA: &str = "a cloud metadata service";
+
+/// Metadata services that hand out credentials of the machine: AWS (also ECS, EKS),
+/// Azure, GCP, OpenStack and most others; Alibaba; Oracle; Tencent; Scaleway; Azure's
+/// wire server, which stands in public space.
+const METADATA_V4: [[u8; 4]; 8] = [
+    [169, 254, 169, 254],
+    [169, 254, 170, 2],
+    [169, 254, 170, 23],
+    [100, 100, 100, 200],
+    [192, 0, 0, 192],
+    [169, 254, 0, 23],
+    [169, 254, 42, 42],
+    [168, 63, 129, 16],
+];
+
+const METADATA_V6: [[u16; 8]; 4] = [
+    [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254],
+    [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23],
+    [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254],
+    [0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42],
+];
+
+fn is_metadata(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => METADATA_V4.contains(&ip.octets()),
+        IpAddr::V6(ip) => METADATA_V6.contains(&ip.segments()),
+    }
+}
+
+/// IANA IPv4 special-purpose registry, and the multicast and reserved space. The first match holds.
+const SPECIAL_V4: [([u8; 4], u32, &str); 20] = [
+    ([0, 0, 0, 0], 32, UNSPECIFIED),
+    ([0, 0, 0, 0], 8, "an address of \"this network\""),
+    ([10, 0, 0, 0], 8, "a private address"),
+    ([100, 64, 0, 0], 10, "a carrier-grade NAT address"),
+    ([127, 0, 0, 0], 8, "a loopback address"),
+    ([169, 254, 0, 0], 16, "a link-local address"),
+    ([172, 16, 0, 0], 12, "a private address"),
+    ([192, 0, 0, 0], 24, "an IETF protocol address"),
+    ([192, 0, 2, 0], 24, "a documentation address"),
+    ([192, 31, 196, 0], 24, "an AS112 address"),
+    ([192, 52, 193, 0], 24, "an AMT relay address"),
+    ([192, 88, 99, 0], 24, "a 6to4 relay address"),
+    ([192, 168, 0, 0], 16, "a private address"),
+    ([192, 175, 48, 0], 24, "an AS112 address"),
+    ([198, 18, 0, 0], 15, "a benchmarking address"),
+    ([198, 51, 100, 0], 24, "a documentation address"),
+    ([203, 0, 113, 0], 24, "a documentation address"),
+    ([224, 0, 0, 0], 4, "a multicast address"),
+    ([255, 255, 255, 255], 32, "the broadcast address"),
+    ([240, 0, 0, 0], 4, "a reserved address"),
+];
+
+/// IANA IPv6 special-purpose registry. The first match holds; whatever isn't global
+/// unicast (2000::/3) after that is reserved.
+const SPECIAL_V6: [([u16; 8], u32, &str); 27] = [
+    ([0; 8], 128, UNSPECIFIED),
+    ([0, 0, 0, 0, 0, 0, 0, 1], 128, "a loopback address"),
+    ([0, 0, 0, 0, 0, 0xffff, 0, 0], 96, "an IPv4-mapped address"),
+    ([0, 0, 0, 0, 0xffff, 0, 0, 0], 96, "an IPv4-translated address"),
+    ([0; 8], 96, "an IPv4-compatible address"),
+    ([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96, "a NAT64 address"),
+    ([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48, "a NAT64 address"),
+    ([0x100, 0, 0, 0, 0, 0, 0, 0], 64, "a discard-only address"),
+    ([0x100, 0, 0, 1, 0, 0, 0, 0], 64, "a dummy address"),
+    ([0x2001, 0, 0, 0, 0, 0, 0, 0], 32, "a Teredo address"),
+    ([0x2001, 2, 0, 0, 0, 0, 0, 0], 48, "a benchmarking address"),
+    ([0x2001, 3, 0, 0, 0, 0, 0, 0], 32, "an AMT relay address"),
+    ([0x2001, 4, 0x112, 0, 0, 0, 0, 0], 48, "an AS112 address"),
+    ([0x2001, 0x10, 0, 0, 0, 0, 0, 0], 28, "an ORCHID address"),
+    ([0x2001, 0x20, 0, 0, 0, 0, 0, 0], 28, "an ORCHID address"),
+    ([0x2001, 0x30, 0, 0, 0, 0, 0, 0], 28, "a drone remote ID address"),
+    ([0x2001, 0, 0, 0, 0, 0, 0, 0], 23, "an IETF protocol address"),
+    ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0], 32, "a documentation address"),
+    ([0x2002, 0, 0, 0, 0, 0, 0, 0], 16, "a 6to4 address"),
+    ([0x2620, 0x4f, 0x8000, 0, 0, 0, 0, 0], 48, "an AS112 address"),
+    ([0x3ffe, 0, 0, 0, 0, 0, 0, 0], 16, "a 6bone address"),
+    ([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20, "a documentation address"),
+    ([0x5f00, 0, 0, 0, 0, 0, 0, 0], 16, "an SRv6 segment address"),
+    ([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7, "a unique local address"),
+    ([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10, "a link-local address"),
+    ([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10, "a site-local address"),
+    ([0xff00, 0, 0, 0, 0, 0, 0, 0], 8, "a multicast address"),
+];
+
+const RESERVED_V6: &str = "a reserved address";
+
+/// What an address is, when it isn't plain public unicast. An IPv4-mapped address is
+/// what its IPv4 address is, and never plain.
+pub fn special_purpose(address: IpAddr) -> Option<&'static str> {
+    if is_metadata(address.to_canonical()) {
+        return Some(METADATA);
+    }
+    match address {
+        IpAddr::V4(ip) => special_v4(ip),
+        IpAddr::V6(ip) => ip.to_ipv4_mapped().and_then(special_v4).or_else(|| special_v6(ip)),
+    }
+}
+
+fn special_v4(ip: Ipv4Addr) -> Option<&'static str> {
+    let matches = |base: [u8; 4], prefix: u32| (ip.to_bits() ^ u32::from_be_bytes(base)).leading_zeros() >= prefix;
+    SPECIAL_V4.iter().find(|(base, prefix, _)| matches(*base, *prefix)).map(|(_, _, kind)| *kind)
+}
+
+fn special_v6(ip: Ipv6Addr) -> Option<&'static str> {
+    let matches =
+        |base: [u16; 8], prefix: u32| (ip.to_bits() ^ Ipv6Addr::from(base).to_bits()).leading_zeros() >= prefix;
+    let listed = SPECIAL_V6.iter().find(|(base, prefix, _)| matches(*base, *prefix)).map(|(_, _, kind)| *kind);
+    listed.or_else(|| (ip.segments()[0] & 0xe000 != 0x2000).then_some(RESERVED_V6))
+}
+
+/// The IPv4 address that a translator on the way would make of an IPv6 address.
+fn embedded(ip: IpAddr) -> Option<IpAddr> {
+    let IpAddr::V6(ip) = ip else { return None };
+    let bits = ip.to_bits();
+    let low = bits as u32;
+    let inner = match ip.segments() {
+        // NAT64 (RFC 6052, RFC 8215), IPv4-translated and IPv4-compatible: the last 32 bits.
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => low,
+        [0, 0, 0, 0, 0, 0, ..] if low > 1 => low,
+        // 6to4 (RFC 3056): the 32 bits behind the prefix.
+        [0x2002, ..] => (bits >> 80) as u32,
+        // Teredo (RFC 4380): the client's address, inverted.
+        [0x2001, 0, ..] => !low,
+        _ => return None,
+    };
+    Some(Ipv4Addr::from_bits(inner).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Written as the registries have it, apart from the tables above.
+    const RANGES: [&str; 51] = [
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.31.196.0/24",
+        "192.52.193.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "192.175.48.0/24",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+        "255.255.255.255/32",
+        "168.63.129.16/32",
+        "::/128",
+        "::1/128",
+        "::/96",
+        "::ffff:0:0/96",
+        "::ffff:0:0:0/96",
+        "64:ff9b::/96",
+        "64:ff9b:1::/48",
+        "100::/64",
+        "100:0:0:1::/64",
+        "2001::/23",
+        "2001::/32",
+        "2001:1::1/128",
+        "2001:2::/48",
+        "2001:3::/32",
+        "2001:4:112::/48",
+        "2001:10::/28",
+        "2001:20::/28",
+        "2001:30::/28",
+        "2001:db8::/32",
+        "2002::/16",
+        "2620:4f:8000::/48",
+        "3ffe::/16",
+        "3fff::/20",
+        "4000::/2",
+        "5f00::/16",
+        "8000::/1",
+        "fc00::/7",
+        "fe80::/10",
+        "fec0::/10",
+        "ff00::/8",
+        "fd00:ec2::254/128",
+    ];
+
+    fn ranges() -> impl Iterator<Item = IpNet> {
+        RANGES.iter().map(|text| text.parse().unwrap())
+    }
+
+    fn neighbour(ip: IpAddr, step: i128) -> Option<IpAddr> {
+        match ip {
+            IpAddr::V4(ip) => Some(Ipv4Addr::from_bits(u32::try_from(i128::from(ip.to_bits()) + step).ok()?).into()),
+            IpAddr::V6(ip) if step < 0 => Some(Ipv6Addr::from_bits(ip.to_bits().checked_sub(1)?).into()),
+            IpAddr::V6(ip) => Some(Ipv6Addr::from_bits(ip.to_bits().checked_add(1)?).into()),
+        }
+    }
+
+    fn check(address: &str, allowed: &[&str]) -> Result<(), &'static str> {
+        let allowed: Vec<IpNet> = allowed.iter().map(|net| net.parse().unwrap()).collect();
+        Wall::default().check(SocketAddr::new(address.parse().unwrap(), 443), &allowed)
+    }
+
+    /// Threats 24 and 34: each range is refused from its first address to its last, and
+    /// what lies right before and behind it only where another range says so.
+    #[test]
+    fn every_special_purpose_range_ends_where_it_ends() {
+        let mut open = 0;
+        for net in ranges() {
+            for ip in [net.network(), net.broadcast()] {
+                assert!(special_purpose(ip).is_some(), "{ip} of {net}");
+                assert!(Wall::default().check(SocketAddr::new(ip, 443), &[]).is_err(), "{ip} of {net}");
+            }
+            for ip in [neighbour(net.network(), -1), neighbour(net.broadcast(), 1)].into_iter().flatten() {
+                let listed = ranges().any(|net| net.contains(&ip));
+                assert_eq!(special_purpose(ip).is_some(), listed || outside_global_unicast(ip), "{ip} beside {net}");
+                open += usize::from(!listed);
+            }
+        }
+        assert!(open > 30, "only {open} neighbours are public");
+    }
+
+    fn outside_global_unicast(ip: IpAddr) -> bool {
+        matches!(ip, IpAddr::V6(ip) if ip.segments()[0] >> 13 != 1)
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn an_address_is_special_exactly_in_the_ranges(v4: u32, v6: u128) {
+            for ip in [IpAddr::from(Ipv4Addr::from_bits(v4)), IpAddr::from(Ipv6Addr::from_bits(v6))] {
+                let listed = ranges().any(|net| net.contains(&ip)) || outside_global_unicast(ip);
+                proptest::prop_assert_eq!(special_purpose(ip).is_some(), listed, "{}", ip);
+            }
+        }
+
+        #[test]
+        fn within_a_range_no_address_is_public(index in 0..RANGES.len(), offset: u128) {
+            let net: IpNet = RANGES[index].parse().unwrap();
+            let ip: IpAddr = match net {
+                IpNet::V4(net) => Ipv4Addr::from_bits(net.network().to_bits() | (offset as u32 & net.hostmask().to_bits())).into(),
+                IpNet::V6(net) => Ipv6Addr::from_bits(net.network().to_bits() | (offset & net.hostmask().to_bits())).into(),
+            };
+            proptest::prop_assert!(special_purpose(ip).is_some(), "{} of {}", ip, net);
+            proptest::prop_assert!(Wall::default().check(SocketAddr::new(ip, 80), &[]).is_err(), "{} of {}", ip, net);
+        }
+    }
+
+    #[test]
+    fn public_unicast_is_open() {
+        for address in ["1.1.1.1", "93.184.216.34", "2606:4700:4700::1111", "2a00:1450::1", "223.255.255.255"] {
+            assert_eq!(check(address, &[]), Ok(()), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_route_opens_what_it_names_and_no_more() {
+        assert_eq!(check("10.1.2.3", &["10.0.0.0/8"]), Ok(()));
+        assert_eq!(check("::ffff:10.1.2.3", &["10.0.0.0/8"]), Ok(()));
+        assert_eq!(check("fd12::1", &["fd12::/16"]), Ok(()));
+        assert_eq!(check("10.1.2.3", &["192.168.0.0/16"]), Err("a private address"));
+        assert_eq!(check("::ffff:10.1.2.3", &[]), Err("a private address"));
+        assert_eq!(check("::ffff:1.1.1.1", &[]), Err("an IPv4-mapped address"));
+        assert_eq!(check("127.0.0.1", &["10.0.0.0/8"]), Err("a loopback address"));
+    }
+
+    /// Threat 36.
+    #[test]
+    fn metadata_has_to_be_named_alone() {
+        for address in ["169.254.169.254", "::ffff:169.254.169.254", "100.100.100.200", "192.0.0.192", "168.63.129.16"]
+        {
+            assert_eq!(check(address, &["0.0.0.0/0", "::/0"]), Err(METADATA), "{address}");
+        }
+        assert_eq!(check("fd00:ec2::254", &["fd00::/8", "fd00:ec2::/127"]), Err(METADATA));
+        assert_eq!(check("64:ff9b::a9fe:a9fe", &["64:ff9b::/96", "169.254.0.0/16"]), Err(METADATA));
+        assert_eq!(check("169.254.169.254", &["169.254.169.254/32"]), Ok(()));
+        assert_eq!(check("::ffff:169.254.169.254", &["169.254.169.254/32"]), Ok(()));
+        assert_eq!(check("fd00:ec2::254", &["fd00:ec2::254/128"]), Ok(()));
+    }
+
+    #[test]
+    fn a_translator_opens_nothing_behind_it() {
+        assert_eq!(check("64:ff9b::808:808", &[]), Err("a NAT64 address"));
+        assert_eq!(check("64:ff9b::808:808", &["64:ff9b::/96"]), Ok(()));
+        assert_eq!(check("64:ff9b::a00:1", &["64:ff9b::/96"]), Err("a private address"));
+        assert_eq!(check("64:ff9b::a00:1", &["64:ff9b::/96", "10.0.0.0/8"]), Ok(()));
+        assert_eq!(check("64:ff9b::a00:1", &["64:ff9b::a00:1/128"]), Ok(()));
+        assert_eq!(check("2002:7f00:1::", &["2002::/16"]), Err("a loopback address"));
+        assert_eq!(check("2001:0:1:2:3:4:80ff:fffe", &["2001::/32"]), Err("a loopback address"));
+        assert_eq!(check("::7f00:1", &["::/96"]), Err("a loopback address"));
+    }
+
+    #[test]
+    fn the_unspecified_address_is_never_dialled() {
+        for address in ["0.0.0.0", "::", "::ffff:0.0.0.0"] {
+            assert_eq!(check(address, &["0.0.0.0/0", "::/0", "0.0.0.0/32", "::/128"]), Err(UNSPECIFIED), "{address}");
+        }
+    }
+
+    /// Threats 38 and 39: in every spelling, and even when allow-listed.
+    #[test]
+    fn our_own_listeners_are_never_reached() {
+        let everything: Vec<IpNet> = vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()];
+        let own = Err("one of the proxy's own listeners");
+        let wall = Wall::new(vec!["127.0.0.1:8080".parse().unwrap(), "[::]:9180".parse().unwrap()]);
+        let check = |text: &str| wall.check(text.parse().unwrap(), &everything);
+        for address in [
+            "127.0.0.1:8080",
+            "[::ffff:127.0.0.1]:8080",
+            "0.0.0.0:8080",
+            "[::]:8080",
+            "127.0.0.1:9180",
+            "127.9.9.9:9180",
+            "[::1]:9180",
+            "0.0.0.0:9180",
+        ] {
+            assert_eq!(check(address), own, "{address}");
+        }
+        assert_eq!(check("127.0.0.1:8081"), Ok(()));
+        assert_eq!(check("127.0.0.2:8080"), Ok(()));
+        // Documentation addresses are no interface of this machine.
+        assert_eq!(check("192.0.2.1:9180"), Ok(()));
+    }
+
+    /// A listener on all addresses is reached at the one that the machine has in its network.
+    #[test]
+    fn an_interface_of_this_machine_is_ours() {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        // Sends nothing: it only makes the kernel choose a source address.
+        let _ = socket.connect("192.0.2.1:9");
+        let local = socket.local_addr().unwrap().ip();
+        assert!(is_this_machine(local), "{local}");
+        assert!(!is_this_machine("192.0.2.1".parse().unwrap()));
+    }
 }

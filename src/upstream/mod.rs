@@ -1,24 +1,34 @@
 //! The way out: from a name to an address that may be dialled, to a verified
 //! connection, to a pool of them. One [`Client`] a worker: no other thread touches it.
+//! Knows a [`Permit`] and the request it is for; nothing of tokens, agents' keys or
+//! what an answer means.
+//!
+//! ```text
+//! send -> pool: a connection with room? ----------------------------> exchange -> Sent + guard
+//!           \-> resolve -> wall -> dial -> TLS (ALPN) -> h1 | h2 --/      |
+//!                                                     back to the pool <--/ when the guard is dropped
+//! ```
 
 pub mod address;
+mod body;
 pub mod client;
+mod connect;
 pub mod dial;
+mod error;
+mod pool;
 pub mod resolve;
+#[cfg(test)]
+mod testing;
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::time::Duration;
 
-use crate::{
-    observe::{Noted, Record},
-    policy::Permit,
-};
+use crate::policy::Permit;
 
 pub use address::Wall;
 pub use client::{Client, SendFailure, Sent};
 pub use dial::{Dial, Stream, TcpDial};
+pub use error::Error;
+pub use pool::ConnectionGuard;
 pub use resolve::{Resolve, SystemResolver};
 
 /// Limits of the way out.
@@ -26,7 +36,7 @@ pub use resolve::{Resolve, SystemResolver};
 pub struct Settings {
     /// For DNS, for TCP and for the TLS handshake, together.
     pub connect_timeout: Duration,
-    /// An unused connection is closed after this.
+    /// An unused connection is closed after this, or up to a quarter of it later.
     pub idle_timeout: Duration,
     /// Idle h1 connections kept per pool key.
     pub max_idle: usize,
@@ -38,32 +48,4 @@ pub struct Settings {
 #[derive(Clone, Copy, Debug)]
 pub struct Destination<'a> {
     pub permit: &'a Permit,
-}
-
-/// What went wrong on the way out.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("the name {host} can't be resolved")]
-    Dns { host: String, source: std::io::Error },
-    #[error("the name {host} resolves to no address")]
-    NoAddress { host: String },
-    /// Every address of the name is one that this route may not reach.
-    #[error("{address} is {kind}, which the route doesn't allow")]
-    AddressNotAllowed { address: IpAddr, kind: &'static str },
-    #[error("can't connect to {address}")]
-    Connect { address: SocketAddr, source: std::io::Error },
-    #[error("connecting took longer than {limit:?}")]
-    ConnectTimeout { limit: Duration },
-    /// The certificate isn't good, or TLS failed otherwise.
-    #[error("TLS with {host} failed")]
-    Tls { host: String, source: std::io::Error },
-    #[error("no answer within {limit:?}")]
-    ResponseTimeout { limit: Duration },
-    /// The upstream broke HTTP, or the connection, before its answer was complete.
-    #[error("the upstream's answer broke off or isn't HTTP")]
-    Http(#[source] hyper::Error),
-}
-
-impl Noted for Error {
-    fn note(&self, _record: &mut Record) {}
 }

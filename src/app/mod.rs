@@ -1,0 +1,270 @@
+//! Wires the rooms: settings in, a running proxy out. Owns the threads.
+//!
+//! ```text
+//! control runtime (the caller's): token flights, admin, signals, reload
+//! worker thread × cores: a single-threaded runtime, its listeners, its upstream pool
+//! ```
+
+pub mod hardening;
+pub mod reload;
+pub mod tokens;
+pub mod worker;
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use tokio::{runtime::Handle, sync::watch};
+
+use crate::{
+    admin, config, credential,
+    identity::Registry,
+    observe::{self, Recorder},
+    primitives::{Clock, ListenerName, RequestIds},
+    proxy::{Ingress, Rules, Shared, Via},
+    server::{self, Door, Drain, DrainHandle, ListenerTls},
+    tls::{self, CertificateAuthority, LeafCache},
+    upstream::{SystemResolver, Wall},
+};
+
+use worker::{Socket, Worker};
+
+/// Why nothing could be started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another program has the address, or it isn't this machine's.
+    #[error("can't listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("can't open the audit log")]
+    Audit(#[source] io::Error),
+    #[error("can't use the state directory {path}")]
+    State { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    #[error(transparent)]
+    Credential(#[from] credential::Error),
+    #[error("can't start a worker thread")]
+    Thread(#[source] io::Error),
+}
+
+/// What is given from outside besides the config.
+#[derive(Debug)]
+pub struct Surroundings {
+    pub authority: Arc<CertificateAuthority>,
+    pub clock: Arc<dyn Clock>,
+    /// Random; names this process in `Via` and in request ids.
+    pub instance: u64,
+}
+
+/// A proxy that serves.
+#[derive(Debug)]
+pub struct Running {
+    /// As bound: with the real port where the config said 0. In the config's order.
+    pub forward: Vec<SocketAddr>,
+    pub reverse: Vec<SocketAddr>,
+    pub admin: Option<SocketAddr>,
+    shared: Arc<Shared>,
+    authority: Arc<CertificateAuthority>,
+    drain: DrainHandle,
+    finish: watch::Sender<bool>,
+    workers: Vec<std::thread::JoinHandle<()>>,
+    admin_task: Option<tokio::task::JoinHandle<()>>,
+}
+
+/// Starts serving. Runs on the control runtime, which must outlive the [`Running`].
+pub fn start(settings: &config::Settings, surroundings: Surroundings) -> Result<Running, Error> {
+    let Surroundings { authority, clock, instance } = surroundings;
+    let count = settings.server.workers.unwrap_or_else(cores).max(1);
+    let sockets = Sockets::bind(&settings.server, count)?;
+    let admin_listener = settings.admin.as_ref().map(|admin| bind_admin(admin.listen)).transpose()?;
+    let recorder = Recorder::start(&settings.observe).map_err(Error::Audit)?;
+    let rules = rules(settings, &clock, &recorder)?;
+    let shared = Arc::new(Shared {
+        rules: ArcSwap::from_pointee(rules),
+        recorder,
+        clock: Arc::clone(&clock),
+        ids: RequestIds::new(instance),
+        via: Via::new(instance),
+        settings: settings.proxy.clone(),
+    });
+    let admin_address = admin_listener.as_ref().map(|(_, address)| *address);
+    let own = sockets.addresses().chain(admin_address).collect();
+    let leaves = Arc::new(LeafCache::new(Arc::clone(&authority), clock, settings.server.limits.leaf_cache));
+    let worker = Worker {
+        shared: Arc::clone(&shared),
+        leaves,
+        upstream: settings.upstream.clone(),
+        wall: Wall::new(own),
+        resolve: Arc::new(SystemResolver::new(settings.resolve.clone())),
+        limits: settings.server.limits.clone(),
+    };
+    let (drain_handle, drain) = Drain::new();
+    let (finish, finished) = watch::channel(false);
+    let admin_task = admin_listener.map(|(listener, _)| spawn_admin(listener, settings, &shared, drain.clone()));
+    let admin_task = admin_task.transpose()?;
+    let (forward, reverse) = (sockets.forward.clone(), sockets.reverse.clone());
+    let workers = sockets.spawn(&settings.server, &worker, &drain, &finished)?;
+    Ok(Running {
+        forward,
+        reverse,
+        admin: admin_address,
+        shared,
+        authority,
+        drain: drain_handle,
+        finish,
+        workers,
+        admin_task,
+    })
+}
+
+impl Running {
+    pub fn recorder(&self) -> &Recorder {
+        &self.shared.recorder
+    }
+
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub fn authority(&self) -> &CertificateAuthority {
+        &self.authority
+    }
+
+    /// Stops accepting, lets requests finish within `limit`, then ends. `false`: some
+    /// were cut.
+    pub async fn shutdown(self, limit: Duration) -> bool {
+        let all_done = self.drain.drain(limit).await;
+        self.finish.send_replace(true);
+        let join = move || self.workers.into_iter().for_each(|worker| drop(worker.join()));
+        let _ = tokio::task::spawn_blocking(join).await;
+        if let Some(task) = self.admin_task {
+            task.abort();
+            let _ = task.await;
+        }
+        let recorder = self.shared.recorder.clone();
+        let _ = tokio::task::spawn_blocking(move || recorder.flush()).await;
+        all_done
+    }
+}
+
+fn rules(settings: &config::Settings, clock: &Arc<dyn Clock>, recorder: &Recorder) -> Result<Rules, Error> {
+    let broker = credential::Broker::new(
+        settings.credentials.clone(),
+        settings.tokens.clone(),
+        Arc::clone(clock),
+        recorder.clone(),
+        Handle::current(),
+    )?;
+    Ok(rules_with(settings, broker))
+}
+
+fn rules_with(settings: &config::Settings, broker: credential::Broker) -> Rules {
+    Rules {
+        registry: Registry::new(settings.agents.clone()),
+        routes: settings.table.clone(),
+        broker,
+        unmatched: settings.server.unmatched,
+        authorization_servers: settings.authorization_servers.clone(),
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn bind_admin(address: SocketAddr) -> Result<(tokio::net::TcpListener, SocketAddr), Error> {
+    let failed = |source| Error::Listen { address, source };
+    let mut sockets = server::bind(address, 1).map_err(failed)?;
+    let socket = sockets.pop().ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))?;
+    let listener = tokio::net::TcpListener::from_std(socket).map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+fn spawn_admin(
+    listener: tokio::net::TcpListener,
+    settings: &config::Settings,
+    shared: &Arc<Shared>,
+    drain: Drain,
+) -> Result<tokio::task::JoinHandle<()>, Error> {
+    let state = |source| Error::State { path: settings.state.clone(), source };
+    let key = admin::load_or_create_key(&settings.state).map_err(state)?;
+    let admin = tokens::admin(shared, key, drain.watch());
+    drop(drain);
+    Ok(tokio::spawn(async move {
+        if let Err(error) = admin::serve(listener, admin, std::future::pending()).await {
+            tracing::error!(%error, "the admin listener ended");
+        }
+    }))
+}
+
+/// The bound sockets of every listener, one of each for every worker.
+struct Sockets {
+    forward: Vec<SocketAddr>,
+    reverse: Vec<SocketAddr>,
+    /// By listener, then by worker.
+    sockets: Vec<Vec<std::net::TcpListener>>,
+}
+
+impl Sockets {
+    fn bind(settings: &server::Settings, count: usize) -> Result<Self, Error> {
+        let mut bound = Self { forward: Vec::new(), reverse: Vec::new(), sockets: Vec::new() };
+        for listener in &settings.forward {
+            let address = bound.add(listener.listen, count)?;
+            bound.forward.push(address);
+        }
+        for listener in &settings.reverse {
+            let address = bound.add(listener.listen, count)?;
+            bound.reverse.push(address);
+        }
+        Ok(bound)
+    }
+
+    fn add(&mut self, address: SocketAddr, count: usize) -> Result<SocketAddr, Error> {
+        let failed = |source| Error::Listen { address, source };
+        let sockets = server::bind(address, count).map_err(failed)?;
+        let first = sockets.first().ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))?;
+        let address = first.local_addr().map_err(failed)?;
+        self.sockets.push(sockets);
+        Ok(address)
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.forward.iter().chain(&self.reverse).copied()
+    }
+
+    fn spawn(
+        self,
+        settings: &server::Settings,
+        worker: &Worker,
+        drain: &Drain,
+        finished: &watch::Receiver<bool>,
+    ) -> Result<Vec<std::thread::JoinHandle<()>>, Error> {
+        let doors = doors(settings, worker.shared.recorder.metrics())?;
+        let count = self.sockets.iter().map(Vec::len).max().unwrap_or(0);
+        let mut workers: Vec<Vec<Socket>> = (0..count).map(|_| Vec::new()).collect();
+        for (sockets, door) in self.sockets.into_iter().zip(&doors) {
+            for (socket, worker) in sockets.into_iter().zip(&mut workers) {
+                worker.push(Socket { socket, door: door.clone() });
+            }
+        }
+        let spawn = |sockets| worker.clone().spawn(sockets, drain.clone(), finished.clone());
+        workers.into_iter().map(spawn).collect::<io::Result<_>>().map_err(Error::Thread)
+    }
+}
+
+fn doors(settings: &server::Settings, metrics: &observe::metrics::Metrics) -> Result<Vec<Door>, Error> {
+    let door = |name: &ListenerName, tls: Option<&ListenerTls>, ingress| -> Result<Door, Error> {
+        let tls = tls.map(|tls| tls::server::listener_config(&tls.certificate, &tls.key)).transpose()?;
+        Ok(Door { ingress, tls, gauge: metrics.connections(name) })
+    };
+    let forward = settings.forward.iter().map(|listener| {
+        let ingress = Ingress::Forward { listener: listener.name.clone() };
+        door(&listener.name, listener.tls.as_ref(), ingress)
+    });
+    let reverse = settings.reverse.iter().map(|listener| {
+        let mounts = listener.mounts.clone().into();
+        let ingress = Ingress::Reverse { listener: listener.name.clone(), mounts };
+        door(&listener.name, listener.tls.as_ref(), ingress)
+    });
+    forward.chain(reverse).collect()
+}

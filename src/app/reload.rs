@@ -1,0 +1,26 @@
+//! A new config for a running proxy: agents, routes, credentials and limits of a request
+//! take effect with the next request, also inside open tunnels. A bad config changes nothing.
+
+use std::sync::Arc;
+
+use crate::{config, credential, observe::Event};
+
+use super::{Running, rules_with};
+
+impl Running {
+    /// Swaps the rules in whole. Listeners stay as they are: they want a restart.
+    pub fn reload(&self, settings: &config::Settings) -> Result<(), credential::Error> {
+        let current = self.shared.rules.load_full();
+        let broker = current.broker.reconfigured(settings.credentials.clone(), settings.tokens.clone())?;
+        self.shared.rules.store(Arc::new(rules_with(settings, broker)));
+        let detail = format!("{} routes, {} agents", settings.routes.len(), settings.agents.len());
+        self.shared.recorder.event(Event::ConfigReloaded { accepted: true, detail });
+        Ok(())
+    }
+
+    /// A config that can't be used is noted; the old one stays in force.
+    pub fn reload_refused(&self, problems: usize) {
+        let detail = format!("{problems} problems; the former config stays in force");
+        self.shared.recorder.event(Event::ConfigReloaded { accepted: false, detail });
+    }
+}

@@ -1,0 +1,63 @@
+//! The admin room's handles: what it may ask of the running proxy.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::{
+    admin::{Admin, Readiness, RefreshError, RefreshFuture, Tokens},
+    credential,
+    primitives::{CredentialName, Secret},
+    proxy::Shared,
+};
+
+pub(super) fn admin(shared: &Arc<Shared>, key: Secret, draining: watch::Receiver<bool>) -> Admin {
+    let health = Arc::clone(shared);
+    Admin {
+        recorder: shared.recorder.clone(),
+        key: Arc::new(key),
+        health: Arc::new(move || readiness(&health, *draining.borrow())),
+        tokens: Arc::new(BrokerTokens(Arc::clone(shared))),
+    }
+}
+
+fn readiness(shared: &Shared, draining: bool) -> Readiness {
+    let states = shared.rules.load().broker.states();
+    let failing = states.iter().filter(|state| state.state == "failing");
+    Readiness {
+        unready: draining.then(|| "draining".to_owned()).into_iter().collect(),
+        degraded: failing.map(|state| format!("credential {} fails", state.credential)).collect(),
+    }
+}
+
+/// The broker of the rules in force.
+struct BrokerTokens(Arc<Shared>);
+
+impl Tokens for BrokerTokens {
+    fn states(&self) -> Vec<Value> {
+        let states = self.0.rules.load().broker.states();
+        states.iter().filter_map(|state| serde_json::to_value(state).ok()).collect()
+    }
+
+    fn refresh<'a>(&'a self, name: &'a str) -> RefreshFuture<'a> {
+        Box::pin(async move {
+            let name = CredentialName::parse(name).map_err(|_| RefreshError::Unknown)?;
+            let rules = self.0.rules.load_full();
+            if !rules.broker.states().iter().any(|state| state.credential == name.as_str()) {
+                return Err(RefreshError::Unknown);
+            }
+            let state = rules.broker.refresh(&name).await.map_err(refused)?;
+            serde_json::to_value(state).map_err(|error| RefreshError::Failed { detail: error.to_string() })
+        })
+    }
+}
+
+fn refused(error: credential::Error) -> RefreshError {
+    let detail = format!("{} ({})", error.failure, error.hint());
+    if error.is_temporary() {
+        RefreshError::Unavailable { detail, retry_after: error.retry_after }
+    } else {
+        RefreshError::Failed { detail }
+    }
+}

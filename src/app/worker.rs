@@ -1,0 +1,62 @@
+//! A worker: a thread with a single-threaded runtime, its own listeners and its own
+//! upstream pool.
+
+use std::{io, sync::Arc, thread::JoinHandle};
+
+use tokio::{net::TcpListener, sync::watch};
+
+use crate::{
+    proxy::{Proxy, Shared},
+    server::{self, Door, Drain, connection::Connections, listener::accept_loop},
+    tls::LeafCache,
+    upstream::{self, Client, Resolve, TcpDial, Wall},
+};
+
+/// What a worker is made of; each gets a clone and builds its own pool from it.
+#[derive(Clone, Debug)]
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) leaves: Arc<LeafCache>,
+    pub(super) upstream: upstream::Settings,
+    pub(super) wall: Wall,
+    pub(super) resolve: Arc<dyn Resolve>,
+    pub(super) limits: server::Limits,
+}
+
+/// One of a worker's listening sockets.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) socket: std::net::TcpListener,
+    pub(super) door: Door,
+}
+
+impl Worker {
+    /// Serves until `finished`; what is then still under way is cut.
+    pub(super) fn spawn(
+        self,
+        sockets: Vec<Socket>,
+        drain: Drain,
+        finished: watch::Receiver<bool>,
+    ) -> io::Result<JoinHandle<()>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new()
+            .name("worker".to_owned())
+            .spawn(move || runtime.block_on(self.run(sockets, drain, finished)))
+    }
+
+    async fn run(self, sockets: Vec<Socket>, drain: Drain, mut finished: watch::Receiver<bool>) {
+        let upstream = Client::new(self.upstream, self.wall, self.resolve, Arc::new(TcpDial));
+        let proxy = Proxy::new(self.shared, upstream);
+        let connections = Arc::new(Connections { proxy, leaves: self.leaves, limits: self.limits });
+        for Socket { socket, door } in sockets {
+            match TcpListener::from_std(socket) {
+                Ok(listener) => {
+                    tokio::spawn(accept_loop(listener, door, Arc::clone(&connections), drain.clone()));
+                }
+                Err(error) => tracing::error!(%error, "a listening socket can't be used"),
+            }
+        }
+        drop((connections, drain));
+        let _ = finished.wait_for(|finished| *finished).await;
+    }
+}

@@ -1,0 +1,55 @@
+//! `cupbearer check`: every problem of the config, with its line; `--online` also fetches
+//! one token for each credential.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use tokio::runtime::Handle;
+
+use crate::{config::Settings, credential::Broker, observe::Recorder};
+
+use super::{
+    FAILED, Result, args,
+    context::{self, count},
+    control_runtime, output,
+};
+
+pub(super) fn check(global: &args::Global, check: &args::Check) -> Result {
+    let settings = context::load(global)?;
+    output::line(format_args!(
+        "{}: {}, {}, {}",
+        settings.file.display(),
+        count(settings.routes.len(), "route"),
+        count(settings.agents.len(), "agent"),
+        count(settings.credentials.len(), "credential"),
+    ));
+    for danger in &settings.dangers {
+        output::line(format_args!("danger: {danger} is on"));
+    }
+    if check.online { online(&settings) } else { Ok(ExitCode::SUCCESS) }
+}
+
+/// One token request a credential, all at once; says what came of each.
+fn online(settings: &Settings) -> Result {
+    let runtime = control_runtime().context("can't start a runtime")?;
+    let recorder = Recorder::start(&crate::observe::Settings::default()).context("can't start the recorder")?;
+    runtime.block_on(async {
+        let (specs, tokens) = (settings.credentials.clone(), settings.tokens.clone());
+        let broker = Broker::new(specs, tokens, context::clock(), recorder, Handle::current())?;
+        let mut failed = false;
+        for spec in &settings.credentials {
+            match broker.refresh(&spec.name).await {
+                Ok(state) => {
+                    let life = Duration::from_secs(state.expires_in_seconds.unwrap_or(0));
+                    output::line(format_args!("{}: got a token for {life:?}", spec.name));
+                }
+                Err(error) => {
+                    failed = true;
+                    output::line(format_args!("{}: {}", spec.name, error.failure));
+                    output::line(format_args!("  hint: {}", error.hint()));
+                }
+            }
+        }
+        Ok(if failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+    })
+}

@@ -1,0 +1,74 @@
+//! What most commands need: the config, the certificate authority, a random instance.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::{Context, anyhow};
+
+use crate::{
+    app::{self, Surroundings},
+    config::{self, Settings},
+    primitives::{AgentName, Clock, SystemClock},
+    tls::CertificateAuthority,
+};
+
+use super::{Failure, Result, args::Global, output};
+
+/// Reads the config, or prints every problem and gives up.
+pub(super) fn load(global: &Global) -> Result<Settings> {
+    let path = find(global)?;
+    match config::load(&path) {
+        Ok(settings) => {
+            for warning in &settings.warnings {
+                output::note(warning);
+            }
+            Ok(settings)
+        }
+        Err(problems) => {
+            output::note(problems.render(output::colour()));
+            Err(Failure::NotStarted(anyhow!("{} in {}", count(problems.len(), "problem"), path.display())))
+        }
+    }
+}
+
+/// `1 problem`, `2 problems`.
+pub(super) fn count(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+pub(super) fn find(global: &Global) -> Result<PathBuf> {
+    config::env::find(global.config.as_deref(), &|name| std::env::var_os(name))
+        .map_err(|error| Failure::NotStarted(error.into()))
+}
+
+pub(super) fn clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock)
+}
+
+/// The authority that lives in the state directory.
+pub(super) fn authority(settings: &Settings) -> Result<Arc<CertificateAuthority>> {
+    let authority = CertificateAuthority::load_or_create(&settings.state, &clock())
+        .context("can't use the certificate authority")?;
+    Ok(Arc::new(authority))
+}
+
+pub(super) fn surroundings(authority: Arc<CertificateAuthority>) -> Result<Surroundings> {
+    Ok(Surroundings { authority, clock: clock(), instance: app::random_instance().context("no random numbers")? })
+}
+
+/// The agent named on the command line, or the only one there is.
+pub(super) fn agent(settings: &Settings, asked: Option<&str>) -> Result<AgentName> {
+    let known = &settings.launch.agents;
+    let names = || known.iter().map(AgentName::as_str).collect::<Vec<_>>().join(", ");
+    let failure = match asked {
+        Some(name) => match known.iter().find(|known| known.as_str() == name) {
+            Some(agent) => return Ok(agent.clone()),
+            None => anyhow!("the config has no agent `{name}`; it has: {}", names()),
+        },
+        None => match known.as_slice() {
+            [only] => return Ok(only.clone()),
+            [] => anyhow!("the config has no agent; `cupbearer agent new NAME` makes one"),
+            _ => anyhow!("the config has several agents; choose one with --agent: {}", names()),
+        },
+    };
+    Err(Failure::NotStarted(failure))
+}

@@ -1,0 +1,110 @@
+//! `cupbearer run -- CMD`: a proxy for one command, with a certificate authority that
+//! lives in memory only and a key that nobody else has.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+
+use crate::{
+    app::{self, Running},
+    config::Settings,
+    identity,
+    launch::{self, AgentKey, Inherited, Plan, TemporaryTrust, child},
+    primitives::{AgentName, Authority, Host, ListenerName, Secret},
+    server::ForwardListener,
+    tls::CertificateAuthority,
+};
+
+use super::{Failure, Result, args, context, control_runtime, output};
+
+/// How long requests may go on once the command has ended: nobody is left to read them.
+const DRAIN: Duration = Duration::from_secs(1);
+
+pub(super) fn run(global: &args::Global, run: &args::Run) -> Result {
+    let mut settings = context::load(global)?;
+    let agent = context::agent(&settings, run.agent.as_deref())?;
+    let key = own_listener(&mut settings, &agent)?;
+    let authority = CertificateAuthority::ephemeral(&context::clock()).context("can't make a certificate authority")?;
+    let surroundings = context::surroundings(Arc::new(authority))?;
+    let runtime = control_runtime().context("can't start the control runtime")?;
+    runtime.block_on(async {
+        let running = app::start(&settings, surroundings)
+            .map_err(|error| Failure::NotStarted(anyhow::Error::new(error).context("can't start")))?;
+        let code = launch(&settings, &running, AgentKey { name: agent, key }, run).await;
+        let recorder = running.recorder().clone();
+        running.shutdown(DRAIN).await;
+        output::note(recorder.metrics().summary());
+        code
+    })
+}
+
+/// One listener on a free port and nothing else; the agent gets one more key, for this run.
+fn own_listener(settings: &mut Settings, agent: &AgentName) -> Result<Secret> {
+    let (key, hash) = identity::generate_key().context("no random numbers")?;
+    for known in settings.agents.iter_mut().filter(|known| known.name == *agent) {
+        known.keys.push(hash);
+    }
+    let name = ListenerName::parse("run").context("the listener's name")?;
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    settings.server.forward = vec![ForwardListener { name, listen, tls: None }];
+    settings.server.reverse.clear();
+    settings.admin = None;
+    Ok(key)
+}
+
+async fn launch(settings: &Settings, running: &Running, agent: AgentKey, run: &args::Run) -> Result {
+    let inherited = Inherited::new(std::env::vars_os());
+    let failed = |error: launch::Error| {
+        let status = error.status();
+        output::note(format_args!("error: {error}"));
+        Ok(ExitCode::from(status))
+    };
+    let trust = match TemporaryTrust::create(running.authority().root_pem(), &inherited) {
+        Ok(trust) => trust,
+        Err(error) => return failed(error),
+    };
+    let port = running.forward.first().map_or(0, SocketAddr::port);
+    let proxy = Authority::new(Host::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST)), port);
+    let launch = launch::Settings { proxy, proxy_tls: false, agent: Some(agent), ..settings_of(settings, !run.no_java) };
+    let plan = match Plan::new(&launch, trust.files(), &inherited) {
+        Ok(plan) => plan,
+        Err(error) => return failed(error),
+    };
+    report(&plan);
+    let mut words = run.command.iter().cloned();
+    let Some(command) = words.next() else { return Ok(ExitCode::from(super::NOT_STARTED)) };
+    match child::run(command, words, plan.apply(inherited)).await {
+        Ok(status) => Ok(ExitCode::from(status)),
+        Err(error) => failed(error),
+    }
+}
+
+/// What `run` and `env` take from the config alike; the proxy's address and the agent
+/// are still to be filled in.
+pub(super) fn settings_of(settings: &Settings, java: bool) -> launch::Settings {
+    let hosts = settings.routes.iter().flat_map(|route| &route.hosts);
+    launch::Settings {
+        proxy: Authority::new(Host::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST)), 8080),
+        proxy_tls: false,
+        agent: None,
+        placeholders: settings.launch.placeholders.clone(),
+        secret_variables: settings.launch.secret_variables.clone(),
+        routed_hosts: hosts.map(ToString::to_string).collect(),
+        java,
+    }
+}
+
+/// What the user may wonder about.
+pub(super) fn report(plan: &Plan) {
+    for entry in plan.no_proxy_removed() {
+        tracing::warn!(entry, "left out of NO_PROXY: it would lead past the proxy to a host of a route");
+    }
+    for name in plan.proxies_replaced() {
+        tracing::info!(name, "the proxy variable that was set is replaced");
+    }
+}

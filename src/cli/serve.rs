@@ -1,0 +1,101 @@
+//! `cupbearer serve`.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{
+    app::{self, Running},
+    config::{self, Settings},
+};
+
+use super::{Failure, Result, args::Global, context, control_runtime};
+
+/// Serves until SIGTERM or SIGINT; drains; a second one ends at once. SIGHUP reloads.
+pub(super) fn serve(global: &Global) -> Result {
+    let settings = context::load(global)?;
+    let surroundings = context::surroundings(context::authority(&settings)?)?;
+    let runtime = control_runtime().context("can't start the control runtime")?;
+    runtime.block_on(async {
+        let mut signals = Signals::listen().context("can't listen for signals")?;
+        let running = app::start(&settings, surroundings)
+            .map_err(|error| Failure::NotStarted(anyhow::Error::new(error).context("can't start")))?;
+        announce(&settings, &running);
+        signals.wait_for_end(&running, &settings).await;
+        tracing::info!(limit = ?settings.server.drain, "draining; a second signal ends at once");
+        let drained = tokio::select! {
+            drained = running.shutdown(settings.server.drain) => drained,
+            () = signals.second() => {
+                tracing::warn!("ended at once");
+                return Ok(ExitCode::FAILURE);
+            }
+        };
+        if !drained {
+            tracing::warn!("some requests took longer than the drain limit and were cut");
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn wait_for_end(&mut self, running: &Running, settings: &Settings) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hang_up.recv() => reload(running, settings),
+            }
+        }
+    }
+
+    async fn second(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn reload(running: &Running, former: &Settings) {
+    match config::load(&former.file) {
+        Ok(settings) => match running.reload(&settings) {
+            Ok(()) => tracing::info!("the config was reloaded; changed listeners want a restart"),
+            Err(error) => tracing::error!(%error, "the new config can't be used; the former one stays in force"),
+        },
+        Err(problems) => {
+            running.reload_refused(problems.len());
+            let text = problems.render(false);
+            tracing::error!("the new config has problems; the former one stays in force\n{text}");
+        }
+    }
+}
+
+fn announce(settings: &Settings, running: &Running) {
+    for (listener, address) in settings.server.forward.iter().zip(&running.forward) {
+        tracing::info!(listener = %listener.name, %address, tls = listener.tls.is_some(), "proxy");
+    }
+    for (listener, address) in settings.server.reverse.iter().zip(&running.reverse) {
+        tracing::info!(listener = %listener.name, %address, tls = listener.tls.is_some(), "base URL");
+    }
+    if let Some(address) = running.admin {
+        tracing::info!(%address, "admin");
+    }
+    for danger in &settings.dangers {
+        tracing::warn!(switch = danger, "a switch that lowers safety is on");
+    }
+}

@@ -1,0 +1,200 @@
+//! `[[routes]]`.
+
+use std::{path::PathBuf, time::Duration};
+
+use http::Method;
+use ipnet::IpNet;
+
+use crate::{
+    primitives::RouteName,
+    route::{Effect, PathPattern},
+};
+
+use super::{
+    super::{
+        document::{At, Document, Section},
+        hosts::{HostEntry, host_entries},
+        problem::{Span, shown},
+    },
+    named,
+    source::is_variable,
+};
+
+pub(in crate::config) struct Route {
+    pub(in crate::config) span: Span,
+    pub(in crate::config) name: Option<At<RouteName>>,
+    pub(in crate::config) hosts: Vec<HostEntry>,
+    pub(in crate::config) methods: Vec<Method>,
+    pub(in crate::config) paths: Vec<PathPattern>,
+    /// `None`: any (deny routes), or a problem.
+    pub(in crate::config) agents: Option<Vec<At<String>>>,
+    pub(in crate::config) credential: Option<At<String>>,
+    pub(in crate::config) effect: Effect,
+    pub(in crate::config) upgrade_http: bool,
+    pub(in crate::config) upstream_ca: Option<At<PathBuf>>,
+    pub(in crate::config) private_addresses: Vec<IpNet>,
+    pub(in crate::config) danger_allow_plaintext: Option<At<bool>>,
+    pub(in crate::config) response_timeout: Option<Duration>,
+    pub(in crate::config) env: Vec<(At<String>, At<String>)>,
+    /// Whether a value was faulty: then the route isn't compared with others.
+    pub(in crate::config) complete: bool,
+}
+
+pub(in crate::config) fn route(mut section: Section<'_>) -> Route {
+    let doc = section.doc;
+    let before = doc.problem_count();
+    section.need("name", "name = \"orders-read\"");
+    let name = section.string("name", "name = \"orders-read\"");
+    if let Some(text) = &name {
+        section.rename(format!("the route `{}`", shown(&text.value)));
+    }
+    let name =
+        name.and_then(|text| named(&section, &text, RouteName::parse).map(|value| At { value, span: text.span }));
+    let effect = section.choice("effect", &[("allow", Effect::Allow), ("deny", Effect::Deny)], &[]);
+    let effect = effect.unwrap_or(Effect::Allow);
+    section.need("hosts", "hosts = [\"api.example.com\"]");
+    let hosts = section.strings(
+        "hosts",
+        "hosts = [\"api.example.com\"]",
+        "an empty list names no host: the route would allow nobody anything",
+    );
+    let hosts = hosts.map_or(Vec::new(), |list| host_entries(doc, list.value));
+    let methods = methods(&mut section);
+    let paths = paths(&mut section);
+    if effect == Effect::Allow {
+        section.need("agents", "agents = [\"*\"]` for every agent, or name some: `agents = [\"researcher\"]");
+    }
+    let agents =
+        section.strings("agents", "agents = [\"*\"]", "an empty list means nobody; every agent is `agents = [\"*\"]`");
+    let credential = section.string("credential", "credential = \"orders\"");
+    if let Some(credential) = credential.as_ref().filter(|_| effect == Effect::Deny) {
+        doc.problem(&credential.span, "a route that denies has no use for a credential", "take one of the two out");
+    }
+    let upgrade_http = section.flag("upgrade_http");
+    let upstream_ca = section.path("upstream_ca", "upstream_ca = \"corp.pem\"");
+    let private_addresses = networks(&mut section);
+    let danger_allow_plaintext = section.boolean("danger_allow_plaintext");
+    let response_timeout = section.duration("response_timeout");
+    let env = placeholders(&mut section);
+    section.unsupported(&["rate", "approval"]);
+    let span = section.span.clone();
+    section.finish();
+    let complete = doc.problem_count() == before;
+    let agents = agents.map(|list| list.value);
+    Route {
+        span,
+        name,
+        hosts,
+        methods,
+        paths,
+        agents,
+        credential,
+        effect,
+        upgrade_http,
+        upstream_ca,
+        private_addresses,
+        danger_allow_plaintext,
+        response_timeout,
+        env,
+        complete,
+    }
+}
+
+fn methods(section: &mut Section<'_>) -> Vec<Method> {
+    let doc = section.doc;
+    let list = section.strings(
+        "methods",
+        "methods = [\"GET\"]",
+        "an empty list names no method; leave `methods` out for every method",
+    );
+    let mut methods = Vec::new();
+    for text in list.map_or(Vec::new(), |list| list.value) {
+        let upper = text.value.to_ascii_uppercase();
+        let name = shown(&text.value);
+        match Method::from_bytes(text.value.as_bytes()) {
+            _ if text.value == "*" => {
+                doc.problem(&text.span, "`*` is no method", "leave `methods` out for every method");
+            }
+            Ok(Method::CONNECT | Method::TRACE) => {
+                doc.problem(
+                    &text.span,
+                    format!("`{name}` can't be allowed by a route"),
+                    "take it out: CONNECT follows from the host, TRACE is always refused",
+                );
+            }
+            Ok(_) if upper != text.value => {
+                doc.problem(
+                    &text.span,
+                    format!("methods are written in capitals: `{name}` is another method"),
+                    format!("write \"{}\"", shown(&upper)),
+                );
+            }
+            Ok(method) => methods.push(method),
+            Err(_) => doc.problem(&text.span, format!("`{name}` is no method"), "write methods = [\"GET\", \"HEAD\"]"),
+        }
+    }
+    methods
+}
+
+fn paths(section: &mut Section<'_>) -> Vec<PathPattern> {
+    let doc = section.doc;
+    let list = section.strings(
+        "paths",
+        "paths = [\"/v1/**\"]",
+        "an empty list names no path; leave `paths` out for every path",
+    );
+    let mut paths = Vec::new();
+    for text in list.map_or(Vec::new(), |list| list.value) {
+        match PathPattern::parse(&text.value) {
+            Ok(path) => paths.push(path),
+            Err(error) => {
+                let message = format!("`{}` is no path pattern: {error}", shown(&text.value));
+                doc.problem(&text.span, message, "write /v1/orders, /v1/*/items or /v1/orders/**");
+            }
+        }
+    }
+    paths
+}
+
+fn networks(section: &mut Section<'_>) -> Vec<IpNet> {
+    const KEY: &str = "danger_allow_private_addresses";
+    let doc = section.doc;
+    let list = section.strings(KEY, "danger_allow_private_addresses = [\"10.0.0.0/8\"]", "leave it out to allow none");
+    list.map_or(Vec::new(), |list| list.value).iter().filter_map(|text| network(doc, text)).collect()
+}
+
+fn network(doc: &Document<'_>, text: &At<String>) -> Option<IpNet> {
+    if let Ok(address) = text.value.parse::<std::net::IpAddr>() {
+        return Some(IpNet::from(address));
+    }
+    let Ok(network) = text.value.parse::<IpNet>() else {
+        let message = format!("`{}` is neither an address nor a network", shown(&text.value));
+        doc.problem(&text.span, message, "write \"127.0.0.1\" or \"10.0.0.0/8\"");
+        return None;
+    };
+    if network.trunc() != network {
+        let message = format!("`{network}` has bits beyond its prefix");
+        doc.problem(&text.span, message, format!("write \"{}\"", network.trunc()));
+        return None;
+    }
+    Some(network)
+}
+
+fn placeholders(section: &mut Section<'_>) -> Vec<(At<String>, At<String>)> {
+    let doc = section.doc;
+    let mut found = section.string_table("env", "env = { GH_TOKEN = \"placeholder\" }");
+    found.retain(|(name, _)| {
+        let good = is_variable(&name.value);
+        if !good {
+            let message = format!("`{}` is no name of an environment variable", shown(&name.value));
+            doc.problem(&name.span, message, "letters, digits and `_`");
+        }
+        good
+    });
+    for (name, value) in &found {
+        if value.value.contains('\0') {
+            doc.problem(&name.span, "a variable's value can't hold a NUL", "write \"placeholder\"");
+        }
+    }
+    found
+}

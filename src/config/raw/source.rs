@@ -1,0 +1,137 @@
+//! Where a secret is. The one thing that never stands in the file is the secret itself, so
+//! nothing here repeats a value that could be one.
+
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use crate::credential::Source;
+
+use super::super::document::{Document, Section};
+
+/// How long a command's output is kept when the file doesn't say.
+const COMMAND_TTL: Duration = Duration::from_secs(300);
+
+/// `key = { env = "NAME" }`, `{ file = "PATH" }` or `{ command = ["…"], ttl = "5m" }`.
+/// `example` is the name of an environment variable that would suit.
+pub(in crate::config) fn source(section: &mut Section<'_>, key: &'static str, example: &str) -> Option<Source> {
+    let line = format!("{key} = {{ env = \"{example}\" }}");
+    section.need(key, &line);
+    let doc = section.doc;
+    let (_, value) = section.entry(key)?;
+    if !matches!(value.get_ref(), DeValue::Table(_)) {
+        doc.hide(&value.span());
+        let help = format!(
+            "write `{line}`, `{{ file = \"PATH\" }}` or `{{ command = [\"…\"] }}`, and change the secret: it has been in a file"
+        );
+        doc.problem(&value.span(), format!("`{key}` holds a secret itself; only where it is may stand here"), help);
+        return None;
+    }
+    let mut table = section.section(key, "SOURCE", &line)?;
+    table.unsupported(&["keyring"]);
+    let ways = ["env", "file", "command"].into_iter().filter(|way| table.has(way)).count();
+    if ways != 1 && !table.has("keyring") {
+        let message = if ways == 0 {
+            format!("`{key}` doesn't say where the secret is")
+        } else {
+            format!("`{key}` names more than one place")
+        };
+        doc.problem(
+            &table.span,
+            message,
+            format!("write `{line}`, `{{ file = \"PATH\" }}` or `{{ command = [\"…\"] }}`"),
+        );
+    }
+    let ttl = table.duration("ttl");
+    if table.has("ttl") && !table.has("command") {
+        doc.problem(
+            &table.place("ttl"),
+            "`ttl` goes with `command` only",
+            "take it out: a file is read again when it changes",
+        );
+    }
+    let found =
+        variable(&mut table).or_else(|| file(&mut table)).or_else(|| command(&mut table, ttl.unwrap_or(COMMAND_TTL)));
+    // `or_else` may have left some unasked.
+    for key in ["env", "file", "command"] {
+        let _ = table.entry(key);
+    }
+    table.finish();
+    if ways == 1 { found } else { None }
+}
+
+fn variable(table: &mut Section<'_>) -> Option<Source> {
+    let name = table.string("env", "env = \"CLIENT_SECRET\"")?;
+    if !is_variable(&name.value) {
+        table.doc.hide(&name.span);
+        table.doc.problem(
+            &name.span,
+            "that is no name of an environment variable",
+            "write the variable's name, not its value: letters, digits and `_`",
+        );
+        return None;
+    }
+    let set = (table.doc.env)(&name.value).is_some_and(|value| !value.is_empty());
+    if !set {
+        let message = format!("the environment variable {} isn't set", name.value);
+        table.doc.warning(&name.span, message, "requests that need it will be refused with 502 `credential_failed`");
+    }
+    Some(Source::Env(name.value))
+}
+
+fn file(table: &mut Section<'_>) -> Option<Source> {
+    let path = table.path("file", "file = \"/run/secrets/client\"")?;
+    match std::fs::metadata(&path.value) {
+        Ok(metadata) => warn_if_open(table.doc, &path, &metadata),
+        Err(error) => {
+            let message = format!("can't read {}: {error}", path.value.display());
+            table.doc.warning(
+                &path.span,
+                message,
+                "requests that need it will be refused with 502 `credential_failed`",
+            );
+        }
+    }
+    Some(Source::File(path.value))
+}
+
+/// A warning where other users of the machine can read a file that holds a secret.
+pub(in crate::config) fn warn_if_open(
+    doc: &Document<'_>,
+    path: &super::super::document::At<std::path::PathBuf>,
+    metadata: &std::fs::Metadata,
+) {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let shown = path.value.display();
+        let message = format!("{shown} can be read by other users (mode {mode:04o})");
+        doc.warning(&path.span, message, format!("chmod 600 {shown}"));
+    }
+}
+
+fn command(table: &mut Section<'_>, ttl: Duration) -> Option<Source> {
+    let example = "command = [\"vault\", \"kv\", \"get\", \"-field=secret\", \"kv/client\"]";
+    let (_, value) = table.entry("command")?;
+    let Some(list) = value.get_ref().as_array() else {
+        table.wrong_kind(value, "command", "a list: the program and its arguments", example);
+        return None;
+    };
+    // Not `strings`: an argument may be empty or come twice.
+    let argv: Option<Vec<String>> = list.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect();
+    let argv = argv.filter(|argv| argv.first().is_some_and(|program| !program.is_empty()));
+    if argv.is_none() {
+        table.doc.problem(
+            &value.span(),
+            "`command` wants a program and its arguments, all strings",
+            format!("write `{example}`"),
+        );
+    }
+    argv.map(|argv| Source::Command { argv, ttl })
+}
+
+pub(in crate::config) fn is_variable(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}

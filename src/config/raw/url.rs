@@ -1,0 +1,74 @@
+//! URLs of the file: `https://host[:port][/path]` in canonical form. Refuses what two
+//! readers could take differently (user information, fragments).
+
+use crate::{primitives::Authority, route::Scheme};
+
+use super::super::{
+    document::{At, Document},
+    problem::shown,
+};
+
+/// A URL, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::config) struct Url {
+    pub(in crate::config) scheme: Scheme,
+    pub(in crate::config) authority: Authority,
+    /// Starts with `/`.
+    pub(in crate::config) path: String,
+    pub(in crate::config) has_query: bool,
+}
+
+pub(in crate::config) fn url(doc: &Document<'_>, key: &str, text: &At<String>) -> Option<Url> {
+    match parse(&text.value) {
+        Ok(url) => Some(url),
+        Err(reason) => {
+            // What stands before an `@` may be a password.
+            let message = if text.value.contains('@') {
+                doc.hide(&text.span);
+                format!("`{key}` is no usable URL: {reason}")
+            } else {
+                format!("`{}` is no usable URL: {reason}", shown(&text.value))
+            };
+            doc.problem(&text.span, message, "write it as https://host/path");
+            None
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<Url, String> {
+    if text.contains('@') {
+        return Err("it has user information".to_owned());
+    }
+    if text.contains('#') {
+        return Err("it has a fragment".to_owned());
+    }
+    let uri: http::Uri = text.parse().map_err(|error: http::uri::InvalidUri| error.to_string())?;
+    let scheme = match uri.scheme_str() {
+        Some("https") => Scheme::Https,
+        Some("http") => Scheme::Http,
+        Some(_) => return Err("its scheme is neither https nor http".to_owned()),
+        None => return Err("it has no scheme".to_owned()),
+    };
+    let authority = uri.authority().ok_or("it has no host")?;
+    let authority =
+        Authority::parse(authority.as_str(), Some(scheme.default_port())).map_err(|error| error.to_string())?;
+    Ok(Url { scheme, authority, path: uri.path().to_owned(), has_query: uri.query().is_some() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_taken_apart_and_odd_ones_refused() {
+        let url = parse("https://Auth.Example.com/tenant/?x=1").unwrap();
+        assert_eq!(url.authority.as_str(), "auth.example.com:443");
+        assert_eq!((url.path.as_str(), url.has_query), ("/tenant/", true));
+        assert_eq!(parse("http://localhost:9000").unwrap().path, "/");
+        for text in
+            ["auth.example.com", "//a", "ftp://a", "https://u:p@a", "https://a#b", "https://", "https://a b", "/x"]
+        {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! One section against another: references, locks, ties, doubled addresses. What comes out
+//! is in the terms of the rooms.
+
+mod credentials;
+mod lint;
+mod listeners;
+mod roots;
+mod routes;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    admin,
+    credential::{Source, client_auth::ClientAuth, grant::Step},
+    identity::AgentSettings,
+    observe,
+    route::Table,
+    server,
+};
+
+use super::{
+    Launch, Settings,
+    document::{At, Document},
+    problem::{closest, listed, shown},
+    raw,
+};
+
+/// `None` where something is missing that a problem was reported for.
+pub(super) fn settings(doc: &Document<'_>, raw: raw::Config, file: &Path) -> Option<Settings> {
+    let state = state(doc, &raw);
+    let agents = agents(doc, &raw);
+    let listeners = listeners::listeners(doc, &raw);
+    let roots = roots::Roots::default();
+    let specs = credentials::specs(doc, &raw, &roots);
+    let routes = routes::routes(doc, &raw, &roots);
+    let launch = launch(doc, &raw);
+    let table = compile(doc, &raw, &routes);
+    lint::warn(doc, &raw);
+    if doc.has_problems() {
+        return None;
+    }
+    let state = state?;
+    let audit_log = raw.audit.clone().unwrap_or_else(|| state.join("audit.jsonl"));
+    let mut tokens = raw.limits.tokens.clone();
+    tokens.resolve = raw.resolve.clone();
+    let proxy = raw.proxy.as_ref();
+    Some(Settings {
+        file: file.to_owned(),
+        state,
+        server: server::Settings {
+            forward: listeners.forward,
+            reverse: listeners.reverse,
+            unmatched: proxy.map(|proxy| proxy.unmatched).unwrap_or_default(),
+            limits: raw.limits.server.clone(),
+            drain: raw.limits.drain,
+            workers: proxy.and_then(|proxy| proxy.workers),
+        },
+        dangers: dangers(&raw),
+        proxy: raw.limits.proxy,
+        upstream: raw.limits.upstream,
+        credentials: specs,
+        tokens,
+        agents,
+        routes,
+        table: table?,
+        resolve: raw.resolve,
+        observe: observe::Settings { audit_log: Some(audit_log) },
+        admin: raw.admin.map(|admin| admin::Settings { listen: admin.listen.value }),
+        launch,
+        warnings: Vec::new(),
+    })
+}
+
+fn state(doc: &Document<'_>, raw: &raw::Config) -> Option<PathBuf> {
+    if let Some(directory) = &raw.state.directory {
+        return Some(directory.clone());
+    }
+    let set = |name: &str| (doc.env)(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let found = set("XDG_STATE_HOME")
+        .or_else(|| set("HOME").map(|home| home.join(".local/state")))
+        .map(|parent| parent.join("cupbearer"));
+    if found.is_none() && !doc.has_problems() {
+        let help = "write [state] with `directory = \"/var/lib/cupbearer\"`";
+        doc.problem(&(0..0), "no state directory is named, and HOME isn't set", help);
+    }
+    found
+}
+
+fn agents(doc: &Document<'_>, raw: &raw::Config) -> Vec<AgentSettings> {
+    let mut owners: BTreeMap<[u8; 32], &str> = BTreeMap::new();
+    let mut agents = Vec::new();
+    for agent in &raw.agents {
+        for key in &agent.keys {
+            if let Some(other) = owners.insert(key.value, &agent.text.value) {
+                let message = format!("the agent `{}` has this key too", shown(other));
+                let help =
+                    format!("one key, one agent: `cupbearer agent new {}` makes another", shown(&agent.text.value));
+                doc.problem(&key.span, message, help);
+            }
+        }
+        if let Some(name) = &agent.name {
+            let keys = agent.keys.iter().map(|key| key.value).collect();
+            agents.push(AgentSettings { name: name.clone(), keys, anonymous: is_anonymous(agent) });
+        }
+    }
+    agents
+}
+
+fn is_anonymous(agent: &raw::agents::Agent) -> bool {
+    agent.text.value == raw::agents::ANONYMOUS
+}
+
+fn compile(doc: &Document<'_>, raw: &raw::Config, routes: &[std::sync::Arc<crate::route::Route>]) -> Option<Table> {
+    match Table::compile(routes.to_vec()) {
+        Ok(table) => Some(table),
+        Err(ties) => {
+            for tie in ties {
+                let name =
+                    raw.routes.iter().filter_map(|route| route.name.as_ref()).find(|name| name.value == tie.second);
+                let span = name.map_or(0..0, |name| name.span.clone());
+                let message = format!("the routes `{}` and `{}` both allow {}", tie.first, tie.second, tie.example);
+                doc.problem(&span, message, "make one more specific (a longer path, named methods), or join them");
+            }
+            None
+        }
+    }
+}
+
+fn launch(doc: &Document<'_>, raw: &raw::Config) -> Launch {
+    let mut placeholders: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in raw.routes.iter().flat_map(|route| &route.env) {
+        let before = placeholders.insert(name.value.clone(), value.value.clone());
+        if before.is_some_and(|before| before != value.value) {
+            let message = format!("another route gives {} another value", name.value);
+            doc.problem(&name.span, message, "one variable has one placeholder: write the same value");
+        }
+    }
+    let steps = raw.credentials.iter().filter_map(|credential| credential.grant.as_ref());
+    let mut secret_variables: Vec<String> = steps
+        .filter_map(|grant| match &grant.client.auth {
+            ClientAuth::SecretBasic { secret: Source::Env(name), .. }
+            | ClientAuth::SecretPost { secret: Source::Env(name) } => Some(name.clone()),
+            ClientAuth::SecretBasic { secret: Source::File(_) | Source::Command { .. }, .. }
+            | ClientAuth::SecretPost { secret: Source::File(_) | Source::Command { .. } } => None,
+        })
+        .collect();
+    secret_variables.sort();
+    secret_variables.dedup();
+    Launch {
+        placeholders,
+        secret_variables,
+        agents: raw.agents.iter().filter_map(|agent| agent.name.clone()).collect(),
+    }
+}
+
+fn dangers(raw: &raw::Config) -> Vec<String> {
+    let servers = raw.servers.iter().filter(|server| server.danger_allow_http);
+    let mut dangers: Vec<String> =
+        servers.map(|server| format!("authorization_servers.{}.danger_allow_http", server.text.value)).collect();
+    for route in &raw.routes {
+        let Some(name) = &route.name else { continue };
+        if route.danger_allow_plaintext.as_ref().is_some_and(|flag| flag.value) {
+            dangers.push(format!("routes.{}.danger_allow_plaintext", name.value));
+        }
+        if !route.private_addresses.is_empty() {
+            dangers.push(format!("routes.{}.danger_allow_private_addresses", name.value));
+        }
+    }
+    dangers
+}
+
+/// A name that nothing in the file has.
+fn dangling(doc: &Document<'_>, name: &At<String>, role: &str, table: &str, names: &[&str]) {
+    let help = match closest(&name.value, names.iter().copied()) {
+        Some(meant) => format!("did you mean `{meant}`? The file has {}", listed(names.iter().copied())),
+        None if names.is_empty() => format!("add a table [{table}.{}]", shown(&name.value)),
+        None => format!("the file has {}", listed(names.iter().copied())),
+    };
+    doc.problem(&name.span, format!("there is no {role} `{}`", shown(&name.value)), help);
+}
+
+fn step(grant: &crate::credential::grant::ClientCredentials) -> Step {
+    Step::ClientCredentials(grant.clone())
+}

@@ -1,0 +1,491 @@
+//! What one line of the audit log looks like (surface: "One record a request").
+//! Knows no file. Serialization happens on the collector thread, never on a caller's.
+//!
+//! Threat 109: a line is JSON, so that C0 controls are escaped; what JSON leaves alone but
+//! a terminal obeys (C1 controls, DEL, bidirectional marks) is replaced; what an agent
+//! or a peer may make long is cut.
+
+use std::{
+    borrow::Cow,
+    fmt::{self, Display, Write},
+    time::{Duration, SystemTime},
+};
+
+use serde::{Serialize, Serializer};
+use time::OffsetDateTime;
+
+use super::{Decision, Event, Record, record::TokenEvent};
+
+/// Bytes of a path that the log shows; the rest is replaced by its length.
+const PATH_LIMIT: usize = 2048;
+/// Bytes of an extension method; every registered one is shorter.
+const METHOD_LIMIT: usize = 32;
+/// Bytes of free text: an authorization server's words, a reason.
+const TEXT_LIMIT: usize = 1024;
+
+/// Appends one line, with its line feed, for a record that took `duration`.
+pub(super) fn write_record(out: &mut Vec<u8>, record: &Record, duration: Duration) {
+    write_line(out, &RequestLine::new(record, duration));
+}
+
+/// Appends one line, with its line feed, for an event that happened at `time`.
+pub(super) fn write_event(out: &mut Vec<u8>, event: &Event, time: SystemTime) {
+    write_line(out, &EventLine { time: Shown(Rfc3339(time)), fact: Fact::from(event) });
+}
+
+fn write_line(out: &mut Vec<u8>, line: &impl Serialize) {
+    let start = out.len();
+    // Writing to memory can't fail, and no field has a map with odd keys; should that ever
+    // change, no half line may stay behind.
+    if serde_json::to_writer(&mut *out, line).is_err() {
+        out.truncate(start);
+        out.extend_from_slice(br#"{"event":"alert.record_unserializable"}"#);
+    }
+    out.push(b'\n');
+}
+
+// === Requests ===
+
+/// The fields in the order of the surface contract; `prev` and `hash` come with the chain.
+#[derive(Serialize)]
+struct RequestLine<'a> {
+    time: Shown<Rfc3339>,
+    request_id: Shown<crate::primitives::RequestId>,
+    agent: Option<&'a str>,
+    subject: Option<&'a str>,
+    listener: &'a str,
+    method: Cow<'a, str>,
+    host: Option<Shown<&'a crate::primitives::Host>>,
+    port: Option<u16>,
+    path: Option<Cow<'a, str>>,
+    protocol: &'static str,
+    route: Option<&'a str>,
+    decision: Option<&'static str>,
+    reason: Option<Cow<'a, str>>,
+    credential: Option<&'a str>,
+    token_fingerprint: Option<Shown<crate::primitives::Fingerprint>>,
+    token_generation: Option<u64>,
+    token_wait_us: Option<u64>,
+    upstream_addr: Option<std::net::SocketAddr>,
+    status: Option<u16>,
+    bytes_in: u64,
+    bytes_out: u64,
+    duration_us: u64,
+    retried: bool,
+    error: Option<&'static str>,
+}
+
+impl<'a> RequestLine<'a> {
+    fn new(record: &'a Record, duration: Duration) -> Self {
+        let Record { asked, decision, outcome, .. } = record;
+        let token = record.token.as_ref();
+        Self {
+            time: Shown(Rfc3339(record.time)),
+            request_id: Shown(record.id),
+            agent: record.agent.as_ref().map(|name| name.as_str()),
+            subject: None,
+            listener: record.listener.as_str(),
+            method: cut(asked.method.as_str(), METHOD_LIMIT),
+            host: asked.authority.as_ref().map(|authority| Shown(authority.host())),
+            port: asked.authority.as_ref().map(|authority| authority.port()),
+            path: asked.path.as_ref().map(|path| cut(path.as_str(), PATH_LIMIT)),
+            protocol: asked.protocol.as_str(),
+            route: decision.route.as_ref().map(|name| name.as_str()),
+            decision: verdict(decision),
+            reason: Some(decision.reason.as_ref()).filter(|text| !text.is_empty()).map(free_text),
+            credential: token.map(|token| token.credential.as_str()),
+            token_fingerprint: token.map(|token| Shown(token.fingerprint)),
+            token_generation: token.map(|token| token.generation),
+            token_wait_us: token.map(|token| micros(token.wait)),
+            upstream_addr: outcome.upstream_addr,
+            status: outcome.status,
+            bytes_in: record.traffic.from_agent(),
+            bytes_out: record.traffic.to_agent(),
+            duration_us: micros(duration),
+            retried: outcome.retried,
+            error: outcome.error,
+        }
+    }
+}
+
+fn verdict(decision: &Decision) -> Option<&'static str> {
+    decision.allowed.map(|allowed| if allowed { "allow" } else { "deny" })
+}
+
+// === Events ===
+
+struct EventLine<'a> {
+    time: Shown<Rfc3339>,
+    fact: Fact<'a>,
+}
+
+/// `event` carries the name; the other fields depend on it.
+enum Fact<'a> {
+    Token { event: &'static str, token: &'a TokenEvent },
+    TokenFailed(TokenFailed<'a>),
+    ConfigReloaded { accepted: bool, detail: Cow<'a, str> },
+    Alert { kind: &'static str, detail: Cow<'a, str> },
+}
+
+struct TokenFailed<'a> {
+    credential: &'a str,
+    grant: &'static str,
+    error: &'static str,
+    detail: Cow<'a, str>,
+    duration: Duration,
+    retry_in: Option<Duration>,
+}
+
+impl<'a> From<&'a Event> for Fact<'a> {
+    fn from(event: &'a Event) -> Self {
+        match event {
+            Event::TokenIssued(token) => Self::Token { event: "token.issued", token },
+            Event::TokenRefreshed(token) => Self::Token { event: "token.refreshed", token },
+            Event::TokenFailed { credential, grant, error, detail, duration, retry_in } => {
+                Self::TokenFailed(TokenFailed {
+                    credential: credential.as_str(),
+                    grant,
+                    error,
+                    detail: free_text(detail),
+                    duration: *duration,
+                    retry_in: *retry_in,
+                })
+            }
+            Event::ConfigReloaded { accepted, detail } => {
+                Self::ConfigReloaded { accepted: *accepted, detail: free_text(detail) }
+            }
+            Event::Alert { kind, detail } => Self::Alert { kind, detail: free_text(detail) },
+        }
+    }
+}
+
+impl Serialize for EventLine<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("time", &self.time)?;
+        match &self.fact {
+            Fact::Token { event, token } => {
+                map.serialize_entry("event", event)?;
+                map.serialize_entry("credential", token.credential.as_str())?;
+                map.serialize_entry("grant", token.grant)?;
+                map.serialize_entry("token_fingerprint", &Shown(token.fingerprint))?;
+                map.serialize_entry("token_generation", &token.generation)?;
+                map.serialize_entry("expires_at", &Shown(Rfc3339(token.expires_at)))?;
+                map.serialize_entry("duration_us", &micros(token.duration))?;
+            }
+            Fact::TokenFailed(failed) => {
+                map.serialize_entry("event", "token.failed")?;
+                map.serialize_entry("credential", failed.credential)?;
+                map.serialize_entry("grant", failed.grant)?;
+                map.serialize_entry("error", failed.error)?;
+                map.serialize_entry("detail", &failed.detail)?;
+                map.serialize_entry("duration_us", &micros(failed.duration))?;
+                map.serialize_entry("retry_in_us", &failed.retry_in.map(micros))?;
+            }
+            Fact::ConfigReloaded { accepted, detail } => {
+                map.serialize_entry("event", "config.reloaded")?;
+                map.serialize_entry("accepted", accepted)?;
+                map.serialize_entry("detail", detail)?;
+            }
+            Fact::Alert { kind, detail } => {
+                map.serialize_entry("event", &Shown(format_args!("alert.{kind}")))?;
+                map.serialize_entry("detail", detail)?;
+            }
+        }
+        map.end()
+    }
+}
+
+// === Values ===
+
+/// Serializes as its `Display`, without a string in between.
+struct Shown<T>(T);
+
+impl<T: Display> Serialize for Shown<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// RFC 3339 in UTC, always with six digits of a second, so that lines sort as text.
+struct Rfc3339(SystemTime);
+
+impl Display for Rfc3339 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A clock before 1970 or after 9999 is broken; its lines say 1970.
+        let nanos = self.0.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        let time = i128::try_from(nanos)
+            .ok()
+            .and_then(|nanos| OffsetDateTime::from_unix_timestamp_nanos(nanos).ok())
+            .unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let (year, month, day) = time.to_calendar_date();
+        let (hour, minute, second, micro) = time.to_hms_micro();
+        write!(f, "{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z", u8::from(month))
+    }
+}
+
+/// Whole microseconds; more than 584,000 years are shown as that.
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Cuts at a character's edge and says how long it was. The ellipsis can't stand in a
+/// path or a method, so a cut one can't be mistaken for one that was sent like this.
+fn cut(text: &str, limit: usize) -> Cow<'_, str> {
+    if text.len() <= limit {
+        return Cow::Borrowed(text);
+    }
+    let kept = &text[..text.floor_char_boundary(limit)];
+    Cow::Owned(format!("{kept}…({} bytes)", text.len()))
+}
+
+/// Text that came from elsewhere: cut, and without characters that act on a terminal.
+fn free_text(text: &str) -> Cow<'_, str> {
+    let cut = cut(text, TEXT_LIMIT);
+    if !cut.chars().any(acts_unseen) {
+        return cut;
+    }
+    let mut clean = String::with_capacity(cut.len());
+    for character in cut.chars() {
+        let _ = clean.write_char(if acts_unseen(character) { char::REPLACEMENT_CHARACTER } else { character });
+    }
+    Cow::Owned(clean)
+}
+
+/// What JSON doesn't escape, but a terminal or an editor acts on.
+pub(super) fn acts_unseen(character: char) -> bool {
+    matches!(character,
+        '\u{7f}'..='\u{9f}'
+        | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Arc;
+
+    use http::Method;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::{
+        observe::{Asked, Outcome, TokenUse, Traffic, record::Protocol},
+        primitives::{
+            AgentName, Authority, CanonicalPath, CredentialName, Fingerprint, ListenerName, RequestIds, RouteName,
+        },
+    };
+
+    /// 2026-11-23T22:24:05.000042Z.
+    pub(in crate::observe) fn moment() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::new(1_795_472_645, 42_999)
+    }
+
+    /// An allowed request with a token that upstream answered with 200.
+    pub(crate) fn record() -> Record {
+        let traffic = Arc::new(Traffic::default());
+        traffic.add_from_agent(17);
+        traffic.add_to_agent(4096);
+        Record {
+            id: RequestIds::new(0xabc).next(),
+            time: moment(),
+            started: Instant::now(),
+            listener: ListenerName::parse("proxy").unwrap(),
+            asked: Asked {
+                method: Method::GET,
+                authority: Authority::parse("orders.example.com:443", None).ok(),
+                path: CanonicalPath::parse("/v1/orders").ok(),
+                protocol: Protocol::Http2,
+            },
+            agent: AgentName::parse("researcher").ok(),
+            decision: Decision {
+                allowed: Some(true),
+                route: RouteName::parse("orders-read").ok(),
+                reason: "matched".into(),
+            },
+            token: Some(TokenUse {
+                credential: CredentialName::parse("orders").unwrap(),
+                fingerprint: Fingerprint::of(b"abc"),
+                generation: 3,
+                wait: Duration::from_micros(1500),
+            }),
+            outcome: Outcome {
+                upstream_addr: "203.0.113.7:443".parse().ok(),
+                upstream_time: Some(Duration::from_millis(20)),
+                status: Some(200),
+                retried: false,
+                error: None,
+            },
+            traffic,
+        }
+    }
+
+    /// A request that was refused before anything was known of it.
+    pub(in crate::observe) fn refused() -> Record {
+        Record {
+            asked: Asked { method: Method::CONNECT, authority: None, path: None, protocol: Protocol::Http11 },
+            agent: None,
+            decision: Decision::default(),
+            token: None,
+            outcome: Outcome { status: Some(407), error: Some("agent_unknown"), ..Outcome::default() },
+            traffic: Arc::default(),
+            ..record()
+        }
+    }
+
+    pub(in crate::observe) fn token_event() -> TokenEvent {
+        TokenEvent {
+            credential: CredentialName::parse("orders").unwrap(),
+            grant: "client_credentials",
+            fingerprint: Fingerprint::of(b"abc"),
+            generation: 3,
+            expires_at: moment() + Duration::from_secs(3600),
+            duration: Duration::from_millis(80),
+        }
+    }
+
+    pub(in crate::observe) fn failed(detail: &str) -> Event {
+        Event::TokenFailed {
+            credential: CredentialName::parse("orders").unwrap(),
+            grant: "client_credentials",
+            error: "invalid_client",
+            detail: detail.to_owned(),
+            duration: Duration::from_millis(5),
+            retry_in: Some(Duration::from_secs(2)),
+        }
+    }
+
+    fn line(record: &Record) -> String {
+        let mut out = Vec::new();
+        write_record(&mut out, record, Duration::from_micros(23_001));
+        String::from_utf8(out).unwrap()
+    }
+
+    fn event_line(event: &Event) -> String {
+        let mut out = Vec::new();
+        write_event(&mut out, event, moment());
+        String::from_utf8(out).unwrap()
+    }
+
+    fn parsed(line: &str) -> serde_json::Value {
+        assert_eq!(line.matches('\n').count(), 1, "{line:?}");
+        assert!(line.ends_with('\n'));
+        assert!(!line.trim_end_matches('\n').chars().any(|c| c.is_control() || acts_unseen(c)), "{line:?}");
+        serde_json::from_str(line).unwrap()
+    }
+
+    #[test]
+    fn a_record_is_one_line_in_the_contracts_order() {
+        assert_eq!(
+            line(&record()),
+            concat!(
+                r#"{"time":"2026-11-23T22:24:05.000042Z","request_id":"0000000000000abc00000001","agent":"researcher","#,
+                r#""subject":null,"listener":"proxy","method":"GET","host":"orders.example.com","port":443,"#,
+                r#""path":"/v1/orders","protocol":"h2","route":"orders-read","decision":"allow","reason":"matched","#,
+                r#""credential":"orders","token_fingerprint":"ba7816bf8f01cfea","token_generation":3,"#,
+                r#""token_wait_us":1500,"upstream_addr":"203.0.113.7:443","status":200,"bytes_in":17,"#,
+                r#""bytes_out":4096,"duration_us":23001,"retried":false,"error":null}"#,
+                "\n"
+            )
+        );
+    }
+
+    #[test]
+    fn what_never_became_known_is_null() {
+        let line = parsed(&line(&refused()));
+        for field in [
+            "agent",
+            "host",
+            "port",
+            "path",
+            "route",
+            "decision",
+            "reason",
+            "credential",
+            "token_fingerprint",
+            "token_generation",
+            "token_wait_us",
+            "upstream_addr",
+        ] {
+            assert_eq!(line.get(field), Some(&serde_json::Value::Null), "{field}");
+        }
+        assert_eq!(line["error"], "agent_unknown");
+        assert_eq!(line["status"], 407);
+    }
+
+    #[test]
+    fn a_denial_says_so() {
+        let decision = Decision { allowed: Some(false), route: None, reason: "host_not_allowed".into() };
+        let line = parsed(&line(&Record { decision, ..record() }));
+        assert_eq!(line["decision"], "deny");
+        assert_eq!(line["reason"], "host_not_allowed");
+    }
+
+    #[test]
+    fn events_are_lines_of_the_same_log() {
+        assert_eq!(
+            event_line(&Event::TokenIssued(token_event())),
+            concat!(
+                r#"{"time":"2026-11-23T22:24:05.000042Z","event":"token.issued","credential":"orders","#,
+                r#""grant":"client_credentials","token_fingerprint":"ba7816bf8f01cfea","token_generation":3,"#,
+                r#""expires_at":"2026-11-23T23:24:05.000042Z","duration_us":80000}"#,
+                "\n"
+            )
+        );
+        assert_eq!(
+            event_line(&failed("no such client")),
+            concat!(
+                r#"{"time":"2026-11-23T22:24:05.000042Z","event":"token.failed","credential":"orders","#,
+                r#""grant":"client_credentials","error":"invalid_client","detail":"no such client","#,
+                r#""duration_us":5000,"retry_in_us":2000000}"#,
+                "\n"
+            )
+        );
+        let names = [
+            (Event::TokenRefreshed(token_event()), "token.refreshed"),
+            (Event::ConfigReloaded { accepted: false, detail: "line 3".to_owned() }, "config.reloaded"),
+            (Event::Alert { kind: "audit_dropped", detail: String::new() }, "alert.audit_dropped"),
+        ];
+        for (event, name) in names {
+            assert_eq!(parsed(&event_line(&event))["event"], name);
+        }
+    }
+
+    /// Threat 109.
+    #[test]
+    fn no_text_forges_a_line_or_drives_a_terminal() {
+        let hostile = "x\"}\r\n{\"event\":\"token.issued\"}\u{1b}[2J\u{9b}31m\u{7f}\0\u{202e}\u{2028}";
+        let failed = parsed(&event_line(&failed(hostile)));
+        assert_eq!(failed["event"], "token.failed");
+        assert_eq!(
+            failed["detail"],
+            "x\"}\r\n{\"event\":\"token.issued\"}\u{1b}[2J\u{fffd}31m\u{fffd}\0\u{fffd}\u{fffd}"
+        );
+        let decision = Decision { reason: hostile.to_owned().into(), ..Decision::default() };
+        assert_eq!(parsed(&line(&Record { decision, ..record() }))["status"], 200);
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_and_marked() {
+        let mut long = record();
+        long.asked.path = CanonicalPath::parse(&format!("/{}", "a".repeat(5000))).ok();
+        long.asked.method = Method::from_bytes("M".repeat(500).as_bytes()).unwrap();
+        let line = parsed(&line(&long));
+        assert_eq!(line["path"], format!("/{}…(5001 bytes)", "a".repeat(2047)));
+        assert_eq!(line["method"], format!("{}…(500 bytes)", "M".repeat(32)));
+        let mut fits = record();
+        fits.asked.path = CanonicalPath::parse(&format!("/{}", "a".repeat(2047))).ok();
+        assert_eq!(parsed(&super::tests::line(&fits))["path"].as_str().map(str::len), Some(2048));
+        let detail = "é".repeat(600);
+        assert_eq!(parsed(&event_line(&failed(&detail)))["detail"], format!("{}…(1200 bytes)", "é".repeat(512)));
+    }
+
+    #[test]
+    fn a_broken_clock_breaks_no_line() {
+        let shown = |time| Rfc3339(time).to_string();
+        assert_eq!(shown(SystemTime::UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00.000000Z");
+        let far = SystemTime::UNIX_EPOCH + Duration::from_secs(300_000_000_000);
+        assert_eq!(shown(far), "1970-01-01T00:00:00.000000Z");
+        let leap = SystemTime::UNIX_EPOCH + Duration::from_secs(1_709_164_800);
+        assert_eq!(shown(leap), "2024-02-29T00:00:00.000000Z");
+    }
+}

@@ -1,0 +1,104 @@
+//! What would happen to a request, and why: the pipeline's own stages, stopped before
+//! anything is sent.
+
+use http::{Method, Uri};
+use serde::Serialize;
+
+use crate::{
+    identity::Registry,
+    policy,
+    primitives::{AgentName, Authority},
+    route::Table,
+};
+
+use super::{Error, error::BadRequest, inbound};
+
+/// The answer of `cupbearer explain`.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    pub allowed: bool,
+    pub agent: String,
+    pub method: String,
+    /// In canonical form, as it would go upstream.
+    pub url: Option<String>,
+    pub reason: String,
+    pub route: Option<String>,
+    /// `None` with `allowed`: forwarded with no credential.
+    pub credential: Option<String>,
+    /// The status and code that the agent would read.
+    pub status: Option<u16>,
+    pub code: Option<&'static str>,
+    pub hint: Option<String>,
+}
+
+/// Judges `method url` as if `agent` had sent it through the forward proxy. `CONNECT`
+/// judges a tunnel to the URL's host.
+pub fn explain(registry: &Registry, routes: &Table, agent: &AgentName, method: &Method, url: &Uri) -> Explanation {
+    let mut explanation = Explanation {
+        allowed: false,
+        agent: agent.to_string(),
+        method: method.to_string(),
+        url: None,
+        reason: String::new(),
+        route: None,
+        credential: None,
+        status: None,
+        code: None,
+        hint: None,
+    };
+    let judged = if method == Method::CONNECT {
+        judge_tunnel(registry, routes, agent, url, &mut explanation)
+    } else {
+        judge_request(registry, routes, agent, method, url, &mut explanation)
+    };
+    if let Err(error) = judged {
+        let verdict = error.verdict();
+        explanation.reason = error.to_string();
+        explanation.route = verdict.route.as_ref().map(ToString::to_string);
+        explanation.status = Some(verdict.status.as_u16());
+        explanation.code = Some(verdict.code);
+        explanation.hint = Some(verdict.hint.to_string()).filter(|hint| !hint.is_empty());
+    }
+    explanation
+}
+
+fn judge_request(
+    registry: &Registry,
+    routes: &Table,
+    agent: &AgentName,
+    method: &Method,
+    url: &Uri,
+    explanation: &mut Explanation,
+) -> Result<(), Error> {
+    inbound::check_method(method)?;
+    let target = inbound::forward_target(method, url, routes)?;
+    explanation.url = Some(inbound::upstream_uri(&target, url)?.to_string());
+    let agent = registry.named(agent).ok_or(crate::identity::Unknown::Mismatch)?;
+    let permit = policy::decide(&agent, &routes.find(&target)?, &target)?;
+    explanation.allowed = true;
+    explanation.reason = "allowed by the most specific route that matches".to_owned();
+    explanation.route = Some(permit.route().name.to_string());
+    explanation.credential = permit.credential().map(|credential| credential.name.to_string());
+    Ok(())
+}
+
+fn judge_tunnel(
+    registry: &Registry,
+    routes: &Table,
+    agent: &AgentName,
+    url: &Uri,
+    explanation: &mut Explanation,
+) -> Result<(), Error> {
+    let port = match url.scheme_str() {
+        Some("http") => 80,
+        _ => 443,
+    };
+    let text = url.authority().ok_or(BadRequest::NotAbsoluteForm)?;
+    let authority = Authority::parse(text.as_str(), Some(port))?;
+    explanation.url = Some(authority.to_string());
+    let agent = registry.named(agent).ok_or(crate::identity::Unknown::Mismatch)?;
+    policy::decide_tunnel(&agent, &routes.find_authority(&authority)?, &authority)?;
+    explanation.allowed = true;
+    explanation.reason = "intercepted: each request inside is decided on its own".to_owned();
+    Ok(())
+}

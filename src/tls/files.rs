@@ -1,0 +1,144 @@
+//! Key and certificate files: read with the checks that a key deserves, written so
+//! that a crash leaves a whole set or none. Knows files; not what the keys are for.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use zeroize::Zeroizing;
+
+use super::Error;
+use crate::primitives::digest::hex;
+
+/// Mode bits of the group and of everybody else.
+const OTHERS: u32 = 0o077;
+/// The same, for writing only.
+const OTHERS_WRITE: u32 = 0o022;
+
+/// The text of a file that holds no secret.
+pub(crate) fn read_text(path: &Path) -> Result<String, Error> {
+    fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+/// The text of a private key file. Refused where others can read it (threat 20). The
+/// mode is that of the open file, so that a swap between check and read changes nothing.
+pub(crate) fn read_key(path: &Path) -> Result<Zeroizing<String>, Error> {
+    let failed = |source| Error::Read { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(failed)?;
+    check_key(path, &file)?;
+    let mut text = Zeroizing::new(String::new());
+    file.read_to_string(&mut text).map_err(failed)?;
+    Ok(text)
+}
+
+/// Checks a private key file's mode, and reads nothing.
+pub(crate) fn check_key_mode(path: &Path) -> Result<(), Error> {
+    let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    check_key(path, &file)
+}
+
+fn check_key(path: &Path, file: &File) -> Result<(), Error> {
+    let metadata = file.metadata().map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & OTHERS != 0 {
+        return Err(Error::LooseMode { path: path.to_owned(), mode });
+    }
+    Ok(())
+}
+
+/// A directory that others can write to would let them swap the keys in it.
+pub(crate) fn check_directory_mode(path: &Path) -> Result<(), Error> {
+    let metadata = fs::metadata(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & OTHERS_WRITE != 0 {
+        return Err(Error::LooseDirectory { path: path.to_owned(), mode });
+    }
+    Ok(())
+}
+
+/// Whether there is nothing at `path`, or an empty directory.
+pub(crate) fn is_absent_or_empty(path: &Path) -> Result<bool, Error> {
+    match fs::read_dir(path) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(source) => Err(Error::Read { path: path.to_owned(), source }),
+    }
+}
+
+/// One file of a set.
+pub(crate) struct NewFile<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) text: &'a str,
+    pub(crate) mode: u32,
+}
+
+/// A directory with files in it that nobody looks at yet. Removed on drop unless published.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    path: PathBuf,
+    published: bool,
+}
+
+impl Staged {
+    /// Writes `files` into a new 0700 directory inside `parent` (made, 0700, where
+    /// missing), and has them on the disk when it returns.
+    pub(crate) fn write(parent: &Path, files: &[NewFile<'_>]) -> Result<Self, Error> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Write { path, source }
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(failed(parent))?;
+        let path = parent.join(format!(".new-{}", random_hex::<8>()?));
+        DirBuilder::new().mode(0o700).create(&path).map_err(failed(&path))?;
+        let staged = Self { path, published: false };
+        for file in files {
+            let path = staged.path.join(file.name);
+            write_new(&path, file).map_err(failed(&path))?;
+        }
+        sync_directory(&staged.path).map_err(failed(&staged.path))?;
+        Ok(staged)
+    }
+
+    /// Makes this directory `target`, in one step. False where another process already
+    /// has put a directory with files there, which then stays as it is.
+    pub(crate) fn publish(mut self, target: &Path) -> Result<bool, Error> {
+        match fs::rename(&self.path, target) {
+            Ok(()) => self.published = true,
+            Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
+                return Ok(false);
+            }
+            Err(source) => return Err(Error::Write { path: target.to_owned(), source }),
+        }
+        let parent = target.parent().unwrap_or(target);
+        sync_directory(parent).map_err(|source| Error::Write { path: parent.to_owned(), source })?;
+        Ok(true)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.published {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+fn write_new(path: &Path, file: &NewFile<'_>) -> io::Result<()> {
+    let mut open = OpenOptions::new().write(true).create_new(true).mode(file.mode).open(path)?;
+    open.write_all(file.text.as_bytes())?;
+    open.sync_all()
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// `N` random bytes in hexadecimal.
+pub(crate) fn random_hex<const N: usize>() -> Result<String, Error> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::Random)?;
+    Ok(hex(&bytes))
+}

@@ -1,0 +1,498 @@
+//! Connections at rest and on loan, by (agent, upstream settings, scheme, authority).
+//!
+//! A connection goes back only when hyper says that it is between two messages: the
+//! request was written and the answer read, both to their ends. Any other is closed at
+//! once. Nothing is shared between two agents, nor because one certificate covers two
+//! hosts (threat 53). Knows neither addresses nor TLS.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{HeaderValue, uri};
+use hyper::client::conn::{http1, http2};
+use tokio::{sync::Notify, task::AbortHandle, time::Instant};
+
+use super::{Error, Settings, body::Tracked};
+use crate::{
+    policy::Permit,
+    primitives::{AgentName, Authority},
+    route::{Scheme, Upstream},
+};
+
+/// Idle h1 connections kept by one worker, over all keys: an agent with a wildcard
+/// route can make as many keys as it likes.
+const MAX_IDLE_TOTAL: usize = 1024;
+
+/// How long the first requests wait for a peer's `SETTINGS`.
+const SETTINGS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a peer's limit is called before its first `SETTINGS` (hyper then gives its
+/// number, or `usize::MAX` where it sets none).
+pub(super) const UNSETTLED: usize = usize::MAX - 1;
+
+/// All connections of one worker.
+pub(super) struct Pool<B> {
+    limits: Arc<Limits>,
+    slots: Mutex<HashMap<Key, Arc<Slot<B>>>>,
+    sweeping: AtomicBool,
+}
+
+struct Limits {
+    settings: Settings,
+    idle: AtomicUsize,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    agent: AgentName,
+    /// Where the settings lie, not their number: after a reload the same number may mean
+    /// other roots and other allowed addresses. The slot keeps them where they are.
+    upstream: usize,
+    scheme: Scheme,
+    authority: Authority,
+    h1_only: bool,
+}
+
+/// The connections of one key.
+pub(super) struct Slot<B> {
+    _upstream: Arc<Upstream>,
+    limits: Arc<Limits>,
+    pub(super) target: Target,
+    state: Mutex<State<B>>,
+    /// Told whenever a connection that others wait for was opened, or wasn't.
+    opened: Notify,
+}
+
+/// How requests on these connections name their host. Built once a slot.
+pub(super) struct Target {
+    pub(super) scheme: uri::Scheme,
+    pub(super) authority: uri::Authority,
+    /// The authority without the scheme's default port, as origins compare and sign it.
+    pub(super) host: HeaderValue,
+}
+
+struct State<B> {
+    /// What ALPN chose last; `None` before the first connection.
+    protocol: Option<Protocol>,
+    /// The most recently used is the last.
+    idle: Vec<(Arc<H1<B>>, Instant)>,
+    h2: Vec<Arc<H2<B>>>,
+    opening: bool,
+    failures: usize,
+    failure: Option<Error>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    H1,
+    H2,
+}
+
+/// A connection, and the guard that gives it back.
+pub(super) struct Loan<B> {
+    pub(super) connection: Connection<B>,
+    pub(super) guard: ConnectionGuard,
+}
+
+pub(super) enum Connection<B> {
+    H1(Arc<H1<B>>),
+    H2(Arc<H2<B>>),
+}
+
+/// What a request that needs a connection has to do.
+pub(super) enum Acquired<B> {
+    Pooled(Loan<B>),
+    Open(Opening<B>),
+}
+
+// === impl Pool ===
+
+impl<B: Send + 'static> Pool<B> {
+    pub(super) fn new(settings: Settings) -> Self {
+        let limits = Arc::new(Limits { settings, idle: AtomicUsize::new(0) });
+        Self { limits, slots: Mutex::default(), sweeping: AtomicBool::new(false) }
+    }
+
+    /// The slot of a permit, made where there is none. `h1_only`: for what h2 can't do.
+    pub(super) fn slot(self: &Arc<Self>, permit: &Permit, h1_only: bool) -> Arc<Slot<B>> {
+        let upstream = &permit.route().upstream;
+        let key = Key {
+            agent: permit.agent().name().clone(),
+            upstream: Arc::as_ptr(upstream) as usize,
+            scheme: permit.scheme(),
+            authority: permit.authority().clone(),
+            h1_only,
+        };
+        let mut slots = lock(&self.slots);
+        if let Some(slot) = slots.get(&key) {
+            return slot.clone();
+        }
+        let slot = Arc::new(Slot::new(upstream.clone(), self.limits.clone(), &key));
+        slots.insert(key, slot.clone());
+        drop(slots);
+        self.sweep_while_used();
+        slot
+    }
+
+    /// One task looks after idle connections for as long as there are any slots.
+    fn sweep_while_used(self: &Arc<Self>) {
+        if self.sweeping.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let period = (self.limits.settings.idle_timeout / 4).max(Duration::from_millis(10));
+        let pool = Arc::downgrade(self);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(period).await;
+                match pool.upgrade() {
+                    Some(pool) if pool.sweep() => {}
+                    Some(_) | None => return,
+                }
+            }
+        });
+    }
+
+    /// Closes what was idle for too long. False: nothing is left to look after.
+    fn sweep(&self) -> bool {
+        let mut slots = lock(&self.slots);
+        slots.retain(|_, slot| slot.sweep() || Arc::strong_count(slot) > 1);
+        if slots.is_empty() {
+            slots.shrink_to_fit();
+            self.sweeping.store(false, Ordering::Relaxed);
+        }
+        !slots.is_empty()
+    }
+}
+
+impl<B> fmt::Debug for Pool<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("slots", &lock(&self.slots).len()).finish_non_exhaustive()
+    }
+}
+
+// === impl Slot ===
+
+impl<B: Send + 'static> Slot<B> {
+    fn new(upstream: Arc<Upstream>, limits: Arc<Limits>, key: &Key) -> Self {
+        let h1_only = key.h1_only || key.scheme == Scheme::Http;
+        let protocol = h1_only.then_some(Protocol::H1);
+        let state = State { protocol, idle: Vec::new(), h2: Vec::new(), opening: false, failures: 0, failure: None };
+        let target = Target::new(key.scheme, &key.authority);
+        Self { _upstream: upstream, limits, target, state: Mutex::new(state), opened: Notify::new() }
+    }
+
+    /// A connection with room, if there is one. `fresh`: an idle h1 connection won't do,
+    /// since one has just proved to be closed.
+    pub(super) fn take(&self, fresh: bool) -> Option<Loan<B>> {
+        self.take_from(&mut lock(&self.state), fresh)
+    }
+
+    fn take_from(&self, state: &mut State<B>, fresh: bool) -> Option<Loan<B>> {
+        if !state.h2.is_empty() {
+            state.h2.retain(|connection| connection.is_usable());
+            let max_streams = self.limits.settings.max_streams;
+            if let Some(connection) = state.h2.iter().find(|connection| connection.has_room(max_streams)) {
+                return Some(connection.clone().lend());
+            }
+        }
+        if fresh {
+            return None;
+        }
+        while let Some((connection, since)) = state.idle.pop() {
+            self.limits.idle.fetch_sub(1, Ordering::Relaxed);
+            if since.elapsed() < self.limits.settings.idle_timeout && lock(&connection.sender).is_ready() {
+                return Some(connection.lend());
+            }
+        }
+        None
+    }
+
+    /// A connection with room, or the turn to open one. While one is being opened that
+    /// may turn out to have room for many (h2, or not known yet), the others wait for
+    /// it, and share its failure.
+    pub(super) async fn acquire(self: &Arc<Self>, fresh: bool) -> Result<Acquired<B>, Error> {
+        let mut seen = None;
+        loop {
+            let opened = {
+                let mut state = lock(&self.state);
+                if let Some(loan) = self.take_from(&mut state, fresh) {
+                    return Ok(Acquired::Pooled(loan));
+                }
+                if seen.is_some_and(|seen| seen != state.failures)
+                    && let Some(error) = state.failure.as_ref().and_then(Error::share)
+                {
+                    return Err(error);
+                }
+                let alone = state.protocol == Some(Protocol::H1);
+                if alone || !state.opening {
+                    state.opening |= !alone;
+                    return Ok(Acquired::Open(Opening { slot: self.clone(), alone }));
+                }
+                seen = Some(state.failures);
+                self.opened.notified()
+            };
+            opened.await;
+        }
+    }
+
+    /// Takes a connection back. False: it isn't kept.
+    fn keep(&self, connection: Arc<H1<B>>) -> bool {
+        let mut state = lock(&self.state);
+        if state.idle.len() >= self.limits.settings.max_idle
+            || self.limits.idle.load(Ordering::Relaxed) >= MAX_IDLE_TOTAL
+        {
+            return false;
+        }
+        self.limits.idle.fetch_add(1, Ordering::Relaxed);
+        state.idle.push((connection, Instant::now()));
+        true
+    }
+
+    /// Closes what was idle for too long. False: nothing is left.
+    fn sweep(&self) -> bool {
+        let idle_timeout = self.limits.settings.idle_timeout;
+        let mut state = lock(&self.state);
+        let before = state.idle.len();
+        state
+            .idle
+            .retain(|(connection, since)| since.elapsed() < idle_timeout && !lock(&connection.sender).is_closed());
+        self.limits.idle.fetch_sub(before - state.idle.len(), Ordering::Relaxed);
+        state.h2.retain(|connection| connection.is_usable() && !connection.idle_for(idle_timeout));
+        !state.idle.is_empty() || !state.h2.is_empty()
+    }
+}
+
+impl<B> Drop for Slot<B> {
+    fn drop(&mut self) {
+        let idle = lock(&self.state).idle.len();
+        self.limits.idle.fetch_sub(idle, Ordering::Relaxed);
+    }
+}
+
+impl Target {
+    fn new(scheme: Scheme, authority: &Authority) -> Self {
+        let text = if authority.port() == scheme.default_port() {
+            authority.host().to_string()
+        } else {
+            authority.as_str().to_owned()
+        };
+        #[expect(clippy::expect_used, reason = "a canonical host and a port are a URI's authority")]
+        let authority: uri::Authority = text.parse().expect("canonical authority");
+        #[expect(clippy::expect_used, reason = "an authority has visible ASCII characters only")]
+        let host = HeaderValue::try_from(text).expect("canonical authority");
+        let scheme = match scheme {
+            Scheme::Http => uri::Scheme::HTTP,
+            Scheme::Https => uri::Scheme::HTTPS,
+        };
+        Self { scheme, authority, host }
+    }
+}
+
+// === impl Opening ===
+
+/// The turn to open a connection. Dropped without one (the agent left, or time is up),
+/// it passes to the next that waits.
+pub(super) struct Opening<B> {
+    slot: Arc<Slot<B>>,
+    /// Nobody waits for this one.
+    alone: bool,
+}
+
+impl<B: Send + 'static> Opening<B> {
+    pub(super) fn h1(
+        self,
+        sender: http1::SendRequest<Tracked<B>>,
+        driver: AbortHandle,
+        address: SocketAddr,
+    ) -> Loan<B> {
+        lock(&self.slot.state).protocol = Some(Protocol::H1);
+        let slot = Arc::downgrade(&self.slot);
+        Arc::new(H1 { sender: Mutex::new(sender), driver, address, slot }).lend()
+    }
+
+    /// `peer_limit`: how many streams the peer allows now, where that is known.
+    pub(super) fn h2(
+        self,
+        sender: http2::SendRequest<Tracked<B>>,
+        peer_limit: PeerLimit,
+        address: SocketAddr,
+    ) -> Loan<B> {
+        let connection = Arc::new(H2 {
+            sender: Mutex::new(sender),
+            peer_limit,
+            address,
+            in_flight: AtomicUsize::new(0),
+            settled: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+            idle_since: Mutex::new(Instant::now()),
+        });
+        let mut state = lock(&self.slot.state);
+        state.protocol = Some(Protocol::H2);
+        state.h2.push(connection.clone());
+        drop(state);
+        let loan = connection.clone().lend();
+        tokio::spawn(self.settle(connection));
+        loan
+    }
+
+    /// Lets the others wait a little longer than the first: until the peer has said how
+    /// many streams it allows, which follows its handshake at once. Else a burst would
+    /// queue up behind the few streams of one connection.
+    async fn settle(self, connection: Arc<H2<B>>) {
+        let mut delay = Duration::from_millis(1);
+        let deadline = Instant::now() + SETTINGS_TIMEOUT;
+        while (connection.peer_limit)() == Some(UNSETTLED) && connection.is_usable() && Instant::now() < deadline {
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(Duration::from_millis(16));
+        }
+        connection.settled.store(true, Ordering::Relaxed);
+    }
+
+    /// Hands the error to those who waited for this connection, and back.
+    pub(super) fn failed(self, error: Error) -> Error {
+        if !self.alone
+            && let Some(shared) = error.share()
+        {
+            let mut state = lock(&self.slot.state);
+            state.failures = state.failures.wrapping_add(1);
+            state.failure = Some(shared);
+        }
+        error
+    }
+}
+
+impl<B> Drop for Opening<B> {
+    fn drop(&mut self) {
+        if !self.alone {
+            lock(&self.slot.state).opening = false;
+            self.slot.opened.notify_waiters();
+        }
+    }
+}
+
+// === impl H1 ===
+
+/// An HTTP/1.1 connection: one exchange at a time.
+pub(super) struct H1<B> {
+    pub(super) sender: Mutex<http1::SendRequest<Tracked<B>>>,
+    /// The task that reads and writes.
+    driver: AbortHandle,
+    pub(super) address: SocketAddr,
+    slot: Weak<Slot<B>>,
+}
+
+impl<B: Send + 'static> H1<B> {
+    fn lend(self: Arc<Self>) -> Loan<B> {
+        Loan { guard: ConnectionGuard(Some(self.clone())), connection: Connection::H1(self) }
+    }
+}
+
+impl<B: Send + 'static> Leased for H1<B> {
+    fn release(self: Arc<Self>) {
+        if lock(&self.sender).is_ready() {
+            // One that isn't kept is closed by being dropped.
+            if let Some(slot) = self.slot.upgrade() {
+                slot.keep(self);
+            }
+        } else {
+            // In the middle of a message: no answer is awaited and none may come late.
+            // After an upgrade the task has ended already and there is nothing to close.
+            self.driver.abort();
+        }
+    }
+}
+
+// === impl H2 ===
+
+pub(super) type PeerLimit = Box<dyn Fn() -> Option<usize> + Send + Sync>;
+
+/// An HTTP/2 connection: as many exchanges at a time as both sides allow.
+pub(super) struct H2<B> {
+    pub(super) sender: Mutex<http2::SendRequest<Tracked<B>>>,
+    peer_limit: PeerLimit,
+    pub(super) address: SocketAddr,
+    in_flight: AtomicUsize,
+    /// The peer has said how many streams it allows.
+    settled: AtomicBool,
+    /// Gets no new requests.
+    retired: AtomicBool,
+    idle_since: Mutex<Instant>,
+}
+
+impl<B: Send + 'static> H2<B> {
+    /// Something on it went wrong that may be the connection's fault: those who are on
+    /// it may end, nobody else gets on.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    fn is_usable(&self) -> bool {
+        !self.retired.load(Ordering::Relaxed) && !lock(&self.sender).is_closed()
+    }
+
+    fn has_room(&self, max_streams: usize) -> bool {
+        let in_flight = self.in_flight.load(Ordering::Relaxed);
+        let settled = self.settled.load(Ordering::Relaxed);
+        in_flight == 0
+            || (settled
+                && in_flight < max_streams
+                && (self.peer_limit)().is_none_or(|peer_limit| in_flight < peer_limit))
+    }
+
+    fn idle_for(&self, limit: Duration) -> bool {
+        self.in_flight.load(Ordering::Relaxed) == 0 && lock(&self.idle_since).elapsed() >= limit
+    }
+
+    fn lend(self: Arc<Self>) -> Loan<B> {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Loan { guard: ConnectionGuard(Some(self.clone())), connection: Connection::H2(self) }
+    }
+}
+
+impl<B: Send + 'static> Leased for H2<B> {
+    fn release(self: Arc<Self>) {
+        if self.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
+            *lock(&self.idle_since) = Instant::now();
+        }
+    }
+}
+
+// === impl ConnectionGuard ===
+
+trait Leased: Send + Sync {
+    fn release(self: Arc<Self>);
+}
+
+/// The use of a connection, or of one stream of it.
+///
+/// To be dropped after the answer's body: right after its last frame, or together with
+/// the body when nobody wants the rest, which closes an h1 connection at once. After a
+/// 101 it is kept until the upgraded stream was handed over.
+pub struct ConnectionGuard(Option<Arc<dyn Leased>>);
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        if let Some(leased) = self.0.take() {
+            leased.release();
+        }
+    }
+}
+
+impl fmt::Debug for ConnectionGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ConnectionGuard")
+    }
+}
+
+/// No code between lock and unlock can panic half-way, so that a poisoned lock is a good one.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
