@@ -1,6 +1,7 @@
 # What `run` and `bulk` share: setting up, the peers, cupbearer's config, and the checks.
 # Sourced; expects `set -euo pipefail`.
 
+# shellcheck disable=SC2034 # read by the two that source this
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 WORK=$HERE/.work             # what is installed: kept between runs
