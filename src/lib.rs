@@ -2,6 +2,8 @@
 //! no credential and arrives with one. `docs/architecture.md` is the map.
 
 pub mod admin;
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod credential;
 pub mod demo;

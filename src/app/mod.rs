@@ -10,16 +10,16 @@ pub mod reload;
 pub mod tokens;
 pub mod worker;
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::{runtime::Handle, sync::watch};
 
 use crate::{
     admin, config, credential,
-    identity::Registry,
+    identity::{self, Registry},
     observe::{self, Recorder},
-    primitives::{Clock, ListenerName, RequestIds},
+    primitives::{Authority, Clock, ListenerName, RequestIds},
     proxy::{Ingress, Rules, Shared, Via},
     server::{self, Door, Drain, DrainHandle, ListenerTls},
     tls::{self, CertificateAuthority, LeafCache},
@@ -36,8 +36,8 @@ pub enum Error {
     Listen { address: SocketAddr, source: io::Error },
     #[error("can't open the audit log")]
     Audit(#[source] io::Error),
-    #[error("can't use the state directory {path}")]
-    State { path: PathBuf, source: io::Error },
+    #[error("can't use the admin key")]
+    AdminKey(#[from] admin::KeyError),
     #[error(transparent)]
     Tls(#[from] tls::Error),
     #[error(transparent)]
@@ -88,10 +88,10 @@ pub fn start(settings: &config::Settings, surroundings: Surroundings) -> Result<
     });
     let admin_address = admin_listener.as_ref().map(|(_, address)| *address);
     let own = sockets.addresses().chain(admin_address).collect();
-    let leaves = Arc::new(LeafCache::new(Arc::clone(&authority), clock, settings.server.limits.leaf_cache));
+    let leaves = LeafCache::new(Arc::clone(&authority), clock, settings.server.limits.leaf_cache)?;
     let worker = Worker {
         shared: Arc::clone(&shared),
-        leaves,
+        leaves: Arc::new(leaves),
         upstream: settings.upstream.clone(),
         wall: Wall::new(own),
         resolve: Arc::new(SystemResolver::new(settings.resolve.clone())),
@@ -163,8 +163,25 @@ fn rules_with(settings: &config::Settings, broker: credential::Broker) -> Rules 
         routes: settings.table.clone(),
         broker,
         unmatched: settings.server.unmatched,
-        authorization_servers: settings.authorization_servers.clone(),
+        authorization_servers: settings.credentials.iter().filter_map(server_of).collect(),
     }
+}
+
+/// Where a credential's authorization server is.
+fn server_of(spec: &credential::Spec) -> Option<Authority> {
+    let url: http::Uri = spec.server.location.url().parse().ok()?;
+    let port = if url.scheme_str() == Some("http") { 80 } else { 443 };
+    Authority::parse(url.authority()?.as_str(), Some(port)).ok()
+}
+
+/// Names a process; no secret.
+///
+/// # Errors
+/// The machine gives no random bytes.
+pub fn random_instance() -> Result<u64, identity::NoRandomness> {
+    let mut bytes = [0; 8];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| identity::NoRandomness)?;
+    Ok(u64::from_le_bytes(bytes))
 }
 
 fn cores() -> usize {
@@ -186,8 +203,7 @@ fn spawn_admin(
     shared: &Arc<Shared>,
     drain: Drain,
 ) -> Result<tokio::task::JoinHandle<()>, Error> {
-    let state = |source| Error::State { path: settings.state.clone(), source };
-    let key = admin::load_or_create_key(&settings.state).map_err(state)?;
+    let key = admin::load_or_create_key(&settings.state)?;
     let admin = tokens::admin(shared, key, drain.watch());
     drop(drain);
     Ok(tokio::spawn(async move {

@@ -36,7 +36,7 @@ pub(super) fn count(number: usize, noun: &str) -> String {
 }
 
 pub(super) fn find(global: &Global) -> Result<PathBuf> {
-    config::env::find(global.config.as_deref(), &|name| std::env::var_os(name))
+    config::env::locate(global.config.as_deref(), &|name| std::env::var_os(name))
         .map_err(|error| Failure::NotStarted(error.into()))
 }
 

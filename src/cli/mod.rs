@@ -56,7 +56,12 @@ pub fn main() -> ExitCode {
         }
     };
     let global = &arguments.global;
-    logging::init(global.log.map(Into::into), global.verbose, global.quiet || is_quiet(&arguments.command));
+    let format = global.log.map_or(logging::Format::Auto, Into::into);
+    let quiet = i8::from(global.quiet) + i8::from(is_quiet(&arguments.command));
+    let verbosity = i8::try_from(global.verbose).unwrap_or(i8::MAX).saturating_sub(quiet);
+    if let Err(error) = logging::init(format, verbosity) {
+        return fail(&error.into(), NOT_STARTED);
+    }
     hardening::harden();
     match dispatch(arguments) {
         Ok(code) => code,

@@ -108,11 +108,7 @@ impl Broker {
         self.slot(binding)?.lease().await
     }
 
-    pub(super) async fn renew_bound(
-        &self,
-        binding: &CredentialBinding,
-        lease: &Lease,
-    ) -> Result<Option<Lease>, Error> {
+    pub(super) async fn renew_bound(&self, binding: &CredentialBinding, lease: &Lease) -> Result<Option<Lease>, Error> {
         match &lease.token {
             Some(refused) => self.slot(binding)?.renew(refused).await,
             None => Ok(None),

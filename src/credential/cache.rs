@@ -9,6 +9,8 @@
 //!                                '--- resting after a failure: that failure, at once
 //! ```
 
+mod flight;
+
 use std::{
     fmt::Debug,
     future::Future,
@@ -18,22 +20,19 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
-use http::HeaderValue;
 use tokio::{runtime::Handle, sync::watch, time::Instant};
-use zeroize::Zeroizing;
 
 use crate::{
-    observe::{Event, Recorder, record::TokenEvent},
+    observe::Recorder,
     primitives::{Clock, CredentialName, Secret},
 };
 
 use super::{
     Error, Lease, Settings, Token,
-    error::{Failure, Fault, Misbehaviour, Retry},
-    expiry,
-    pace::{Pace, chance},
+    error::{Failure, Fault},
+    pace::Pace,
 };
+use flight::Flight;
 
 /// Gets a token, once. Called within a flight, as often as the flight retries.
 pub(crate) trait Obtain: Debug + Send + Sync {
@@ -207,7 +206,7 @@ impl Slot {
             state,
             token,
             generation: inner.generation,
-            last_error: inner.trouble.as_ref().map(|trouble| trouble.error.failure.to_string()),
+            last_error: inner.trouble.as_ref().map(|trouble| trouble.error.failure.describe()),
             next_attempt: inner.trouble.as_ref().map(|trouble| trouble.until.saturating_duration_since(now)),
         }
     }
@@ -272,7 +271,7 @@ impl Slot {
     fn prepare(self: &Arc<Self>, inner: &mut Inner) -> (Flight, watch::Receiver<Landing>) {
         let (result, boarding) = watch::channel(None);
         inner.flight = Some(boarding.clone());
-        (Flight { slot: self.clone(), result, landed: false }, boarding)
+        (Flight::new(self.clone(), result), boarding)
     }
 
     /// Not while the lock is held: a runtime that is ending drops the flight here, and that
@@ -289,10 +288,7 @@ impl Slot {
         }
     }
 
-    fn landed(
-        &self,
-        landing: Result<watch::Ref<'_, Landing>, watch::error::RecvError>,
-    ) -> Result<Arc<Token>, Error> {
+    fn landed(&self, landing: Result<watch::Ref<'_, Landing>, watch::error::RecvError>) -> Result<Arc<Token>, Error> {
         let abandoned = || self.error(Failure::Abandoned, Some(self.shared.pace.outage.0));
         landing.map_err(|_| abandoned())?.clone().unwrap_or_else(|| Err(abandoned()))
     }
@@ -353,132 +349,4 @@ impl Inner {
         error.retry_after = error.is_temporary().then(|| trouble.until.saturating_duration_since(now));
         Some(error)
     }
-}
-
-// === impl Flight ===
-
-/// One way to a token, with its retries. A task of its own: whoever waits may leave. Dropped
-/// before it landed (a panic, the end of the runtime), it leaves the slot free for the next.
-struct Flight {
-    slot: Arc<Slot>,
-    result: watch::Sender<Landing>,
-    landed: bool,
-}
-
-impl Flight {
-    async fn run(mut self) {
-        let shared = self.slot.shared.clone();
-        let budget = shared.settings.exchange_timeout;
-        let departed = Instant::now();
-        let mut made = 0;
-        let outcome = loop {
-            let attempt = Instant::now();
-            let fault = match self.slot.obtain.obtain().await {
-                Ok(obtained) => break self.arrive(obtained, attempt),
-                Err(fault) => fault,
-            };
-            made += 1;
-            let Some(pause) = shared.pace.pause(made, fault.retry, departed.elapsed(), budget) else {
-                break Err((fault, attempt));
-            };
-            self.report(&fault.failure, attempt, Some(pause));
-            tokio::time::sleep(pause).await;
-        };
-        if let Err((fault, attempt)) = outcome {
-            self.crash(fault, attempt);
-        }
-    }
-
-    /// Publishes the token, wakes who waits, then tells the log.
-    fn arrive(&mut self, obtained: Obtained, attempt: Instant) -> Result<(), (Fault, Instant)> {
-        let slot = self.slot.clone();
-        let Some(header) = bearer(&obtained.token) else {
-            return Err((Fault::protocol(Misbehaviour::TokenCharacter), attempt));
-        };
-        let window = expiry::window(obtained.life, chance());
-        let now = Instant::now();
-        let mut inner = slot.state.lock();
-        inner.generation += 1;
-        let token = Arc::new(Token {
-            credential: slot.name.clone(),
-            header,
-            generation: inner.generation,
-            fingerprint: obtained.token.fingerprint(),
-            scope: obtained.scope,
-            refresh_at: obtained.started + window.refresh,
-            expires_at: obtained.started + window.usable,
-        });
-        let replaced = slot.state.token.swap(Some(token.clone()));
-        if std::mem::take(&mut inner.forced) {
-            inner.forced_at = Some(now);
-        }
-        inner.trouble = None;
-        inner.refused = None;
-        inner.flight = None;
-        drop(inner);
-        self.landed = true;
-        self.result.send_replace(Some(Ok(token.clone())));
-
-        let event = TokenEvent {
-            credential: slot.name.clone(),
-            grant: slot.grant,
-            fingerprint: token.fingerprint,
-            generation: token.generation,
-            expires_at: slot.shared.clock.now() + token.expires_at.saturating_duration_since(now),
-            duration: attempt.elapsed(),
-        };
-        let renewed = replaced.is_some_and(|old| now < old.expires_at);
-        slot.shared.recorder.event(if renewed { Event::TokenRefreshed(event) } else { Event::TokenIssued(event) });
-        Ok(())
-    }
-
-    /// No token: the slot rests, and everybody who waited hears the same.
-    fn crash(&mut self, fault: Fault, attempt: Instant) {
-        let slot = self.slot.clone();
-        let mut inner = slot.state.lock();
-        let failures = inner.trouble.take().map_or(0, |trouble| trouble.failures).saturating_add(1);
-        let rest = slot.shared.pace.rest(failures, fault.retry);
-        let retry_after = (fault.retry != Retry::No).then_some(rest);
-        let error = slot.error(fault.failure, retry_after);
-        inner.trouble = Some(Trouble { error: error.clone(), until: Instant::now() + rest, failures });
-        inner.flight = None;
-        inner.forced = false;
-        slot.state.restore(&mut inner);
-        drop(inner);
-        self.landed = true;
-        self.result.send_replace(Some(Err(error.clone())));
-        tracing::warn!(credential = %slot.name, failures, retry_in = ?rest, "{error}");
-        self.report(&error.failure, attempt, Some(rest));
-    }
-
-    fn report(&self, failure: &Failure, attempt: Instant, retry_in: Option<Duration>) {
-        let event = Event::TokenFailed {
-            credential: self.slot.name.clone(),
-            grant: self.slot.grant,
-            error: failure.class(),
-            detail: failure.detail(),
-            duration: attempt.elapsed(),
-            retry_in,
-        };
-        self.slot.shared.recorder.event(event);
-    }
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        if !self.landed {
-            let mut inner = self.slot.state.lock();
-            inner.flight = None;
-            inner.forced = false;
-            self.slot.state.restore(&mut inner);
-        }
-    }
-}
-
-/// `Bearer TOKEN`, sensitive (never in an HPACK table), zeroed when the last clone goes.
-fn bearer(token: &Secret) -> Option<HeaderValue> {
-    let text = Zeroizing::new(format!("Bearer {}", token.expose()));
-    let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
-    header.set_sensitive(true);
-    Some(header)
 }

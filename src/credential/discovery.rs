@@ -191,8 +191,7 @@ mod tests {
         let of = |issuer: &str| -> Vec<String> {
             candidates(&Url::parse(issuer).unwrap()).iter().map(ToString::to_string).collect()
         };
-        let root =
-            ["https://h/.well-known/oauth-authorization-server", "https://h/.well-known/openid-configuration"];
+        let root = ["https://h/.well-known/oauth-authorization-server", "https://h/.well-known/openid-configuration"];
         assert_eq!(of("https://h"), root);
         assert_eq!(of("https://h/"), root);
         let tenant = [

@@ -35,7 +35,7 @@ pub(crate) struct Endpoint {
 #[derive(Debug)]
 enum Place {
     Known(Url),
-    Discovered(Discovery),
+    Discovered(Box<Discovery>),
 }
 
 impl Endpoint {
@@ -45,7 +45,7 @@ impl Endpoint {
             Location::TokenEndpoint(text) => {
                 Place::Known(http.permitted(text).ok_or_else(|| SettingsError::Url(text.clone()))?)
             }
-            Location::Issuer(issuer) => Place::Discovered(Discovery::new(issuer, &http)?),
+            Location::Issuer(issuer) => Place::Discovered(Box::new(Discovery::new(issuer, &http)?)),
         };
         Ok(Self { server, http, place })
     }
@@ -194,19 +194,20 @@ fn sort(error: reqwest::Error) -> Fault {
 fn is_untrusted(error: &reqwest::Error) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {
-        // An `io::Error` steps over what it wraps when asked for its source.
-        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let found = error.downcast_ref::<rustls::Error>().or_else(|| wrapped?.downcast_ref::<rustls::Error>());
-        if let Some(found) = found {
+        if let Some(error) = error.downcast_ref::<rustls::Error>() {
             return matches!(
-                found,
+                error,
                 rustls::Error::InvalidCertificate(_)
                     | rustls::Error::NoCertificatesPresented
                     | rustls::Error::UnsupportedNameType
                     | rustls::Error::PeerIncompatible(_)
             );
         }
-        cause = error.source();
+        // An `io::Error` steps over what it wraps when asked for its source.
+        cause = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
     }
     false
 }

@@ -30,10 +30,10 @@ pub enum Failure {
     Refused { code: String, detail: String },
     /// The authorization server is down, slow or over its limits: it will pass.
     #[error("the authorization server is unavailable: {0}")]
-    Unavailable(Outage),
+    Unavailable(#[source] Outage),
     /// The authorization server's answer can't be used: wrong by the standards.
     #[error("the authorization server's answer can't be used: {0}")]
-    Protocol(Misbehaviour),
+    Protocol(#[source] Misbehaviour),
     /// A secret can't be read: the operator's machine is at fault.
     #[error("can't read the client secret: {0}")]
     Source(#[source] SourceError),
@@ -210,11 +210,22 @@ impl Failure {
         }
     }
 
+    /// The whole story for operators: what happened, and the cause at the bottom of it.
+    pub(crate) fn describe(&self) -> String {
+        let text = self.to_string();
+        let mut deepest: &dyn std::error::Error = self;
+        while let Some(cause) = deepest.source() {
+            deepest = cause;
+        }
+        let cause = deepest.to_string();
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    }
+
     /// The authorization server's own words, already cleaned; else ours.
     pub(crate) fn detail(&self) -> String {
         match self {
             Self::Refused { detail, .. } | Self::Unavailable(Outage::Refused { detail, .. }) => detail.clone(),
-            other => other.to_string(),
+            other => other.describe(),
         }
     }
 }
@@ -347,6 +358,14 @@ mod tests {
         let issuer = Misbehaviour::Issuer { expected: "https://a/".to_owned(), found: "https://a".to_owned() };
         let text = error(Failure::Protocol(issuer)).to_string();
         assert!(text.contains("`https://a/`") && text.contains("`https://a`"), "{text}");
+    }
+
+    #[test]
+    fn operators_are_told_the_cause() {
+        let source = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let failure = Failure::Source(SourceError::File { path: "/run/secret".into(), source });
+        assert_eq!(failure.describe(), "can't read the client secret: /run/secret can't be read: permission denied");
+        assert_eq!(Failure::Timeout.describe(), Failure::Timeout.to_string());
     }
 
     #[test]

@@ -60,11 +60,12 @@ impl Exchange {
         let (started, unix_now) = (Instant::now(), self.clock.unix_seconds());
         let reply = self.endpoint.post(url, &request).await?;
         let answer = Answer { status: reply.status, headers: &reply.headers, body: &reply.body };
-        let granted = response::read(&answer, &request, self.clock.now()).inspect_err(|fault| match &fault.failure {
-            Failure::Refused { code, .. } if code == "invalid_client" => step.client().refused(&self.secrets),
-            Failure::Protocol(_) => self.endpoint.doubt(),
-            _ => {}
-        })?;
+        let granted =
+            response::read(&answer, &request, self.clock.now()).inspect_err(|fault| match &fault.failure {
+                Failure::Refused { code, .. } if code == "invalid_client" => step.client().refused(&self.secrets),
+                Failure::Protocol(_) => self.endpoint.doubt(),
+                _ => {}
+            })?;
         self.check_scope(step, &granted)?;
 
         let default_ttl = self.spec.default_ttl;

@@ -1,5 +1,5 @@
 //! Tokens: how each is got, kept and renewed. Knows nothing of the request but its
-//! [`Permit`].
+//! [`Permit`](crate::policy::Permit).
 //!
 //! ```text
 //! lease(&permit) -> slot of the credential
@@ -15,11 +15,11 @@
 //! publishes it.
 
 mod broker;
-pub(crate) mod cache;
+mod cache;
 pub mod client_auth;
 mod digest;
 mod discovery;
-pub(crate) mod endpoint;
+mod endpoint;
 pub mod error;
 mod exchange;
 mod expiry;

@@ -109,10 +109,8 @@ fn refusal(
     let detail = request.clean(description.and_then(Value::as_str).unwrap_or_default(), MAX_DETAIL);
     let status = answer.status;
     let known = known_code(code);
-    let class = known.map_or_else(
-        || if is_retryable(status) { Class::Retryable } else { Class::Terminal },
-        |(_, class)| class,
-    );
+    let class =
+        known.map_or_else(|| if is_retryable(status) { Class::Retryable } else { Class::Terminal }, |(_, class)| class);
     match class {
         Class::Terminal => Fault::terminal(Failure::Refused { code: request.clean(code, 64), detail }),
         Class::Retryable => {
@@ -244,7 +242,10 @@ mod tests {
         for (body, wanted) in table {
             let fault = fault(200, body);
             assert_eq!(fault.retry, Retry::No, "{body}");
-            assert!(matches!(&fault.failure, Failure::Protocol(text) if text.to_string().contains(wanted)), "{fault:?}");
+            assert!(
+                matches!(&fault.failure, Failure::Protocol(text) if text.to_string().contains(wanted)),
+                "{fault:?}"
+            );
         }
     }
 

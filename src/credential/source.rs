@@ -60,7 +60,7 @@ pub enum SourceError {
 }
 
 impl Source {
-    /// Reads the secret now. [`Secrets`] keeps a command's output for its `ttl`.
+    /// Reads the secret now. The broker keeps a command's output for its `ttl`.
     pub async fn read(&self) -> Result<Secret, SourceError> {
         match self {
             Self::Env(name) => match std::env::var(name) {
@@ -193,9 +193,13 @@ mod tests {
 
     #[tokio::test]
     async fn one_line_break_goes_and_nothing_else() {
-        for (content, wanted) in
-            [("s3cret", "s3cret"), ("s3cret\n", "s3cret"), ("s3cret\r\n", "s3cret"), (" s \n\n", " s \n"), ("a\r", "a\r")]
-        {
+        for (content, wanted) in [
+            ("s3cret", "s3cret"),
+            ("s3cret\n", "s3cret"),
+            ("s3cret\r\n", "s3cret"),
+            (" s \n\n", " s \n"),
+            ("a\r", "a\r"),
+        ] {
             let (_directory, source) = file(content.as_bytes());
             assert_eq!(source.read().await.unwrap().expose(), wanted, "{content:?}");
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::{
     identity::Agent,
+    observe::{Noted, Record},
     primitives::{Authority, Hint, RouteName},
     route::{CredentialBinding, Route, Scheme},
 };
@@ -79,4 +80,50 @@ pub enum RefusalReason {
     PlaintextNotAllowed,
     /// The path could be read in two ways and a rule looks at paths.
     AmbiguousPath,
+}
+
+impl RefusalReason {
+    /// A stable word for records and metrics.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::HostNotAllowed => "host_not_allowed",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::PathNotAllowed => "path_not_allowed",
+            Self::AgentNotAllowed => "agent_not_allowed",
+            Self::DeniedByRoute => "denied_by_route",
+            Self::CredentialHost => "credential_host",
+            Self::PlaintextNotAllowed => "plaintext_not_allowed",
+            Self::AmbiguousPath => "ambiguous_path",
+        }
+    }
+
+    /// What the agent reads.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::HostNotAllowed => "no route names this host",
+            Self::MethodNotAllowed => "no route allows this method here",
+            Self::PathNotAllowed => "no route allows this path",
+            Self::AgentNotAllowed => "no route on this host is for this agent",
+            Self::DeniedByRoute => "a route denies this request",
+            Self::CredentialHost => "the route's credential may not be sent to this host",
+            Self::PlaintextNotAllowed => "a token is never sent over clear-text HTTP",
+            Self::AmbiguousPath => "the path can be read in more than one way",
+        }
+    }
+}
+
+impl Noted for Permit {
+    fn note(&self, record: &mut Record) {
+        record.decision.allowed = Some(true);
+        record.decision.route = Some(self.route.name.clone());
+        record.decision.reason = "allowed".into();
+    }
+}
+
+impl Noted for Refusal {
+    fn note(&self, record: &mut Record) {
+        record.decision.allowed = Some(false);
+        record.decision.route.clone_from(&self.route);
+        record.decision.reason = self.reason.code().into();
+    }
 }

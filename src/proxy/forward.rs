@@ -95,7 +95,10 @@ impl Proxy {
             other => other,
         };
         record.outcome.upstream_time = Some(started.elapsed());
-        let sent = sent.map_err(|failure| failure.error)?;
+        let sent = sent.map_err(|failure| {
+            failure.note(record);
+            failure.error
+        })?;
         if sent.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::UnaskedUpgrade);
         }
@@ -162,7 +165,8 @@ fn broke_off(error: &upstream::Error) -> bool {
         | upstream::Error::Connect { .. }
         | upstream::Error::ConnectTimeout { .. }
         | upstream::Error::Tls { .. }
-        | upstream::Error::ResponseTimeout { .. } => false,
+        | upstream::Error::ResponseTimeout { .. }
+        | upstream::Error::Framing => false,
     }
 }
 

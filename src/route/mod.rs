@@ -13,7 +13,7 @@ use rustls::ClientConfig;
 use crate::primitives::{AgentName, Authority, CanonicalPath, CredentialName, RouteName};
 
 pub use pattern::{HostPattern, PathPattern, PatternError};
-pub use table::{Candidates, NoRoute, Table, Tie};
+pub use table::{Candidates, NoRoute, Rule, Table, Tie};
 
 /// What a request wants, in canonical form. The scheme is the one on the way out.
 #[derive(Clone, Debug)]
@@ -42,6 +42,15 @@ impl Scheme {
         match self {
             Self::Http => "http",
             Self::Https => "https",
+        }
+    }
+}
+
+impl AgentSet {
+    pub fn includes(&self, name: &AgentName) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Named(names) => names.contains(name),
         }
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 
 use crate::{
+    observe::metrics::ConnectionState,
     primitives::{Authority, Host},
     proxy::{Body, Handshake, Ingress, Opening, Tunnel},
 };
@@ -43,8 +44,9 @@ pub(super) async fn answer<S: Io>(session: &Arc<Session>, mut request: Request<I
         }
         Opening::Blind(tunnel) => {
             let idle = session.connections.limits.tunnel_idle_timeout;
-            let drain = session.drain.clone();
+            let (drain, gauge) = (session.drain.clone(), session.gauge.clone());
             tokio::spawn(async move {
+                let _counted = gauge.enter(ConnectionState::Tunnel);
                 let (upstream, record) = tunnel.split();
                 match upgrade.await {
                     Ok(upgraded) => blind::copy(TokioIo::new(upgraded), upstream, record, idle, drain).await,
@@ -90,6 +92,7 @@ async fn intercept<S: Io>(session: &Session, mut io: Peeked<S>, tunnel: Arc<Tunn
         ingress: Ingress::Tunnel(Arc::clone(&tunnel)),
         clear,
         drain: session.drain.clone(),
+        gauge: session.gauge.clone(),
     };
     match carried {
         Carried::ClearHttp => {

@@ -23,6 +23,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
+    observe::metrics::{ConnectionGauge, ConnectionState},
     proxy::{Arrival, Body, Ingress, InterimSink, Proxy},
     tls::LeafCache,
 };
@@ -50,6 +51,7 @@ pub(super) struct Session {
     /// Inside a tunnel that isn't TLS.
     pub(super) clear: bool,
     pub(super) drain: Drain,
+    pub(super) gauge: ConnectionGauge,
 }
 
 impl Session {
@@ -74,14 +76,17 @@ impl Version {
 impl Connections {
     /// Serves one accepted connection to its end.
     pub async fn serve(self: Arc<Self>, stream: TcpStream, door: Arc<Door>, drain: Drain) {
-        let _open = door.gauge.open();
+        let mut counted = door.gauge.enter(ConnectionState::Handshake);
         let limit = self.limits.handshake_timeout;
-        let session = Session { connections: self, ingress: door.ingress.clone(), clear: false, drain };
+        let (ingress, gauge) = (door.ingress.clone(), door.gauge.clone());
+        let session = Session { connections: self, ingress, clear: false, drain, gauge };
         let Some(tls) = &door.tls else {
+            counted.set(ConnectionState::Serving);
             return session.serve(stream, Version::H1).await;
         };
         match timeout(limit, TlsAcceptor::from(Arc::clone(tls)).accept(stream)).await {
             Ok(Ok(stream)) => {
+                counted.set(ConnectionState::Serving);
                 let version = Version::by_alpn(stream.get_ref().1.alpn_protocol());
                 session.serve(stream, version).await;
             }
@@ -134,6 +139,7 @@ impl Session {
 
     /// Serves the requests inside a tunnel, where the pipeline refuses `CONNECT`.
     pub(super) async fn serve_tunnel<S: Io>(self, io: S, version: Version) {
+        let _counted = self.gauge.enter(ConnectionState::Serving);
         let session = Arc::new(self);
         match version {
             Version::H1 => {

@@ -29,7 +29,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Door {
     pub ingress: Ingress,
     pub tls: Option<Arc<ServerConfig>>,
-    pub gauge: crate::observe::ConnectionGauge,
+    pub gauge: crate::observe::metrics::ConnectionGauge,
 }
 
 impl fmt::Debug for Door {

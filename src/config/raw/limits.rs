@@ -38,6 +38,7 @@ impl Default for Limits {
             proxy: proxy::Settings {
                 replay_limit: 64 << 10,
                 continue_timeout: seconds(1),
+                request_idle_timeout: seconds(30),
                 // Long: a model may think for minutes between two bytes.
                 idle_timeout: seconds(600),
             },
@@ -75,6 +76,7 @@ pub(in crate::config) fn limits(section: Option<Section<'_>>) -> Limits {
     set(&mut limits.drain, read.duration_or_zero("drain").map(|length| length.value));
     set(&mut limits.proxy.replay_limit, read.size("replay", 0..=64 << 20));
     set(&mut limits.proxy.continue_timeout, read.duration("continue_timeout"));
+    set(&mut limits.proxy.request_idle_timeout, read.duration("request_idle_timeout"));
     set(&mut limits.proxy.idle_timeout, read.duration("body_idle_timeout"));
     set(&mut limits.upstream.connect_timeout, read.duration("connect_timeout"));
     set(&mut limits.upstream.idle_timeout, read.duration("upstream_idle_timeout"));

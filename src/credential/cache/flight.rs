@@ -1,0 +1,153 @@
+//! One way to a token, from the first attempt to the landing. Knows the slot it lands in
+//! and nobody who waits there.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::HeaderValue;
+use tokio::{sync::watch, time::Instant};
+use zeroize::Zeroizing;
+
+use crate::{
+    credential::{
+        Token,
+        error::{Failure, Fault, Misbehaviour, Retry},
+        expiry,
+        pace::chance,
+    },
+    observe::{Event, record::TokenEvent},
+    primitives::Secret,
+};
+
+use super::{Landing, Obtained, Slot, Trouble};
+
+/// One way to a token, with its retries. A task of its own: whoever waits may leave. Dropped
+/// before it landed (a panic, the end of the runtime), it leaves the slot free for the next.
+pub(super) struct Flight {
+    slot: Arc<Slot>,
+    result: watch::Sender<Landing>,
+    landed: bool,
+}
+
+impl Flight {
+    pub(super) fn new(slot: Arc<Slot>, result: watch::Sender<Landing>) -> Self {
+        Self { slot, result, landed: false }
+    }
+
+    pub(super) async fn run(mut self) {
+        let shared = self.slot.shared.clone();
+        let budget = shared.settings.exchange_timeout;
+        let departed = Instant::now();
+        let mut made = 0;
+        let outcome = loop {
+            let attempt = Instant::now();
+            let fault = match self.slot.obtain.obtain().await {
+                Ok(obtained) => break self.arrive(obtained, attempt),
+                Err(fault) => fault,
+            };
+            made += 1;
+            let Some(pause) = shared.pace.pause(made, fault.retry, departed.elapsed(), budget) else {
+                break Err((fault, attempt));
+            };
+            self.report(&fault.failure, attempt, Some(pause));
+            tokio::time::sleep(pause).await;
+        };
+        if let Err((fault, attempt)) = outcome {
+            self.crash(fault, attempt);
+        }
+    }
+
+    /// Publishes the token, wakes who waits, then tells the log.
+    fn arrive(&mut self, obtained: Obtained, attempt: Instant) -> Result<(), (Fault, Instant)> {
+        let slot = self.slot.clone();
+        let Some(header) = bearer(&obtained.token) else {
+            return Err((Fault::protocol(Misbehaviour::TokenCharacter), attempt));
+        };
+        let window = expiry::window(obtained.life, chance());
+        let now = Instant::now();
+        let mut inner = slot.state.lock();
+        inner.generation += 1;
+        let token = Arc::new(Token {
+            credential: slot.name.clone(),
+            header,
+            generation: inner.generation,
+            fingerprint: obtained.token.fingerprint(),
+            scope: obtained.scope,
+            refresh_at: obtained.started + window.refresh,
+            expires_at: obtained.started + window.usable,
+        });
+        let replaced = slot.state.token.swap(Some(token.clone()));
+        if std::mem::take(&mut inner.forced) {
+            inner.forced_at = Some(now);
+        }
+        inner.trouble = None;
+        inner.refused = None;
+        inner.flight = None;
+        drop(inner);
+        self.landed = true;
+        self.result.send_replace(Some(Ok(token.clone())));
+
+        let event = TokenEvent {
+            credential: slot.name.clone(),
+            grant: slot.grant,
+            fingerprint: token.fingerprint,
+            generation: token.generation,
+            expires_at: slot.shared.clock.now() + token.expires_at.saturating_duration_since(now),
+            duration: attempt.elapsed(),
+        };
+        let renewed = replaced.is_some_and(|old| now < old.expires_at);
+        slot.shared.recorder.event(if renewed { Event::TokenRefreshed(event) } else { Event::TokenIssued(event) });
+        Ok(())
+    }
+
+    /// No token: the slot rests, and everybody who waited hears the same.
+    fn crash(&mut self, fault: Fault, attempt: Instant) {
+        let slot = self.slot.clone();
+        let mut inner = slot.state.lock();
+        let failures = inner.trouble.take().map_or(0, |trouble| trouble.failures).saturating_add(1);
+        let rest = slot.shared.pace.rest(failures, fault.retry);
+        let retry_after = (fault.retry != Retry::No).then_some(rest);
+        let error = slot.error(fault.failure, retry_after);
+        inner.trouble = Some(Trouble { error: error.clone(), until: Instant::now() + rest, failures });
+        inner.flight = None;
+        inner.forced = false;
+        slot.state.restore(&mut inner);
+        drop(inner);
+        self.landed = true;
+        self.result.send_replace(Some(Err(error.clone())));
+        let reason = error.failure.describe();
+        tracing::warn!(credential = %slot.name, failures, retry_in = ?rest, "no token: {reason}");
+        self.report(&error.failure, attempt, Some(rest));
+    }
+
+    fn report(&self, failure: &Failure, attempt: Instant, retry_in: Option<Duration>) {
+        let event = Event::TokenFailed {
+            credential: self.slot.name.clone(),
+            grant: self.slot.grant,
+            error: failure.class(),
+            detail: failure.detail(),
+            duration: attempt.elapsed(),
+            retry_in,
+        };
+        self.slot.shared.recorder.event(event);
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if !self.landed {
+            let mut inner = self.slot.state.lock();
+            inner.flight = None;
+            inner.forced = false;
+            self.slot.state.restore(&mut inner);
+        }
+    }
+}
+
+/// `Bearer TOKEN`, sensitive (never in an HPACK table), zeroed when the last clone goes.
+fn bearer(token: &Secret) -> Option<HeaderValue> {
+    let text = Zeroizing::new(format!("Bearer {}", token.expose()));
+    let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
+    header.set_sensitive(true);
+    Some(header)
+}

@@ -1,0 +1,8 @@
+//! Tests of the room as a whole: `slots` with a token source in memory and paused time,
+//! `servers` and `discovery` against a scripted server over TLS;
+//! `notes` reads what the room tells the record and the log.
+
+mod discovery;
+mod notes;
+mod servers;
+mod slots;
