@@ -30,8 +30,7 @@ pub(super) fn ca(global: &args::Global, command: &args::Ca) -> Result {
 /// The root as it is on disk; where there is none yet, it is made.
 fn stored(state: &std::path::Path) -> Result<(CertificateInfo, String)> {
     if !state.join("ca").exists() {
-        CertificateAuthority::load_or_create(state, &context::clock())
-            .context("can't make a certificate authority")?;
+        CertificateAuthority::load_or_create(state, &context::clock()).context("can't make a certificate authority")?;
     }
     Ok(CertificateAuthority::stored_root(state).context("can't read the certificate authority")?)
 }

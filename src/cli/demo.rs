@@ -78,7 +78,7 @@ impl Stage {
             CertificateAuthority::ephemeral(&context::clock()).context("can't make a certificate authority")?;
         let directory = TemporaryTrust::create(authority.root_pem(), &Inherited::default())?;
         let (key, hash) = identity::generate_key().context("no random numbers")?;
-        let config = write_config(&directory.files().directory, &world, &hash, any_ports)?;
+        let config = write_config(&home(&directory)?, &world, &hash, any_ports)?;
         let settings = load(&config)?;
         let surroundings = context::surroundings(Arc::new(authority))?;
         let running = app::start(&settings, surroundings)
@@ -92,21 +92,27 @@ impl Stage {
         output::line("cupbearer demo: a request goes in with no credential and arrives with one\n");
         self.without_the_proxy().await?;
         let first = self.ask("first request").await?;
-        output::line(format_args!("… the token lives for {}s; waiting until it has expired …\n", TOKEN_LIFETIME.as_secs()));
+        output::line(format_args!(
+            "… the token lives for {}s; waiting until it has expired …\n",
+            TOKEN_LIFETIME.as_secs()
+        ));
         tokio::time::sleep(TOKEN_LIFETIME + Duration::from_millis(500)).await;
         let second = self.ask("the same request, after the token has expired").await?;
         let (old, new) = (claim_id(&first)?, claim_id(&second)?);
         ensure!(old != new, "the API saw the same token twice");
         self.refused().await?;
         let requests = self.world.authorization_server().token_request_count();
-        output::line(format_args!("proof: 2 requests served with {requests} tokens the agent never saw; it noticed nothing of the renewal"));
+        output::line(format_args!(
+            "proof: 2 requests served with {requests} tokens the agent never saw; it noticed nothing of the renewal"
+        ));
         Ok(())
     }
 
     async fn without_the_proxy(&self) -> anyhow::Result<()> {
         let ca = reqwest::Certificate::from_pem(self.world.ca_pem().as_bytes())?;
         let api = self.world.api_address();
-        let direct = reqwest::Client::builder().no_proxy().tls_certs_only([ca]).resolve("orders.demo.test", api).build()?;
+        let direct =
+            reqwest::Client::builder().no_proxy().tls_certs_only([ca]).resolve("orders.demo.test", api).build()?;
         let status = direct.get(format!("{}/v1/orders", self.api)).send().await?.status();
         ensure!(status == 401, "the API answered {status} to a request without a token");
         output::line(format_args!("without the proxy:  GET {}/v1/orders  →  {status}\n", self.api));
@@ -116,8 +122,10 @@ impl Stage {
     /// One request as any HTTP client would send it, and what the API saw of it.
     async fn ask(&self, title: &str) -> anyhow::Result<Seen> {
         let seen_before = self.world.api().seen_count();
-        let request = self.agent()?.get(format!("{}/v1/orders", self.api)).header("user-agent", "an-agent/1.0").build()?;
-        let sent: Vec<String> = request.headers().iter().map(|(name, value)| format!("{name}: {}", show(value))).collect();
+        let request =
+            self.agent()?.get(format!("{}/v1/orders", self.api)).header("user-agent", "an-agent/1.0").build()?;
+        let sent: Vec<String> =
+            request.headers().iter().map(|(name, value)| format!("{name}: {}", show(value))).collect();
         let response = self.agent()?.execute(request).await.context("the agent's request failed")?;
         let status = response.status();
         let body = response.text().await?;
@@ -141,7 +149,10 @@ impl Stage {
         let response = self.agent()?.delete(&url).send().await?;
         let code = response.headers().get("x-cupbearer-error").map(show).unwrap_or_default();
         ensure!(response.status() == 403, "a request outside of the policy was answered {}", response.status());
-        output::line(format_args!("and what its policy doesn't name:  DELETE {url}  →  {} {code}\n", response.status()));
+        output::line(format_args!(
+            "and what its policy doesn't name:  DELETE {url}  →  {} {code}\n",
+            response.status()
+        ));
         Ok(())
     }
 
@@ -173,7 +184,8 @@ impl Stage {
         if let Some(admin) = self.running.admin {
             output::line(format_args!("  curl --noproxy '*' http://{admin}/metrics"));
         }
-        let directory = self.directory.files().directory.display().to_string();
+        let directory = home(&self.directory)?;
+        let directory = directory.display();
         output::line(format_args!("  tail -f {directory}/state/audit.jsonl     # one record a request"));
         output::line(format_args!("\nits config: {directory}/proxy.toml"));
         let mut terminate = signal(SignalKind::terminate())?;
@@ -183,6 +195,11 @@ impl Stage {
         }
         Ok(())
     }
+}
+
+/// Where the demo's files are.
+fn home(directory: &TemporaryTrust) -> anyhow::Result<PathBuf> {
+    directory.files().ca.parent().map(Path::to_owned).context("the demo's files have no directory")
 }
 
 /// The port, or any where it is taken (or must not be relied on).
@@ -236,7 +253,9 @@ fn claim_id(seen: &Seen) -> anyhow::Result<&str> {
 fn show(value: &http::HeaderValue) -> String {
     let text = String::from_utf8_lossy(value.as_bytes());
     match text.strip_prefix("Bearer ") {
-        Some(token) => format!("Bearer [token {}, {} bytes]", crate::primitives::Fingerprint::of(token.as_bytes()), token.len()),
+        Some(token) => {
+            format!("Bearer [token {}, {} bytes]", crate::primitives::Fingerprint::of(token.as_bytes()), token.len())
+        }
         None => text.into_owned(),
     }
 }

@@ -70,7 +70,8 @@ async fn launch(settings: &Settings, running: &Running, agent: AgentKey, run: &a
     };
     let port = running.forward.first().map_or(0, SocketAddr::port);
     let proxy = Authority::new(Host::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST)), port);
-    let launch = launch::Settings { proxy, proxy_tls: false, agent: Some(agent), ..settings_of(settings, !run.no_java) };
+    let launch =
+        launch::Settings { proxy, proxy_tls: false, agent: Some(agent), ..settings_of(settings, !run.no_java) };
     let plan = match Plan::new(&launch, trust.files(), &inherited) {
         Ok(plan) => plan,
         Err(error) => return failed(error),

@@ -32,7 +32,9 @@ pub(super) fn token(global: &args::Global, command: &args::Token) -> Result {
 
 async fn ask(settings: &Settings, method: reqwest::Method, path: &str) -> Result<Value> {
     let Some(admin) = &settings.admin else {
-        return Err(Failure::NotStarted(anyhow!("the config has no [admin] table, through which a running proxy is asked")));
+        return Err(Failure::NotStarted(anyhow!(
+            "the config has no [admin] table, through which a running proxy is asked"
+        )));
     };
     let key = admin::load_or_create_key(&settings.state).context("can't read the admin key")?;
     let url = format!("http://{}/api/v1/{path}", admin.listen);
@@ -40,7 +42,8 @@ async fn ask(settings: &Settings, method: reqwest::Method, path: &str) -> Result
     let client = reqwest::Client::builder().no_proxy().build().context("can't make an HTTP client")?;
     let response = client.request(method, &url).bearer_auth(key.expose()).send().await;
     let response = response.map_err(|error| {
-        anyhow!(error.without_url()).context(format!("no proxy answers at {}; is `cupbearer serve` running?", admin.listen))
+        anyhow!(error.without_url())
+            .context(format!("no proxy answers at {}; is `cupbearer serve` running?", admin.listen))
     })?;
     let status = response.status();
     let body: Value = response.json().await.context("the admin API's answer isn't JSON")?;
@@ -64,7 +67,10 @@ fn print_table(tokens: &Value) -> Result {
         output::note("the admin API's answer isn't a list");
         return Ok(ExitCode::from(FAILED));
     };
-    output::line(format_args!("{:<20} {:<11} {:>10} {:>5}  {:<16}  LAST ERROR", "CREDENTIAL", "STATE", "EXPIRES", "GEN", "FINGERPRINT"));
+    output::line(format_args!(
+        "{:<20} {:<11} {:>10} {:>5}  {:<16}  LAST ERROR",
+        "CREDENTIAL", "STATE", "EXPIRES", "GEN", "FINGERPRINT"
+    ));
     for token in tokens {
         let expires = token["expires_in_seconds"].as_u64().map_or("-".to_owned(), |seconds| format!("{seconds}s"));
         output::line(format_args!(

@@ -80,6 +80,15 @@ pub enum Location {
     TokenEndpoint(String),
 }
 
+impl Location {
+    /// The URL that the config names.
+    pub fn url(&self) -> &str {
+        match self {
+            Self::Issuer(url) | Self::TokenEndpoint(url) => url,
+        }
+    }
+}
+
 /// Limits of token requests.
 #[derive(Clone, Debug)]
 pub struct Settings {

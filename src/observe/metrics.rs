@@ -18,7 +18,7 @@ use prometheus_client::{
 };
 
 use super::{
-    Event, Record,
+    Event, Record, Summary,
     connections::{ConnectionGauge, ConnectionLabels, ConnectionState},
     labels::{DenialLabels, ExpiryLabels, FailureLabels, RequestLabels, TokenLabels},
     record::TokenEvent,
@@ -48,6 +48,7 @@ pub struct Metrics {
     connections: Family<ConnectionLabels, Gauge>,
     denials: Family<DenialLabels, Counter>,
     audit_dropped: Counter,
+    summary: Summary,
 }
 
 impl Default for Metrics {
@@ -65,6 +66,7 @@ impl Default for Metrics {
             connections: Family::default(),
             denials: Family::default(),
             audit_dropped: Counter::default(),
+            summary: Summary::default(),
         };
         metrics.register();
         metrics
@@ -96,12 +98,18 @@ impl Metrics {
         self.audit_dropped.get()
     }
 
+    /// The totals of this process's life.
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
     pub(super) fn drop_audit(&self, lines: u64) {
         self.audit_dropped.inc_by(lines);
     }
 
     pub(super) fn record(&self, record: &Record, duration: Duration) {
         let outcome = RequestOutcome::of(record);
+        self.summary.record(record, outcome);
         let labels = RequestLabels {
             listener: record.listener.clone(),
             agent: record.agent.clone(),
@@ -122,6 +130,7 @@ impl Metrics {
     }
 
     pub(super) fn event(&self, event: &Event) {
+        self.summary.event(event);
         match event {
             Event::TokenIssued(token) => self.token_got(token, TokenOutcome::Issued),
             Event::TokenRefreshed(token) => self.token_got(token, TokenOutcome::Refreshed),

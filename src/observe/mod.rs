@@ -15,11 +15,13 @@ pub mod logging;
 pub mod metrics;
 pub mod record;
 pub mod recorder;
+mod summary;
 
 pub use connections::{ConnectionGauge, ConnectionState, OpenConnection};
 pub use metrics::Metrics;
 pub use record::{Asked, Decision, Event, Noted, Outcome, Record, TokenUse, Traffic};
 pub use recorder::{Recorder, Settings};
+pub use summary::Summary;
 
 /// Examples of records, for the tests of rooms above.
 #[cfg(test)]

@@ -36,9 +36,8 @@ pub fn decide(agent: &Agent, candidates: &Candidates<'_>, target: &Target) -> Re
 pub fn decide_tunnel(agent: &Agent, candidates: &Candidates<'_>, authority: &Authority) -> Result<(), Refusal> {
     let rules = || candidates.rules().filter(|rule| rule.route().agents.includes(agent.name()));
     let hint = |verb: &str| Hint::new(format!("{verb}: `cupbearer explain CONNECT https://{authority}`"));
-    let denies_all = |rule: &&Rule| {
-        rule.route().effect == Effect::Deny && !rule.has_path() && rule.route().methods.is_empty()
-    };
+    let denies_all =
+        |rule: &&Rule| rule.route().effect == Effect::Deny && !rule.has_path() && rule.route().methods.is_empty();
     if let Some(denying) = rules().find(denies_all) {
         let route = Some(denying.route().name.clone());
         return Err(Refusal { reason: RefusalReason::DeniedByRoute, route, hint: hint("the operator can ask why") });
@@ -94,7 +93,9 @@ fn nearest<'a>(rules: impl Iterator<Item = &'a Rule>, target: &Target) -> Refusa
 
 fn refusal(reason: RefusalReason, route: Option<&Arc<Route>>, target: &Target) -> Refusal {
     let hint = match reason {
-        RefusalReason::PlaintextNotAllowed => Hint::fixed("use https://, or the operator sets upgrade_http on the route"),
+        RefusalReason::PlaintextNotAllowed => {
+            Hint::fixed("use https://, or the operator sets upgrade_http on the route")
+        }
         RefusalReason::AmbiguousPath => {
             Hint::fixed("write the path without `..`, `//`, `;`, `\\` and encoded slashes, percent signs or controls")
         }

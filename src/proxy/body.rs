@@ -137,12 +137,7 @@ impl Rewinder {
         }
         source.attempt += 1;
         source.gate.open();
-        Some(RequestBody {
-            source: Some(Arc::clone(shared)),
-            attempt: source.attempt,
-            sent: 0,
-            trailers_sent: false,
-        })
+        Some(RequestBody { source: Some(Arc::clone(shared)), attempt: source.attempt, sent: 0, trailers_sent: false })
     }
 
     /// There is no body at all.
@@ -262,8 +257,7 @@ impl HttpBody for RequestBody {
     fn size_hint(&self) -> SizeHint {
         let Some(shared) = &self.source else { return SizeHint::with_exact(0) };
         let source = lock(shared);
-        let resent: usize =
-            if self.attempt > 0 { source.kept.iter().skip(self.sent).map(Bytes::len).sum() } else { 0 };
+        let resent: usize = if self.attempt > 0 { source.kept.iter().skip(self.sent).map(Bytes::len).sum() } else { 0 };
         let rest = source.incoming.size_hint();
         match rest.exact() {
             Some(exact) => SizeHint::with_exact(exact + resent as u64),
@@ -284,7 +278,10 @@ fn lock(shared: &Mutex<Source>) -> MutexGuard<'_, Source> {
 
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Source").field("kept_bytes", &self.kept_bytes).field("ended", &self.ended).finish_non_exhaustive()
+        f.debug_struct("Source")
+            .field("kept_bytes", &self.kept_bytes)
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
     }
 }
 
@@ -301,7 +298,11 @@ pub struct Body {
 enum Kind {
     /// Made here: a refusal.
     Local(Option<Bytes>),
-    Upstream { incoming: Incoming, idle: IdleTimer, _connection: upstream::ConnectionGuard },
+    Upstream {
+        incoming: Incoming,
+        idle: IdleTimer,
+        _connection: upstream::ConnectionGuard,
+    },
 }
 
 impl Body {
@@ -309,10 +310,17 @@ impl Body {
         Self { kind: Kind::Local(Some(text).filter(|text| !text.is_empty())), open: Some(open) }
     }
 
-    pub(super) fn upstream(incoming: Incoming, connection: upstream::ConnectionGuard, idle: Duration, open: Open) -> Self {
+    pub(super) fn upstream(
+        incoming: Incoming,
+        connection: upstream::ConnectionGuard,
+        idle: Duration,
+        open: Open,
+    ) -> Self {
         let ended = incoming.is_end_stream();
-        let mut body =
-            Self { kind: Kind::Upstream { incoming, idle: IdleTimer::new(idle), _connection: connection }, open: Some(open) };
+        let mut body = Self {
+            kind: Kind::Upstream { incoming, idle: IdleTimer::new(idle), _connection: connection },
+            open: Some(open),
+        };
         if ended {
             body.finish(None);
         }

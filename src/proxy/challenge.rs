@@ -20,14 +20,9 @@ impl Challenge {
 /// Whether the upstream says that the token itself is no longer good (RFC 6750 §3.1).
 /// A 403 `insufficient_scope` isn't: a new token would have the same scope.
 pub(super) fn refuses_token(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(WWW_AUTHENTICATE)
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(parse)
-        .any(|challenge| {
-            challenge.scheme.eq_ignore_ascii_case("bearer") && challenge.parameter("error") == Some("invalid_token")
-        })
+    headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|line| line.to_str().ok()).flat_map(parse).any(|challenge| {
+        challenge.scheme.eq_ignore_ascii_case("bearer") && challenge.parameter("error") == Some("invalid_token")
+    })
 }
 
 /// Reads as many challenges of a line as are well-formed.
@@ -107,7 +102,10 @@ mod tests {
     fn challenges_are_told_apart() {
         let bearer = |parameters: &[(&str, &str)]| ("Bearer".to_owned(), pairs(parameters));
         assert_eq!(read("Bearer"), [bearer(&[])]);
-        assert_eq!(read(r#"Bearer realm="x", error="invalid_token""#), [bearer(&[("realm", "x"), ("error", "invalid_token")])]);
+        assert_eq!(
+            read(r#"Bearer realm="x", error="invalid_token""#),
+            [bearer(&[("realm", "x"), ("error", "invalid_token")])]
+        );
         assert_eq!(
             read(r#"Negotiate dG9rZW4=, Basic realm="a, b=\"c\"", Bearer error=invalid_token"#),
             [

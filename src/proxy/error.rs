@@ -119,8 +119,9 @@ impl Error {
             Self::TargetMismatch => Verdict::new(400, "target_mismatch", "http_request_error")
                 .hint("open a tunnel to the host that the request is for")
                 .closing(),
-            Self::AgentUnknown(_) => Verdict::new(407, "agent_unknown", "http_request_denied")
-                .hint("set HTTP_PROXY and HTTPS_PROXY to http://AGENT:KEY@HOST:PORT; `cupbearer agent new` makes a key"),
+            Self::AgentUnknown(_) => Verdict::new(407, "agent_unknown", "http_request_denied").hint(
+                "set HTTP_PROXY and HTTPS_PROXY to http://AGENT:KEY@HOST:PORT; `cupbearer agent new` makes a key",
+            ),
             Self::Refused(refusal) => refused(refusal),
             Self::NoRoute => Verdict::new(403, "host_not_allowed", "http_request_denied")
                 .hint("add the host to a [[routes]] entry; `cupbearer explain METHOD URL` shows what is missing"),
@@ -147,7 +148,9 @@ impl BadRequest {
             Self::Scheme => bad("use an http:// or https:// URL"),
             Self::Host | Self::Framing | Self::Connection => bad("send a well-formed HTTP request").closing(),
             Self::ConnectionNamesProtectedField => bad("leave end-to-end fields out of `Connection`").closing(),
-            Self::Method(_) => Verdict::new(405, "method_not_allowed", "http_request_denied").hint("use another method"),
+            Self::Method(_) => {
+                Verdict::new(405, "method_not_allowed", "http_request_denied").hint("use another method")
+            }
             Self::TokenInQuery => bad("leave `access_token` out of the URL: the proxy adds the token"),
             Self::Expectation => Verdict::new(417, "bad_request", "http_request_error").hint("leave out `Expect`"),
         }
@@ -174,7 +177,10 @@ fn token(error: &credential::Error) -> Verdict {
         let wait = error.retry_after.unwrap_or(Duration::from_secs(1));
         Verdict { retry_after: Some(wait), ..Verdict::new(503, "credential_unavailable", "connection_timeout") }
     } else {
-        Verdict { retry_after: error.retry_after, ..Verdict::new(502, "credential_failed", "proxy_configuration_error") }
+        Verdict {
+            retry_after: error.retry_after,
+            ..Verdict::new(502, "credential_failed", "proxy_configuration_error")
+        }
     };
     Verdict { hint: error.hint(), ..verdict }
 }
@@ -204,7 +210,9 @@ fn upstream(error: &upstream::Error) -> Verdict {
         E::ResponseTimeout { .. } => {
             new(504, "upstream_timeout", "http_response_timeout", "try again, or raise the route's response_timeout")
         }
-        E::Http(_) | E::Framing => new(502, "upstream_protocol", "http_protocol_error", "the host's answer broke off or isn't HTTP"),
+        E::Http(_) | E::Framing => {
+            new(502, "upstream_protocol", "http_protocol_error", "the host's answer broke off or isn't HTTP")
+        }
     }
 }
 

@@ -183,8 +183,7 @@ fn remove_connection_options(fields: &mut HeaderMap) -> Result<(), BadRequest> {
         .collect::<Result<Vec<_>, _>>()?;
     let protected = |name: &HeaderName| {
         PROTECTED.contains(name)
-            || (PROTECTED_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
-                && !HOP_BY_HOP.contains(name))
+            || (PROTECTED_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix)) && !HOP_BY_HOP.contains(name))
     };
     if named.iter().any(protected) {
         return Err(BadRequest::ConnectionNamesProtectedField);

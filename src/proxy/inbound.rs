@@ -89,11 +89,7 @@ pub(super) struct Inbound<'a> {
 
 impl<'a> Inbound<'a> {
     /// Refuses what can't be judged; repairs nothing (threats R6).
-    pub(super) fn normalise(
-        arrival: Arrival<'a>,
-        routes: &Table,
-        request: Request<Incoming>,
-    ) -> Result<Self, Error> {
+    pub(super) fn normalise(arrival: Arrival<'a>, routes: &Table, request: Request<Incoming>) -> Result<Self, Error> {
         let (mut parts, body) = request.into_parts();
         check_framing(&parts)?;
         check_method(&parts.method)?;

@@ -10,12 +10,7 @@ use serde::Serialize;
 
 use crate::upstream::Sent;
 
-use super::{
-    Body, Error, Shared,
-    error::Verdict,
-    headers,
-    open::Open,
-};
+use super::{Body, Error, Shared, error::Verdict, headers, open::Open};
 
 /// Carries a refusal's stable code.
 pub(super) const ERROR_FIELD: HeaderName = HeaderName::from_static("x-cupbearer-error");
@@ -89,7 +84,8 @@ impl Answering {
             fields.insert(PROXY_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"cupbearer\""));
         }
         if verdict.status == http::StatusCode::METHOD_NOT_ALLOWED {
-            fields.insert(http::header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+            fields
+                .insert(http::header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
         }
         if let Some(wait) = verdict.retry_after {
             fields.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));

@@ -2,10 +2,7 @@
 //! before the 200. What follows is intercepted, or, for a host that no route names and
 //! only where the config says so, passes untouched and without any credential.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use http::{
     Request, Response,
@@ -174,7 +171,8 @@ impl respond::Answering {
     /// ends (threat 46), but for the 407 that git waits for.
     fn refuse_tunnel(self, error: &Error, open: Open) -> Response<Body> {
         let mut response = self.refuse(error, open);
-        if response.status() != http::StatusCode::PROXY_AUTHENTICATION_REQUIRED && response.version() != http::Version::HTTP_2
+        if response.status() != http::StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            && response.version() != http::Version::HTTP_2
         {
             response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
         }

@@ -322,7 +322,9 @@ mod tests {
         assert!(path("/**", "/"));
         assert!(path("/", "/"));
         assert!(!path("/", "/a"));
-        for ambiguous in ["/v1/orders/../keys", "/v1/orders/%2e%2e/keys", "/v1/orders%2f7", "/v1/orders//7", "/v1/orders;x"] {
+        for ambiguous in
+            ["/v1/orders/../keys", "/v1/orders/%2e%2e/keys", "/v1/orders%2f7", "/v1/orders//7", "/v1/orders;x"]
+        {
             assert!(!path("/v1/orders/**", ambiguous) && !path("/**", ambiguous), "{ambiguous}");
         }
     }

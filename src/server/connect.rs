@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 
 use crate::{
-    observe::metrics::ConnectionState,
+    observe::ConnectionState,
     primitives::{Authority, Host},
     proxy::{Body, Handshake, Ingress, Opening, Tunnel},
 };
@@ -25,6 +25,7 @@ use crate::{
 use super::{
     blind,
     connection::{Io, Session, Version},
+    interim::WithInterim,
     peek::{Carried, Peeked, sniff},
 };
 
@@ -71,8 +72,11 @@ fn entering<S: Io>(
 
 /// Gets the connection's own stream back, so that bytes don't pass through a box.
 async fn enter<S: Io>(session: &Session, upgraded: Upgraded, tunnel: Arc<Tunnel>, handshake: Handshake) {
-    match upgraded.downcast::<TokioIo<S>>() {
-        Ok(parts) => intercept(session, Peeked::new(parts.read_buf, parts.io.into_inner()), tunnel, handshake).await,
+    match upgraded.downcast::<TokioIo<WithInterim<S>>>() {
+        Ok(parts) => {
+            let io = parts.io.into_inner().into_inner();
+            intercept(session, Peeked::new(parts.read_buf, io), tunnel, handshake).await;
+        }
         // h2: the tunnel is a stream among others.
         Err(upgraded) => {
             intercept(session, Peeked::new(bytes::Bytes::new(), TokioIo::new(upgraded)), tunnel, handshake).await;

@@ -23,7 +23,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    observe::metrics::{ConnectionGauge, ConnectionState},
+    observe::{ConnectionGauge, ConnectionState},
     proxy::{Arrival, Body, Ingress, InterimSink, Proxy},
     tls::LeafCache,
 };
@@ -128,7 +128,7 @@ impl Session {
                 let requests = Arc::clone(&session);
                 let service = service_fn(move |request: Request<Incoming>| {
                     let (session, interim) = (Arc::clone(&requests), interim.clone());
-                    async move { Ok::<_, Infallible>(session.answer::<WithInterim<S>>(request, Some(&interim)).await) }
+                    async move { Ok::<_, Infallible>(session.answer::<S>(request, Some(&interim)).await) }
                 });
                 let connection = session.connections.h1().serve_connection(TokioIo::new(io), service).with_upgrades();
                 run(connection, &session.drain, |connection| connection.graceful_shutdown()).await;
@@ -171,7 +171,11 @@ impl Session {
         run(connection, &self.drain, |connection| connection.graceful_shutdown()).await;
     }
 
-    async fn answer<S: Io>(self: &Arc<Self>, request: Request<Incoming>, interim: Option<&InterimSink>) -> Response<Body> {
+    async fn answer<S: Io>(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        interim: Option<&InterimSink>,
+    ) -> Response<Body> {
         let is_proxy = matches!(self.ingress, Ingress::Forward { .. });
         if is_proxy && request.method() == Method::CONNECT {
             return connect::answer::<S>(self, request).await;

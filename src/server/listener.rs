@@ -29,7 +29,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Door {
     pub ingress: Ingress,
     pub tls: Option<Arc<ServerConfig>>,
-    pub gauge: crate::observe::metrics::ConnectionGauge,
+    pub gauge: crate::observe::ConnectionGauge,
 }
 
 impl fmt::Debug for Door {
@@ -127,4 +127,3 @@ impl Drop for Slot {
         self.free.notify_one();
     }
 }
-

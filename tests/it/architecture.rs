@@ -138,6 +138,8 @@ fn every_module_says_what_it_is_for() {
 /// The reader itself has to find what it looks for.
 #[test]
 fn rooms_are_found_in_every_spelling() {
-    let named = rooms_named("use crate::{\n    config::{self, Settings},\n    primitives::Host,\n};\nuse crate::tls;\ncrate::route::Table");
+    let named = rooms_named(
+        "use crate::{\n    config::{self, Settings},\n    primitives::Host,\n};\nuse crate::tls;\ncrate::route::Table",
+    );
     assert_eq!(named.into_iter().collect::<Vec<_>>(), ["config", "primitives", "route", "tls"]);
 }

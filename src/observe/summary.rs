@@ -1,0 +1,113 @@
+//! Totals of a process's life, in the two lines that `cupbearer run` ends with.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use super::{Event, Record, metrics::RequestOutcome};
+
+/// Counted by the collector, read by anyone.
+#[derive(Debug, Default)]
+pub struct Summary {
+    requests: AtomicU64,
+    refused: AtomicU64,
+    failed: AtomicU64,
+    from_agent: AtomicU64,
+    to_agent: AtomicU64,
+    issued: AtomicU64,
+    refreshed: AtomicU64,
+    token_failures: AtomicU64,
+}
+
+impl Summary {
+    pub(super) fn record(&self, record: &Record, outcome: RequestOutcome) {
+        add(&self.requests, 1);
+        match outcome {
+            RequestOutcome::Refused => add(&self.refused, 1),
+            RequestOutcome::Failed => add(&self.failed, 1),
+            RequestOutcome::Ok
+            | RequestOutcome::Upstream4xx
+            | RequestOutcome::Upstream5xx
+            | RequestOutcome::AgentGone => {}
+        }
+        add(&self.from_agent, record.traffic.from_agent());
+        add(&self.to_agent, record.traffic.to_agent());
+    }
+
+    pub(super) fn event(&self, event: &Event) {
+        match event {
+            Event::TokenIssued(_) => add(&self.issued, 1),
+            Event::TokenRefreshed(_) => add(&self.refreshed, 1),
+            Event::TokenFailed { .. } => add(&self.token_failures, 1),
+            Event::ConfigReloaded { .. } | Event::Alert { .. } => {}
+        }
+    }
+}
+
+/// Two lines.
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let plural = |number: u64, noun: &str| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
+        writeln!(
+            f,
+            "cupbearer: {}, {} refused, {} failed; {} sent, {} received",
+            plural(count(&self.requests), "request"),
+            count(&self.refused),
+            count(&self.failed),
+            Bytes(count(&self.from_agent)),
+            Bytes(count(&self.to_agent)),
+        )?;
+        write!(
+            f,
+            "cupbearer: {} issued, {} refreshed ahead of expiry, {}",
+            plural(count(&self.issued), "token"),
+            count(&self.refreshed),
+            plural(count(&self.token_failures), "failed token request"),
+        )
+    }
+}
+
+fn add(counter: &AtomicU64, number: u64) {
+    counter.fetch_add(number, Ordering::Relaxed);
+}
+
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    #[expect(clippy::cast_precision_loss, reason = "one digit behind the point is shown")]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = ["KiB", "MiB", "GiB", "TiB"];
+        if self.0 < 1024 {
+            return write!(f, "{} B", self.0);
+        }
+        let mut value = self.0 as f64 / 1024.0;
+        let mut unit = 0;
+        while value >= 1024.0 && unit + 1 < units.len() {
+            value /= 1024.0;
+            unit += 1;
+        }
+        write!(f, "{value:.1} {}", units[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_two_lines_in_plain_words() {
+        let summary = Summary::default();
+        let mut record = crate::observe::line_tests::record();
+        record.traffic = std::sync::Arc::default();
+        record.traffic.add_to_agent(1536);
+        summary.record(&record, RequestOutcome::Ok);
+        summary.record(&record, RequestOutcome::Refused);
+        assert_eq!(
+            summary.to_string(),
+            "cupbearer: 2 requests, 1 refused, 0 failed; 0 B sent, 3.0 KiB received\n\
+             cupbearer: 0 tokens issued, 0 refreshed ahead of expiry, 0 failed token requests"
+        );
+    }
+}
