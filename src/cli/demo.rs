@@ -174,7 +174,7 @@ impl Stage {
         let ca = self.directory.files().ca.display().to_string();
         let key = self.key.expose();
         output::line("still up; try it from another terminal (Ctrl-C ends it):\n");
-        output::line(format_args!("  export HTTPS_PROXY={proxy} HTTP_PROXY={proxy} CURL_CA_BUNDLE={ca}"));
+        output::line(format_args!("  export https_proxy={proxy} http_proxy={proxy} CURL_CA_BUNDLE={ca}"));
         output::line(format_args!("  curl {}/v1/orders", self.api));
         output::line(format_args!("  curl {}/v1/whoami", self.api));
         output::line(format_args!("  curl -X DELETE {}/v1/orders          # refused, and why", self.api));

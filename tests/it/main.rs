@@ -1,4 +1,8 @@
 //! The one integration test target. Behaviour tests speak HTTP to a running proxy; the
 //! module list says where a new test goes.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails should say where")]
+
 mod architecture;
+mod main_job;
+mod support;

@@ -1,3 +1,5 @@
+//! The token endpoint, over real sockets and TLS, rule by rule.
+
 use std::time::Duration;
 
 use http::header;

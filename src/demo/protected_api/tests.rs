@@ -1,3 +1,5 @@
+//! The API over real sockets and TLS: which tokens it takes, and what it says to the others.
+
 use std::time::{Duration, SystemTime};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
