@@ -49,7 +49,9 @@ def silent(name, after):
 def recorded(name, after, *wanted):
     records = entries(name, after)
     if not any(like(record, wanted) for record in records):
-        return f"no record with {wanted} among {len(records)}, the last: {records[-1] if records else None}"
+        keys = [each.split("=", 1)[0] for each in wanted]
+        last = {key: records[-1].get(key) for key in keys} if records else None
+        return f"no line with {', '.join(wanted)} among {len(records)}; the last: {last}"
 
 
 def count(name, after, *wanted):

@@ -10,6 +10,7 @@ PYTHON=$WORK/venv/bin/python
 API=api.interop.example      # client_secret_basic at the issuer that does OIDC Discovery
 POST=post.interop.example    # client_secret_post at the issuer that does RFC 8414
 SHORT=short.interop.example  # like API, with tokens that live for SHORT_LIFE seconds
+OLD=old.interop.example      # like API, but speaks HTTP/1.1 only
 OTHER=other.interop.example  # resolves and would answer, but no route names it
 AUTH=auth.interop.example
 SHORT_LIFE=3
@@ -80,16 +81,17 @@ PIDS=()
 begin() {
   mkdir -p "$WORK"
   RUN=$(mktemp -d "$WORK/run.XXXXXXXX")
+  RESULTS=$RUN/results
+  : >"$RESULTS"
   trap clean_up EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
   mkdir -p "$RUN/home" "$RUN/checks" "$RUN/peers"
-  : >"$RUN/results"
   (umask 077 && : >"$RUN/secrets")
   # Node finds packages from where a module lies.
   cp "$HERE"/peers/*.mjs "$RUN/peers/"
   ln -s "$WORK/npm/node_modules" "$RUN/peers/node_modules"
-  RESULTS=$RUN/results SECRETS=$RUN/secrets API_JOURNAL=$RUN/api.jsonl AUTH_JOURNAL=$RUN/auth.jsonl AUDIT=$RUN/state/audit.jsonl
+  SECRETS=$RUN/secrets API_JOURNAL=$RUN/api.jsonl AUTH_JOURNAL=$RUN/auth.jsonl AUDIT=$RUN/state/audit.jsonl
   : >"$API_JOURNAL"
   : >"$AUTH_JOURNAL"
   export HOME=$RUN/home GIT_CONFIG_NOSYSTEM=1 GIT_TERMINAL_PROMPT=0
@@ -101,6 +103,11 @@ begin() {
 clean_up() {
   local status=$? pid
   trap - EXIT INT TERM HUP
+  if [[ -z ${FINISHED:-} ]]; then
+    say "FAIL  broken off with status $status"
+    echo failed >>"$RESULTS"
+    finish || status=$((status == 0 ? 1 : status))
+  fi
   for pid in "${PIDS[@]}"; do kill "$pid" 2>/dev/null || true; done
   for pid in "${PIDS[@]}"; do
     wait_for 10 "the end of process $pid" gone "$pid" || kill -KILL "$pid" 2>/dev/null || true
@@ -142,7 +149,7 @@ has_line() {
   if gone "$2"; then
     return 0
   fi
-  [[ $(wc -l <"$1") -gt 0 ]]
+  (($(lines "$1") > 0))
 }
 
 start_peer() { # NAME PROGRAM SETTINGS
@@ -171,7 +178,7 @@ make_certificates() {
       -keyout "$there/ca.key" -out "$there/ca.pem"
     openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -subj "/CN=$API" \
       -keyout "$there/server.key" -out "$there/server.csr"
-    printf '%s\n' "subjectAltName=DNS:$AUTH,DNS:$API,DNS:$POST,DNS:$SHORT,DNS:$OTHER" "extendedKeyUsage=serverAuth" \
+    printf '%s\n' "subjectAltName=DNS:$AUTH,DNS:$API,DNS:$POST,DNS:$SHORT,DNS:$OLD,DNS:$OTHER" "extendedKeyUsage=serverAuth" \
       "keyUsage=critical,digitalSignature" "basicConstraints=critical,CA:FALSE" >"$there/server.ext"
     openssl x509 -req -in "$there/server.csr" -CA "$there/ca.pem" -CAkey "$there/ca.key" -CAcreateserial -days 2 \
       -extfile "$there/server.ext" -out "$there/server.pem"
@@ -218,6 +225,7 @@ start_peers() {
   },
   "resources": {
     "https://$API/": { "lifetime": 300 },
+    "https://$OLD/": { "lifetime": 300 },
     "https://$POST/": { "lifetime": 300 },
     "https://$SHORT/": { "lifetime": $SHORT_LIFE }
   } }
@@ -226,15 +234,19 @@ JSON
   AUTH_PORT=$PORT
   ISSUER=https://$AUTH:$AUTH_PORT
   cat >"$RUN/api.json" <<JSON
-{ $common, "journalFile": "$API_JOURNAL", "authority": "$CA", "repositories": "$RUN/repositories",
+{ $common, "http2": true, "journalFile": "$API_JOURNAL", "authority": "$CA", "repositories": "$RUN/repositories",
   "trust": {
     "$API": { "issuer": "$ISSUER", "jwks": "$ISSUER/jwks", "audience": "https://$API/" },
+    "$OLD": { "issuer": "$ISSUER", "jwks": "$ISSUER/jwks", "audience": "https://$OLD/" },
     "$SHORT": { "issuer": "$ISSUER", "jwks": "$ISSUER/jwks", "audience": "https://$SHORT/" },
     "$POST": { "issuer": "$ISSUER/tenant", "jwks": "$ISSUER/tenant/jwks", "audience": "https://$POST/" }
   } }
 JSON
   start_peer api api.mjs "$RUN/api.json"
   API_PORT=$PORT
+  sed 's/"http2": true/"http2": false/' "$RUN/api.json" >"$RUN/old.json"
+  start_peer old api.mjs "$RUN/old.json"
+  OLD_PORT=$PORT
 }
 
 # curl that needs no proxy and trusts the test's authority: what the peers are tried with.
@@ -247,7 +259,7 @@ direct() {
 
 # === cupbearer ===
 
-write_config() { # FILE STATE-DIRECTORY
+write_config() { # FILE STATE-DIRECTORY MORE-TOML
   cat >"$1" <<TOML
 [proxy]
 listen = ["127.0.0.1:0"]
@@ -263,6 +275,7 @@ listen = "127.0.0.1:0"
 "$API" = "127.0.0.1"
 "$POST" = "127.0.0.1"
 "$SHORT" = "127.0.0.1"
+"$OLD" = "127.0.0.1"
 "$OTHER" = "127.0.0.1"
 
 [authorization_servers.root]
@@ -281,27 +294,30 @@ name = "base-url"
 listen = "127.0.0.1:0"
 upstream = "https://$API:$API_PORT"
 
-$(credential api root interop-basic client_secret_basic '{ env = "INTEROP_BASIC_SECRET" }' "$API")
-$(credential post tenant interop-post client_secret_post "{ file = \"$RUN/post.secret\" }" "$POST")
-$(credential short root interop-basic client_secret_basic '{ env = "INTEROP_BASIC_SECRET" }' "$SHORT")
+$(credential api root interop-basic client_secret_basic '{ env = "INTEROP_BASIC_SECRET" }' "$API:$API_PORT")
+$(credential post tenant interop-post client_secret_post "{ file = \"$RUN/post.secret\" }" "$POST:$API_PORT")
+$(credential short root interop-basic client_secret_basic '{ env = "INTEROP_BASIC_SECRET" }' "$SHORT:$API_PORT")
+$(credential old root interop-basic client_secret_basic '{ env = "INTEROP_BASIC_SECRET" }' "$OLD:$OLD_PORT")
+
+${3:-}
 TOML
 }
 
 # A credential and the route to its only host.
-credential() { # NAME SERVER CLIENT METHOD SOURCE HOST
+credential() { # NAME SERVER CLIENT METHOD SOURCE HOST:PORT
   cat <<TOML
 [credentials.$1]
 grant = "client_credentials"
 authorization_server = "$2"
 client_id = "$3"
 client_auth = { method = "$4", secret = $5 }
-resource = "https://$6/"
+resource = "https://${6%:*}/"
 scopes = ["orders:read"]
-hosts = ["$6:$API_PORT"]
+hosts = ["$6"]
 
 [[routes]]
 name = "$1"
-hosts = ["$6:$API_PORT"]
+hosts = ["$6"]
 agents = ["interop"]
 credential = "$1"
 upgrade_http = true
@@ -315,8 +331,10 @@ TOML
 start_cupbearer() {
   start "$1" "$CUPBEARER_BIN" serve --log json --config "$2"
   wait_for 30 "cupbearer serve" announced "$RUN/$1.err" "$PID" || true
-  PROXY=$(judge listener "$RUN/$1.err" proxy)
-  BASE_URL=http://$(judge listener "$RUN/$1.err" base-url)
+  if ! PROXY=$(judge listener "$RUN/$1.err" proxy) || ! BASE_URL=http://$(judge listener "$RUN/$1.err" base-url); then
+    tail -n 20 "$RUN/$1.err" >&2
+    die "cupbearer serve did not start"
+  fi
 }
 
 announced() { # LOG PID
@@ -356,6 +374,7 @@ lacks() { ! grep -qF -- "$2" "$1" || { printf '%q is there' "$2"; return 1; }; }
 # The last line, and the exit status that goes with it.
 finish() {
   local passed failed
+  FINISHED=yes
   passed=$(grep -c '^passed$' "$RESULTS" || true)
   failed=$(grep -c '^failed$' "$RESULTS" || true)
   printf '\n%s passed, %s failed\n' "$passed" "$failed"

@@ -1,4 +1,4 @@
-// The protected API: HTTPS with HTTP/1.1 and HTTP/2, and every request judged by its JWT.
+// The protected API: HTTPS with HTTP/2 and HTTP/1.1, or with HTTP/1.1 alone, and every request judged by its JWT.
 //
 //   GET  /v1/orders   a small JSON answer
 //   GET  /bytes/N     N bytes, streamed
@@ -12,14 +12,14 @@
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { createSecureServer } from 'node:http2';
-import { request as httpsRequest } from 'node:https';
+import { createServer, request as httpsRequest } from 'node:https';
 import { pipeline } from 'node:stream/promises';
 
 import { createRemoteJWKSet, customFetch, jwtVerify } from 'jose';
 
 import { journal, listen, secrets, settings } from './common.mjs';
 
-const { authority, certificate, key, trust, repositories, journalFile, secretsFile } = settings();
+const { http2, authority, certificate, key, trust, repositories, journalFile, secretsFile } = settings();
 const record = journal(journalFile);
 const remember = secrets(secretsFile);
 const ca = readFileSync(authority);
@@ -157,18 +157,19 @@ async function serve(request, response) {
   }
 }
 
-const server = createSecureServer(
-  // The default window of 64 KiB would measure Node's round trips and not the proxy.
-  { allowHTTP1: true, cert: readFileSync(certificate), key: readFileSync(key), settings: { initialWindowSize: 1 << 20 } },
-  (request, response) => {
-    serve(request, response).catch((error) => {
-      if (error.code !== 'ERR_STREAM_PREMATURE_CLOSE') console.error(request.method, request.url, error);
-      response.stream?.destroyed === false ? response.stream.close() : response.destroy?.();
-    });
-  },
-);
+function handle(request, response) {
+  serve(request, response).catch((error) => {
+    if (error.code !== 'ERR_STREAM_PREMATURE_CLOSE') console.error(request.method, request.url, error);
+    response.destroy();
+  });
+}
+
+const tls = { cert: readFileSync(certificate), key: readFileSync(key) };
+// The default window of 64 KiB would measure Node's round trips and not the proxy.
+const server = http2
+  ? createSecureServer({ ...tls, allowHTTP1: true, settings: { initialWindowSize: 1 << 20 } }, handle)
+  : createServer(tls, handle);
+server.on('session', (session) => session.setLocalWindowSize(4 << 20));
 // Also connections that never become a request: a refused host must not even be dialled.
 server.on('connection', () => record({ event: 'connection' }));
-server.on('session', (session) => session.setLocalWindowSize(4 << 20));
-server.requestTimeout = 0;
 await listen(server);
