@@ -1,6 +1,6 @@
 // The protected API: HTTPS with HTTP/2 and HTTP/1.1, or with HTTP/1.1 alone, and every request judged by its JWT.
 //
-//   GET  /v1/orders   a small JSON answer
+//   GET  /v1/orders   a small JSON answer (HEAD too)
 //   GET  /bytes/N     N bytes, streamed
 //   POST /sink        counts the bytes it gets and answers the count (PUT too: curl -T)
 //   /git/…            a git repository over smart HTTP, by `git http-backend`
@@ -143,7 +143,7 @@ async function serve(request, response) {
     return;
   }
   const [, size] = /^\/bytes\/(\d+)$/.exec(url.pathname) ?? [];
-  if (url.pathname === '/v1/orders' && request.method === 'GET') {
+  if (url.pathname === '/v1/orders' && ['GET', 'HEAD'].includes(request.method)) {
     answer(response, 200, { orders: [{ id: 1, item: 'cup' }], client: judgement.client });
   } else if (size !== undefined && request.method === 'GET') {
     response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': size });
