@@ -1,64 +1,61 @@
-//! Reads an agent's key out of a header field: `Basic base64(name:key)`, `Bearer key`
-//! (RFC 7617, RFC 6750 §2.1) or the bare key. Judges nothing.
+//! Reads what a field shows of a key (RFC 9110 §11.4, RFC 7617, RFC 6750 §2.1). Knows
+//! no agents: a key is only hashed here. Nothing is repaired: what can't be read whole
+//! is no key.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use http::{HeaderMap, HeaderName};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use http::{HeaderMap, HeaderValue, header::AsHeaderName};
 use zeroize::Zeroizing;
 
 use crate::primitives::sha256;
 
 use super::Unknown;
 
-/// Longer keys are nobody's.
-const MOST_BYTES: usize = 1024;
-
-/// What a field shows: the digest of a key, and the name that came with it.
-#[derive(Clone, Debug)]
-pub(super) struct Presented {
-    /// Nothing with `Bearer`, a bare key, or an empty user name: the key alone decides.
-    pub(super) name: Option<String>,
-    pub(super) key: [u8; 32],
+/// What one field showed.
+pub(super) struct Shown {
+    /// Of Basic; `None` where the key came alone.
+    pub(super) name: Option<Box<[u8]>>,
+    /// SHA-256 of the key as it was sent.
+    pub(super) digest: [u8; 32],
 }
 
-/// The credentials in `Proxy-Authorization` or `Authorization`; `None` where there is no
-/// such field. Two fields are none: an ambiguous identity is no identity (threat 2).
-pub(super) fn credentials(fields: &HeaderMap, field: &HeaderName) -> Result<Option<Presented>, Unknown> {
-    let Some(value) = only(fields, field)? else { return Ok(None) };
-    let value = value.trim_ascii();
+/// The only line of a field. Two lines are an ambiguous identity, and that is none
+/// (threat 2).
+pub(super) fn only_line(fields: &HeaderMap, name: impl AsHeaderName) -> Result<Option<&HeaderValue>, Unknown> {
+    let mut lines = fields.get_all(name).iter();
+    let first = lines.next();
+    if lines.next().is_some() { Err(Unknown::Ambiguous) } else { Ok(first) }
+}
+
+/// `Basic base64(name:key)` or `Bearer key`; the scheme in either case.
+pub(super) fn credentials(value: &HeaderValue) -> Result<Shown, Unknown> {
+    let value = value.as_bytes();
     let space = value.iter().position(|byte| *byte == b' ').ok_or(Unknown::Malformed)?;
     let (scheme, rest) = value.split_at(space);
     let rest = rest.trim_ascii_start();
-    if scheme.eq_ignore_ascii_case(b"bearer") {
-        return key(rest).map(Some);
+    if scheme.eq_ignore_ascii_case(b"basic") {
+        basic(rest)
+    } else if scheme.eq_ignore_ascii_case(b"bearer") {
+        bare_key(rest)
+    } else {
+        Err(Unknown::Malformed)
     }
-    if !scheme.eq_ignore_ascii_case(b"basic") {
+}
+
+/// A key that stands alone, as in `x-api-key`.
+pub(super) fn bare_key(key: &[u8]) -> Result<Shown, Unknown> {
+    if key.is_empty() || !key.iter().all(u8::is_ascii_graphic) {
         return Err(Unknown::Malformed);
     }
-    let decoded = Zeroizing::new(STANDARD.decode(rest).map_err(|_| Unknown::Malformed)?);
+    Ok(Shown { name: None, digest: sha256(key) })
+}
+
+fn basic(token: &[u8]) -> Result<Shown, Unknown> {
+    let decoded = Zeroizing::new(BASE64_STANDARD.decode(token).map_err(|_| Unknown::Malformed)?);
     let colon = decoded.iter().position(|byte| *byte == b':').ok_or(Unknown::Malformed)?;
-    let name = std::str::from_utf8(&decoded[..colon]).map_err(|_| Unknown::Malformed)?;
-    let presented = key(&decoded[colon + 1..])?;
-    Ok(Some(Presented { name: Some(name.to_owned()).filter(|name| !name.is_empty()), ..presented }))
-}
-
-/// A field that holds the key itself, as `x-api-key` does.
-pub(super) fn bare(fields: &HeaderMap, field: &HeaderName) -> Result<Option<Presented>, Unknown> {
-    only(fields, field)?.map(|value| key(value.trim_ascii())).transpose()
-}
-
-fn only<'a>(fields: &'a HeaderMap, field: &HeaderName) -> Result<Option<&'a [u8]>, Unknown> {
-    let mut values = fields.get_all(field).iter();
-    let first = values.next();
-    match values.next() {
-        Some(_) => Err(Unknown::Ambiguous),
-        None => Ok(first.map(http::HeaderValue::as_bytes)),
-    }
-}
-
-/// Over every byte that was sent: a key with something behind it is another key (threat 1).
-fn key(bytes: &[u8]) -> Result<Presented, Unknown> {
-    if bytes.is_empty() || bytes.len() > MOST_BYTES {
+    let (name, key) = (&decoded[..colon], &decoded[colon + 1..]);
+    if key.is_empty() {
         return Err(Unknown::Malformed);
     }
-    Ok(Presented { name: None, key: sha256(bytes) })
+    // Some clients can send a password only: the key then names its agent, as with Bearer.
+    Ok(Shown { name: (!name.is_empty()).then(|| name.into()), digest: sha256(key) })
 }

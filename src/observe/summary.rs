@@ -22,6 +22,10 @@ pub struct Summary {
 
 impl Summary {
     pub(super) fn record(&self, record: &Record, outcome: RequestOutcome) {
+        // git asks without its key first and comes back with it: nobody was refused.
+        if record.outcome.error == Some("agent_unknown") {
+            return;
+        }
         add(&self.requests, 1);
         match outcome {
             RequestOutcome::Refused => add(&self.refused, 1),

@@ -1,116 +1,115 @@
 //! The one decision function for all entrances (threat 72).
+//!
+//! ```text
+//! rules of the host, the most specific first
+//!   -> only those that concern the agent
+//!   -> a path that could be read in two ways, and a rule that looks at paths: refused
+//!   -> any rule that denies and matches: refused
+//!   -> the first rule that allows and matches -> its locks -> Permit
+//! ```
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use crate::{
     identity::Agent,
-    primitives::{Authority, Hint, Host},
+    primitives::{Authority, Host},
     route::{Candidates, Effect, Route, Rule, Scheme, Target},
 };
 
 use super::{Permit, Refusal, RefusalReason};
 
 /// Deny beats allow; among those that allow, the most specific wins.
-///
-/// # Errors
-/// Why not; where nothing matches, what came nearest.
 pub fn decide(agent: &Agent, candidates: &Candidates<'_>, target: &Target) -> Result<Permit, Refusal> {
-    let rules = || candidates.rules().filter(|rule| rule.route().agents.includes(agent.name()));
-    if target.path.is_ambiguous() && rules().any(Rule::has_path) {
-        return Err(refusal(RefusalReason::AmbiguousPath, None, target));
-    }
-    let matching = || rules().filter(|rule| rule.matches_path(target) && rule.matches_method(target));
-    if let Some(denying) = matching().find(|rule| rule.route().effect == Effect::Deny) {
-        return Err(refusal(RefusalReason::DeniedByRoute, Some(denying.route()), target));
-    }
-    // No deny is left, and the rules come most specific first.
-    let Some(rule) = matching().next() else { return Err(nearest(rules(), target)) };
-    permit(agent, rule.route(), target)
-}
-
-/// May this agent open a tunnel to intercept? Whether any route could allow it a
-/// request there; every request inside is decided on its own.
-///
-/// # Errors
-/// No route of this host is for the agent, or one denies it everything.
-pub fn decide_tunnel(agent: &Agent, candidates: &Candidates<'_>, authority: &Authority) -> Result<(), Refusal> {
-    let rules = || candidates.rules().filter(|rule| rule.route().agents.includes(agent.name()));
-    let hint = |verb: &str| Hint::new(format!("{verb}: `cupbearer explain CONNECT https://{authority}`"));
-    let denies_all =
-        |rule: &&Rule| rule.route().effect == Effect::Deny && !rule.has_path() && rule.route().methods.is_empty();
-    if let Some(denying) = rules().find(denies_all) {
-        let route = Some(denying.route().name.clone());
-        return Err(Refusal { reason: RefusalReason::DeniedByRoute, route, hint: hint("the operator can ask why") });
-    }
-    if rules().any(|rule| rule.route().effect == Effect::Allow) {
-        return Ok(());
-    }
-    let hint = hint("the operator adds the agent to a route of this host");
-    Err(Refusal { reason: RefusalReason::AgentNotAllowed, route: None, hint })
-}
-
-/// What still stands between a route that allows and the permit.
-fn permit(agent: &Agent, route: &Arc<Route>, target: &Target) -> Result<Permit, Refusal> {
-    if let Some(credential) = &route.credential {
-        let locked = !credential.hosts.iter().any(|host| host.matches(&target.authority, Some(target.scheme)));
-        if locked {
-            return Err(refusal(RefusalReason::CredentialHost, Some(route), target));
-        }
-        let clear_is_fine = route.danger_allow_plaintext && is_loopback(target.authority.host());
-        if target.scheme == Scheme::Http && !clear_is_fine {
-            return Err(refusal(RefusalReason::PlaintextNotAllowed, Some(route), target));
-        }
-    }
+    let route = choose(agent, candidates, target)
+        .and_then(|route| locks(route, target).map_or(Ok(route), |reason| Err((reason, Some(route)))))
+        .map_err(|(reason, route)| Refusal::new(reason, route.map(|route| &**route), agent, target))?;
     Ok(Permit {
         agent: agent.clone(),
-        route: Arc::clone(route),
+        route: route.clone(),
         scheme: target.scheme,
         authority: target.authority.clone(),
     })
 }
 
-/// Clear text stays on this machine only if the name can't be anybody else's.
+/// May this agent open a tunnel to intercept? Whether any route could allow it a
+/// request there; every request inside is decided on its own.
+pub fn decide_tunnel(agent: &Agent, candidates: &Candidates<'_>, authority: &Authority) -> Result<(), Refusal> {
+    let mut allowed = false;
+    for rule in concerning(agent, candidates) {
+        match rule.route().effect {
+            Effect::Deny if rule.matches_all() => {
+                let route = Some(rule.route().name.clone());
+                return Err(Refusal::of_tunnel(RefusalReason::DeniedByRoute, route, agent, authority));
+            }
+            Effect::Deny => {}
+            Effect::Allow => allowed = true,
+        }
+    }
+    if allowed { Ok(()) } else { Err(Refusal::of_tunnel(RefusalReason::AgentNotAllowed, None, agent, authority)) }
+}
+
+type Nearest<'r> = (RefusalReason, Option<&'r Arc<Route>>);
+
+/// The route that allows the request, or what came nearest to it.
+fn choose<'r>(agent: &Agent, candidates: &Candidates<'r>, target: &Target) -> Result<&'r Arc<Route>, Nearest<'r>> {
+    if target.path.is_ambiguous()
+        && let Some(rule) = concerning(agent, candidates).find(|rule| rule.has_path())
+    {
+        return Err((RefusalReason::AmbiguousPath, Some(rule.route())));
+    }
+    let mut allowing = None;
+    let (mut with_path, mut with_agent) = (None, None);
+    for rule in concerning(agent, candidates) {
+        let route = rule.route();
+        let path = rule.matches_path(&target.path);
+        let all = path && rule.matches_method(&target.method);
+        match route.effect {
+            Effect::Deny if all => return Err((RefusalReason::DeniedByRoute, Some(route))),
+            Effect::Deny => {}
+            Effect::Allow => {
+                let nearest = match (all, path) {
+                    (true, _) => &mut allowing,
+                    (false, true) => &mut with_path,
+                    (false, false) => &mut with_agent,
+                };
+                nearest.get_or_insert(route);
+            }
+        }
+    }
+    match (allowing, with_path, with_agent) {
+        (Some(route), _, _) => Ok(route),
+        (None, Some(route), _) => Err((RefusalReason::MethodNotAllowed, Some(route))),
+        (None, None, Some(route)) => Err((RefusalReason::PathNotAllowed, Some(route))),
+        // No route's name here: it would be another agent's.
+        (None, None, None) => Err((RefusalReason::AgentNotAllowed, None)),
+    }
+}
+
+fn concerning<'r>(agent: &Agent, candidates: &Candidates<'r>) -> impl Iterator<Item = &'r Rule> {
+    candidates.rules().iter().filter(move |rule| rule.concerns(agent.name()))
+}
+
+/// What keeps the chosen route from being used. No other route takes its place: that
+/// one wasn't meant for this request.
+fn locks(route: &Route, target: &Target) -> Option<RefusalReason> {
+    if target.scheme == Scheme::Http && route.upgrade_http {
+        return Some(RefusalReason::PlaintextNotAllowed);
+    }
+    let credential = route.credential.as_ref()?;
+    let names_host = |scheme| credential.hosts.iter().any(|host| host.matches(&target.authority, scheme));
+    if !credential.hosts.is_empty() && !names_host(Some(target.scheme)) {
+        return Some(RefusalReason::CredentialHost);
+    }
+    let plaintext_is_meant = route.danger_allow_plaintext && is_loopback(target.authority.host());
+    (target.scheme == Scheme::Http && !plaintext_is_meant).then_some(RefusalReason::PlaintextNotAllowed)
+}
+
+/// By its spelling alone, since nothing is resolved here: another name that leads to
+/// this machine today may lead elsewhere tomorrow.
 fn is_loopback(host: &Host) -> bool {
     match host {
-        Host::Ip(address) => address.is_loopback(),
-        Host::Name(name) => **name == *"localhost",
+        Host::Name(name) => &**name == "localhost",
+        Host::Ip(IpAddr::V4(address)) => address.is_loopback(),
+        Host::Ip(IpAddr::V6(address)) => address.is_loopback(),
     }
-}
-
-fn nearest<'a>(rules: impl Iterator<Item = &'a Rule>, target: &Target) -> Refusal {
-    let mut nearest = None;
-    for rule in rules.filter(|rule| rule.route().effect == Effect::Allow) {
-        if rule.matches_path(target) {
-            return refusal(RefusalReason::MethodNotAllowed, Some(rule.route()), target);
-        }
-        nearest = nearest.or(Some(rule.route()));
-    }
-    match nearest {
-        Some(route) => refusal(RefusalReason::PathNotAllowed, Some(route), target),
-        None => refusal(RefusalReason::AgentNotAllowed, None, target),
-    }
-}
-
-fn refusal(reason: RefusalReason, route: Option<&Arc<Route>>, target: &Target) -> Refusal {
-    let hint = match reason {
-        RefusalReason::PlaintextNotAllowed => {
-            Hint::fixed("use https://, or the operator sets upgrade_http on the route")
-        }
-        RefusalReason::AmbiguousPath => {
-            Hint::fixed("write the path without `..`, `//`, `;`, `\\` and encoded slashes, percent signs or controls")
-        }
-        RefusalReason::CredentialHost => Hint::fixed("the operator adds the host to the credential's `hosts`"),
-        RefusalReason::DeniedByRoute => Hint::fixed("ask the operator, if the request should be allowed"),
-        RefusalReason::HostNotAllowed
-        | RefusalReason::MethodNotAllowed
-        | RefusalReason::PathNotAllowed
-        | RefusalReason::AgentNotAllowed => {
-            let Target { scheme, authority, method, path } = target;
-            // Only what can stand in a command; the agent knows the rest of its path.
-            let path = if path.as_str().len() > 200 { "/…" } else { path.as_str() };
-            let scheme = scheme.as_str();
-            Hint::new(format!("the operator sees why by: cupbearer explain {method} '{scheme}://{authority}{path}'"))
-        }
-    };
-    Refusal { reason, route: route.map(|route| route.name.clone()), hint }
 }

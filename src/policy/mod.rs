@@ -2,17 +2,21 @@
 //! what needs one cannot run before the decision.
 
 pub mod decide;
+mod refusal;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use crate::{
     identity::Agent,
     observe::{Noted, Record},
-    primitives::{Authority, Hint, RouteName},
+    primitives::Authority,
     route::{CredentialBinding, Route, Scheme},
 };
 
 pub use decide::{decide, decide_tunnel};
+pub use refusal::{Refusal, RefusalReason};
 
 /// The right to send one request (or open one tunnel) to one authority, as one agent,
 /// under one route.
@@ -23,6 +27,8 @@ pub struct Permit {
     scheme: Scheme,
     authority: Authority,
 }
+
+// === impl Permit ===
 
 impl Permit {
     pub fn agent(&self) -> &Agent {
@@ -55,75 +61,10 @@ impl Permit {
     }
 }
 
-/// Why not. Carries what the agent may read.
-#[derive(Clone, Debug)]
-pub struct Refusal {
-    pub reason: RefusalReason,
-    /// The route that came nearest or that denied, where one did.
-    pub route: Option<RouteName>,
-    pub hint: Hint,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RefusalReason {
-    /// No route names the host.
-    HostNotAllowed,
-    MethodNotAllowed,
-    PathNotAllowed,
-    /// Routes match, but none for this agent.
-    AgentNotAllowed,
-    /// A route with `effect = "deny"`.
-    DeniedByRoute,
-    /// The credential's own `hosts` don't name this one: the second lock.
-    CredentialHost,
-    /// A token would go over clear-text HTTP.
-    PlaintextNotAllowed,
-    /// The path could be read in two ways and a rule looks at paths.
-    AmbiguousPath,
-}
-
-impl RefusalReason {
-    /// A stable word for records and metrics.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::HostNotAllowed => "host_not_allowed",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::PathNotAllowed => "path_not_allowed",
-            Self::AgentNotAllowed => "agent_not_allowed",
-            Self::DeniedByRoute => "denied_by_route",
-            Self::CredentialHost => "credential_host",
-            Self::PlaintextNotAllowed => "plaintext_not_allowed",
-            Self::AmbiguousPath => "ambiguous_path",
-        }
-    }
-
-    /// What the agent reads.
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::HostNotAllowed => "no route names this host",
-            Self::MethodNotAllowed => "no route allows this method here",
-            Self::PathNotAllowed => "no route allows this path",
-            Self::AgentNotAllowed => "no route on this host is for this agent",
-            Self::DeniedByRoute => "a route denies this request",
-            Self::CredentialHost => "the route's credential may not be sent to this host",
-            Self::PlaintextNotAllowed => "a token is never sent over clear-text HTTP",
-            Self::AmbiguousPath => "the path can be read in more than one way",
-        }
-    }
-}
-
 impl Noted for Permit {
     fn note(&self, record: &mut Record) {
         record.decision.allowed = Some(true);
         record.decision.route = Some(self.route.name.clone());
         record.decision.reason = "allowed".into();
-    }
-}
-
-impl Noted for Refusal {
-    fn note(&self, record: &mut Record) {
-        record.decision.allowed = Some(false);
-        record.decision.route.clone_from(&self.route);
-        record.decision.reason = self.reason.code().into();
     }
 }

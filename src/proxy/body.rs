@@ -301,6 +301,9 @@ enum Kind {
     Upstream {
         incoming: Incoming,
         idle: IdleTimer,
+        /// What is still to come, where the answer said how long it is: hyper's server
+        /// asks for no more than that, so nobody else would learn of the end.
+        left: Option<u64>,
         _connection: upstream::ConnectionGuard,
     },
 }
@@ -316,9 +319,10 @@ impl Body {
         idle: Duration,
         open: Open,
     ) -> Self {
-        let ended = incoming.is_end_stream();
+        let left = incoming.size_hint().exact();
+        let ended = incoming.is_end_stream() || left == Some(0);
         let mut body = Self {
-            kind: Kind::Upstream { incoming, idle: IdleTimer::new(idle), _connection: connection },
+            kind: Kind::Upstream { incoming, idle: IdleTimer::new(idle), left, _connection: connection },
             open: Some(open),
         };
         if ended {
@@ -352,14 +356,14 @@ impl HttpBody for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let (incoming, idle) = match &mut this.kind {
+        let (incoming, idle, left) = match &mut this.kind {
             Kind::Local(text) => {
                 let text = text.take();
                 this.count(text.as_ref().map_or(0, Bytes::len));
                 this.finish(None);
                 return Poll::Ready(text.map(|text| Ok(Frame::data(text))));
             }
-            Kind::Upstream { incoming, idle, .. } => (incoming, idle),
+            Kind::Upstream { incoming, idle, left, .. } => (incoming, idle, left),
         };
         let frame = match Pin::new(&mut *incoming).poll_frame(cx) {
             Poll::Ready(frame) => frame,
@@ -371,7 +375,12 @@ impl HttpBody for Body {
             }
         };
         idle.progress();
-        let last = incoming.is_end_stream();
+        let data = match &frame {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
+            Some(Err(_)) | None => 0,
+        };
+        *left = left.map(|left| left.saturating_sub(data as u64));
+        let last = incoming.is_end_stream() || *left == Some(0);
         Poll::Ready(match frame {
             None => {
                 this.finish(None);
@@ -382,7 +391,7 @@ impl HttpBody for Body {
                 Some(Err(error.into()))
             }
             Some(Ok(frame)) => {
-                this.count(frame.data_ref().map_or(0, Bytes::len));
+                this.count(data);
                 if last {
                     this.finish(None);
                 }

@@ -9,7 +9,7 @@ use http::StatusCode;
 use crate::{
     credential, identity,
     observe::{Noted, Record},
-    policy::{self, RefusalReason},
+    policy,
     primitives::{Hint, HostError, PathError, RouteName},
     route::NoRoute,
     upstream,
@@ -28,7 +28,7 @@ pub enum Error {
     #[error("{0}")]
     AgentUnknown(#[from] identity::Unknown),
     /// Policy says no.
-    #[error("{}", .0.reason.text())]
+    #[error("{}", .0.reason.reason())]
     Refused(Box<policy::Refusal>),
     /// No route names the host.
     #[error("no route names this host")]
@@ -158,17 +158,7 @@ impl BadRequest {
 }
 
 fn refused(refusal: &policy::Refusal) -> Verdict {
-    let (status, code) = match refusal.reason {
-        RefusalReason::HostNotAllowed => (403, "host_not_allowed"),
-        RefusalReason::MethodNotAllowed => (403, "method_not_allowed"),
-        RefusalReason::PathNotAllowed => (403, "path_not_allowed"),
-        RefusalReason::AgentNotAllowed => (403, "agent_not_allowed"),
-        RefusalReason::DeniedByRoute => (403, "denied_by_route"),
-        RefusalReason::CredentialHost => (403, "host_not_allowed"),
-        RefusalReason::PlaintextNotAllowed => (403, "plaintext_not_allowed"),
-        RefusalReason::AmbiguousPath => (400, "bad_request"),
-    };
-    let verdict = Verdict::new(status, code, "http_request_denied");
+    let verdict = Verdict::new(403, refusal.reason.code(), "http_request_denied");
     Verdict { hint: refusal.hint.clone(), route: refusal.route.clone(), ..verdict }
 }
 

@@ -85,7 +85,7 @@ impl Proxy {
         record: &mut Record,
     ) -> Result<Sent, Error> {
         let started = Instant::now();
-        let to = Destination { permit };
+        let to = Destination { permit, without_interim: &|| outbound.rewinder.continued() };
         let sent = match self.upstream.send(to, outbound.request(lease, body)).await {
             Err(failure) if broke_off(&failure.error) && is_idempotent(&outbound.head.method) => {
                 let Some(body) = outbound.rewinder.rewind() else { return Err(failure.error.into()) };

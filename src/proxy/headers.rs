@@ -74,7 +74,7 @@ pub(super) fn strip_request(fields: &mut HeaderMap, permit: &Permit, reverse: bo
     }
     if permit.credential().is_some() {
         fields.remove(AUTHORIZATION);
-        for name in identity::reverse_fields() {
+        for name in &identity::REVERSE_FIELDS {
             fields.remove(name);
         }
     }
@@ -90,7 +90,7 @@ fn remove_reverse_key(fields: &mut HeaderMap, permit: &Permit) {
     if permit.agent().is_anonymous() {
         return;
     }
-    for name in identity::reverse_fields() {
+    for name in &identity::REVERSE_FIELDS {
         fields.remove(name);
     }
 }

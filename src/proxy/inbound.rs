@@ -215,14 +215,11 @@ fn reverse_target(parts: &Parts, mounts: &[Mount]) -> Result<Target, Error> {
 
 /// `upgrade_http`: what the agent asks of `http://host` goes to `https://host`.
 fn upgraded(target: Target, routes: &Table) -> Target {
-    if target.scheme == Scheme::Https || !routes.upgrades_http(&target.authority) {
-        return target;
+    let upgraded = (target.scheme == Scheme::Http).then(|| routes.upgrade_http(&target.authority)).flatten();
+    match upgraded {
+        Some(authority) => Target { scheme: Scheme::Https, authority, ..target },
+        None => target,
     }
-    let authority = match target.authority.port() {
-        80 => target.authority.with_port(443),
-        _ => target.authority,
-    };
-    Target { scheme: Scheme::Https, authority, ..target }
 }
 
 /// The URI that goes upstream: what was decided on, with the agent's query.

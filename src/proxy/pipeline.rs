@@ -9,11 +9,11 @@ use tokio::time::Instant;
 
 use crate::{
     credential::Broker,
-    identity::Registry,
+    identity::{Agent, Registry},
     observe::{Asked, Decision, Outcome, Record, Recorder, Traffic, record::Protocol},
     policy,
     primitives::{Authority, Clock, RequestIds},
-    route::Table,
+    route::{NoRoute, Table, Target},
     upstream::{Client, Sent},
 };
 
@@ -53,6 +53,10 @@ pub struct Proxy {
     pub(super) upstream: Client<RequestBody>,
 }
 
+fn no_route(_: NoRoute, agent: &Agent, target: &Target) -> Error {
+    policy::Refusal::no_route(agent, &target.authority).into()
+}
+
 impl Proxy {
     pub fn new(shared: Arc<Shared>, upstream: Client<RequestBody>) -> Self {
         Self { shared, upstream }
@@ -78,7 +82,8 @@ impl Proxy {
     ) -> Result<Sent, Error> {
         let inbound = record.note(Inbound::normalise(arrival, &rules.routes, request))?;
         let agent = record.note(rules.registry.identify(inbound.evidence()).map_err(Error::from))?;
-        let candidates = record.note(rules.routes.find(inbound.target()).map_err(Error::from))?;
+        let candidates = record
+            .note(rules.routes.find(inbound.target()).map_err(|none| no_route(none, &agent, inbound.target())))?;
         let permit = record.note(policy::decide(&agent, &candidates, inbound.target()).map_err(Error::from))?;
         let lease = record.note(rules.broker.lease(&permit).await.map_err(Error::from))?;
         let sent = self.forward(&rules.broker, inbound, &permit, lease, record).await;

@@ -125,7 +125,7 @@ impl Proxy {
             return Ok(Judged::Intercept(Tunnel { listener: ingress.listener().clone(), authority, identity }));
         }
         match rules.unmatched {
-            Unmatched::Deny => Err(Error::NoRoute),
+            Unmatched::Deny => Err(policy::Refusal::no_route(&agent, &authority).into()),
             Unmatched::Tunnel => self.connect_blind(rules, authority, record).await,
         }
     }

@@ -1,8 +1,15 @@
-//! Which rule names this request, and which credential it gets. Pure: compiled
-//! once from the config, immutable, no I/O and no clock.
+//! Which rules name this request, and which credential each gives it. Pure: compiled
+//! once from the config, immutable, no I/O and no clock. Knows nothing of keys, tokens
+//! or connections, and decides nothing: that is `policy`'s.
 
+mod path_pattern;
 pub mod pattern;
 pub mod table;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod tie;
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,8 +19,10 @@ use rustls::ClientConfig;
 
 use crate::primitives::{AgentName, Authority, CanonicalPath, CredentialName, RouteName};
 
-pub use pattern::{HostPattern, PathPattern, PatternError};
-pub use table::{Candidates, NoRoute, Rule, Table, Tie};
+pub use path_pattern::PathPattern;
+pub use pattern::{HostPattern, PatternError};
+pub use table::{Candidates, NoRoute, Rule, Table};
+pub use tie::Tie;
 
 /// What a request wants, in canonical form. The scheme is the one on the way out.
 #[derive(Clone, Debug)]
@@ -42,15 +51,6 @@ impl Scheme {
         match self {
             Self::Http => "http",
             Self::Https => "https",
-        }
-    }
-}
-
-impl AgentSet {
-    pub fn includes(&self, name: &AgentName) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Named(names) => names.contains(name),
         }
     }
 }
@@ -86,6 +86,24 @@ pub enum AgentSet {
     Any,
     /// Empty means nobody (threat 41).
     Named(Vec<AgentName>),
+}
+
+impl AgentSet {
+    pub fn contains(&self, agent: &AgentName) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Named(names) => names.contains(agent),
+        }
+    }
+
+    /// Whether there may be an agent in both.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Any, Self::Any) => true,
+            (Self::Any, Self::Named(names)) | (Self::Named(names), Self::Any) => !names.is_empty(),
+            (Self::Named(names), other) => names.iter().any(|name| other.contains(name)),
+        }
+    }
 }
 
 /// The credential of a route, with the credential's own list of hosts: the second lock.

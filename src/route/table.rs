@@ -1,261 +1,309 @@
 //! The compiled table: host first (one hash look-up), then the few rules of that
-//! host in order of specificity. Nothing here is proportional to the number of routes.
+//! host in order of specificity.
+//!
+//! ```text
+//! orders.example.com ─exact──> rules of the host and of each `*.…` above it
+//! a.b.example.com    ─below──> `b.example.com`, else `example.com`, else `com`:
+//!                              rules of that suffix and of each `*.…` above it
+//! ```
+//!
+//! All lists are merged and sorted when the config is loaded; finding one allocates
+//! nothing. A rule is one route with one of its paths, so the first rule that matches a
+//! request is the most specific one.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
+    iter::successors,
     sync::Arc,
 };
 
 use crate::{
     observe::{Noted, Record},
-    primitives::{Authority, Host, RouteName},
+    primitives::{AgentName, Authority, CanonicalPath, Host},
 };
 
-use super::{AgentSet, Effect, HostPattern, PathPattern, Route, Scheme, Target};
+use super::{
+    Effect, PathPattern, Route, Scheme, Target,
+    path_pattern::PathSpecificity,
+    pattern::{HostName, is_default_port},
+    tie::{self, Tie},
+};
 
 /// All routes, compiled.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     routes: Vec<Arc<Route>>,
-    exact: HashMap<Host, Arc<[Rule]>>,
-    /// By what stands behind `*.`; each list also holds the rules of shorter suffixes.
-    wildcard: HashMap<Box<str>, Arc<[Rule]>>,
+    exact: HashMap<Host, HostRules>,
+    /// By what follows `*.`.
+    below: HashMap<Arc<str>, HostRules>,
 }
 
-/// One host and one path of a route.
-#[derive(Clone, Debug)]
-pub struct Rule {
-    route: Arc<Route>,
-    host: HostPattern,
-    path: Option<PathPattern>,
-}
-
-/// Two routes that allow the same request with equal specificity: a config error.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tie {
-    pub first: RouteName,
-    pub second: RouteName,
-    /// What both match, for the message: `GET orders.example.com/v1/**`.
-    pub example: String,
-}
-
-/// The rules that name a target's authority, most specific first.
+/// The rules that name a target's host, most specific first.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidates<'table> {
     rules: &'table [Rule],
-    port: u16,
-    scheme: Option<Scheme>,
+}
+
+/// One route, with one of its paths.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    route: Arc<Route>,
+    /// `None`: any path.
+    path: Option<PathPattern>,
+    specificity: Specificity,
 }
 
 /// No route names the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoRoute;
 
+/// What counts first stands first; the greater one wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Specificity {
+    host: HostSpecificity,
+    path: PathSpecificity,
+    named_methods: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct HostSpecificity {
+    /// The length of what follows `*.`; an exact host has the greatest.
+    name: usize,
+    explicit_port: bool,
+}
+
+/// The rules of one host, for each port that makes a difference.
+#[derive(Clone, Debug)]
+struct HostRules {
+    /// Of patterns without a port: they hold at the scheme's default one.
+    portless: Vec<Rule>,
+    /// Ports that a pattern names, in order.
+    ports: Vec<PortRules>,
+}
+
+#[derive(Clone, Debug)]
+struct PortRules {
+    port: u16,
+    /// Where the port isn't the scheme's default one.
+    named: Vec<Rule>,
+    /// Where it is: with the rules of patterns without a port.
+    default: Vec<Rule>,
+}
+
+/// That a route names a host (or all below a suffix).
+#[derive(Clone, Copy, Debug)]
+struct Naming {
+    route: usize,
+    /// [`HostSpecificity::name`].
+    name: usize,
+    port: Option<u16>,
+}
+
+// === impl Table ===
+
 impl Table {
-    /// # Errors
-    /// Every tie, not just the first.
+    /// Compiles; reports every tie, not just the first.
     pub fn compile(routes: Vec<Arc<Route>>) -> Result<Self, Vec<Tie>> {
-        let rules: Vec<Rule> = routes.iter().flat_map(Rule::of).collect();
-        let ties = ties(&rules);
+        let ties = tie::find(&routes);
         if !ties.is_empty() {
             return Err(ties);
         }
-        let listed = |host: &Host, wildcard: bool| {
-            let concerns = |rule: &&Rule| match (rule.host.is_wildcard(), wildcard) {
-                (false, true) => false,
-                (true, true) if rule.host.host() == host => true,
-                (_, _) => rule.host.matches_host(host),
-            };
-            let mut list: Vec<Rule> = rules.iter().filter(concerns).cloned().collect();
-            list.sort_by_key(|rule| std::cmp::Reverse(rule.specificity()));
-            Arc::from(list)
-        };
-        let mut table = Self { routes: routes.clone(), ..Self::default() };
-        for rule in &rules {
-            let host = rule.host.host();
-            match host {
-                Host::Name(suffix) if rule.host.is_wildcard() => {
-                    if !table.wildcard.contains_key(&**suffix) {
-                        table.wildcard.insert((&**suffix).into(), listed(host, true));
-                    }
-                }
-                Host::Name(_) | Host::Ip(_) => {
-                    if !table.exact.contains_key(host) {
-                        table.exact.insert(host.clone(), listed(host, false));
+        let mut exact: HashMap<Host, Vec<Naming>> = HashMap::new();
+        let mut below: HashMap<Arc<str>, Vec<Naming>> = HashMap::new();
+        for (index, route) in routes.iter().enumerate() {
+            for pattern in &route.hosts {
+                let naming = |name| Naming { route: index, name, port: pattern.port() };
+                match pattern.name() {
+                    HostName::Exact(host) => exact.entry(host.clone()).or_default().push(naming(usize::MAX)),
+                    HostName::Below(suffix) => {
+                        below.entry(suffix.clone()).or_default().push(naming(suffix.len()));
                     }
                 }
             }
         }
-        Ok(table)
+        let with_wildcards = |own: &[Naming], name: Option<&str>| {
+            let above = name.into_iter().flat_map(parents).filter_map(|suffix| below.get(suffix)).flatten();
+            HostRules::new(&routes, &own.iter().chain(above).copied().collect::<Vec<_>>())
+        };
+        let exact = exact.iter().map(|(host, own)| (host.clone(), with_wildcards(own, host.name()))).collect();
+        let below = below.iter().map(|(suffix, own)| (suffix.clone(), with_wildcards(own, Some(suffix)))).collect();
+        Ok(Self { exact, below, routes })
     }
 
-    /// The rules whose host and port match the target's.
-    ///
-    /// # Errors
-    /// No rule does.
+    /// The rules whose host (and port) match the target's.
     pub fn find(&self, target: &Target) -> Result<Candidates<'_>, NoRoute> {
         self.candidates(&target.authority, Some(target.scheme))
     }
 
     /// For `CONNECT`, where only the authority is known: the rules that name it,
     /// under either scheme.
-    ///
-    /// # Errors
-    /// No rule does.
     pub fn find_authority(&self, authority: &Authority) -> Result<Candidates<'_>, NoRoute> {
         self.candidates(authority, None)
     }
 
-    /// Whether a plain `http://` request to this authority goes out as `https://`: a route
-    /// that allows something there over TLS (at 443 where the agent named 80, else at the
-    /// same port) says so.
-    pub fn upgrades_http(&self, authority: &Authority) -> bool {
-        let port = if authority.port() == Scheme::Http.default_port() { 443 } else { authority.port() };
-        let upgrades = |rule: &Rule| {
-            rule.route.upgrade_http
-                && rule.route.effect == Effect::Allow
-                && rule.host.matches_port(port, Some(Scheme::Https))
+    /// Where an `http` request to `asked` goes out as `https`, if a route wants that
+    /// (`upgrade_http`): at port 443 instead of 80, at any other port as it is, as
+    /// browsers do (RFC 6797 §8.3). Asked before the decision, since scheme and port are
+    /// part of what is decided on.
+    ///
+    /// As there, it is the host that is upgraded and not one path: one allowing route
+    /// with `upgrade_http` among those that name the host most closely is enough, so
+    /// that no request meant for it leaves in clear text because of its path, its method
+    /// or its agent. An exact host without `upgrade_http` is left alone by the
+    /// wildcard's. A rule never permits clear text itself where its route has
+    /// `upgrade_http`, so a wrong guess here is refused and not sent.
+    pub fn upgrade_http(&self, asked: &Authority) -> Option<Authority> {
+        let upgraded = if asked.port() == Scheme::Http.default_port() {
+            asked.with_port(Scheme::Https.default_port())
+        } else {
+            asked.clone()
         };
-        self.rules(authority.host()).iter().any(upgrades)
+        let candidates = self.candidates(&upgraded, Some(Scheme::Https)).ok()?;
+        let mut allowing = candidates.rules().iter().filter(|rule| rule.route.effect == Effect::Allow).peekable();
+        let nearest = allowing.peek()?.specificity.host.name;
+        allowing
+            .take_while(|rule| rule.specificity.host.name == nearest)
+            .any(|rule| rule.route.upgrade_http)
+            .then_some(upgraded)
     }
 
+    /// As they were written.
     pub fn routes(&self) -> &[Arc<Route>] {
         &self.routes
     }
 
     fn candidates(&self, authority: &Authority, scheme: Option<Scheme>) -> Result<Candidates<'_>, NoRoute> {
-        let candidates = Candidates { rules: self.rules(authority.host()), port: authority.port(), scheme };
-        if candidates.rules().next().is_none() { Err(NoRoute) } else { Ok(candidates) }
+        let host = authority.host();
+        let found = self.exact.get(host).or_else(|| {
+            let mut suffixes = host.name().into_iter().flat_map(parents);
+            suffixes.find_map(|suffix| self.below.get(suffix))
+        });
+        let rules = found.map_or(&[][..], |rules| rules.at(authority.port(), scheme));
+        if rules.is_empty() { Err(NoRoute) } else { Ok(Candidates { rules }) }
+    }
+}
+
+/// `b.c` and `c` of `a.b.c`: the suffixes under which a wildcard may name it.
+fn parents(name: &str) -> impl Iterator<Item = &str> {
+    let parent = |name: &str| name.find('.').map(|dot| dot + 1);
+    successors(parent(name).map(|at| &name[at..]), move |name| parent(name).map(|at| &name[at..]))
+}
+
+// === impl HostRules ===
+
+impl HostRules {
+    fn new(routes: &[Arc<Route>], namings: &[Naming]) -> Self {
+        let rules = |ports: &[Option<u16>]| rules(routes, namings.iter().filter(|naming| ports.contains(&naming.port)));
+        let mut ports: Vec<u16> = namings.iter().filter_map(|naming| naming.port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        let at = |port: u16| {
+            let default = if is_default_port(port, None) { rules(&[Some(port), None]) } else { Vec::new() };
+            PortRules { port, named: rules(&[Some(port)]), default }
+        };
+        Self { portless: rules(&[None]), ports: ports.into_iter().map(at).collect() }
     }
 
-    fn rules(&self, host: &Host) -> &[Rule] {
-        if let Some(rules) = self.exact.get(host) {
-            return rules;
+    fn at(&self, port: u16, scheme: Option<Scheme>) -> &[Rule] {
+        let named = self.ports.iter().find(|rules| rules.port == port);
+        match (named, is_default_port(port, scheme)) {
+            (Some(rules), true) => &rules.default,
+            (Some(rules), false) => &rules.named,
+            (None, true) => &self.portless,
+            (None, false) => &[],
         }
-        let mut rest = host.name().unwrap_or("");
-        while let Some((_, suffix)) = rest.split_once('.') {
-            if let Some(rules) = self.wildcard.get(suffix) {
-                return rules;
-            }
-            rest = suffix;
-        }
-        &[]
     }
 }
 
-// === impl Candidates ===
-
-impl<'table> Candidates<'table> {
-    /// Most specific first.
-    pub fn rules(&self) -> impl Iterator<Item = &'table Rule> + use<'table> {
-        let Self { rules, port, scheme } = *self;
-        rules.iter().filter(move |rule| rule.host.matches_port(port, scheme))
+/// Each route once for each of its paths, under the closest pattern it names the host by.
+fn rules<'n>(routes: &[Arc<Route>], namings: impl Iterator<Item = &'n Naming>) -> Vec<Rule> {
+    let mut closest: BTreeMap<usize, HostSpecificity> = BTreeMap::new();
+    for naming in namings {
+        let host = HostSpecificity { name: naming.name, explicit_port: naming.port.is_some() };
+        closest.entry(naming.route).and_modify(|best| *best = host.max(*best)).or_insert(host);
     }
+    let mut rules: Vec<Rule> = closest
+        .into_iter()
+        .filter_map(|(index, host)| routes.get(index).map(|route| (route, host)))
+        .flat_map(|(route, host)| paths(route).into_iter().map(move |path| Rule::new(route, path, host)))
+        .collect();
+    // Names break what isn't a tie for any request, so that the order in the file never counts.
+    rules.sort_by(|one, other| {
+        other.specificity.cmp(&one.specificity).then_with(|| one.route.name.cmp(&other.route.name))
+    });
+    rules
 }
 
-impl Noted for Candidates<'_> {
-    fn note(&self, _record: &mut Record) {}
-}
-
-impl Noted for NoRoute {
-    fn note(&self, record: &mut Record) {
-        record.decision.allowed = Some(false);
-        record.decision.reason = "host_not_allowed".into();
-    }
+fn paths(route: &Route) -> Vec<Option<PathPattern>> {
+    if route.paths.is_empty() { vec![None] } else { route.paths.iter().cloned().map(Some).collect() }
 }
 
 // === impl Rule ===
 
-/// Compared from left to right: an exact host over a wildcard, a longer suffix over a
-/// shorter, a named port over none, the longest literal path, no wildcard in the path,
-/// named methods over any.
-type Specificity = (bool, usize, bool, Option<(usize, bool)>, bool);
-
 impl Rule {
-    fn of(route: &Arc<Route>) -> Vec<Self> {
-        let paths = || -> Vec<Option<PathPattern>> {
-            if route.paths.is_empty() { vec![None] } else { route.paths.iter().cloned().map(Some).collect() }
-        };
-        let one = |(host, path): (&HostPattern, _)| Self { route: Arc::clone(route), host: host.clone(), path };
-        route.hosts.iter().flat_map(|host| paths().into_iter().map(move |path| (host, path))).map(one).collect()
+    fn new(route: &Arc<Route>, path: Option<PathPattern>, host: HostSpecificity) -> Self {
+        let closeness = path.as_ref().map_or_else(|| PathPattern::any().specificity(), PathPattern::specificity);
+        let specificity = Specificity { host, path: closeness, named_methods: !route.methods.is_empty() };
+        Self { route: route.clone(), path, specificity }
     }
 
     pub fn route(&self) -> &Arc<Route> {
         &self.route
     }
 
+    pub fn concerns(&self, agent: &AgentName) -> bool {
+        self.route.agents.contains(agent)
+    }
+
+    /// Whether the path makes a difference to this rule.
     pub fn has_path(&self) -> bool {
         self.path.is_some()
     }
 
-    pub fn matches_path(&self, target: &Target) -> bool {
-        self.path.as_ref().is_none_or(|path| path.matches(&target.path))
+    /// A rule that denies matches more loosely: see [`PathPattern`].
+    pub fn matches_path(&self, path: &CanonicalPath) -> bool {
+        self.path.as_ref().is_none_or(|pattern| match self.route.effect {
+            Effect::Allow => pattern.matches(path),
+            Effect::Deny => pattern.matches_loosely(path),
+        })
     }
 
-    /// Case-sensitive, as methods are (RFC 9110 §9.1).
-    pub fn matches_method(&self, target: &Target) -> bool {
-        self.route.methods.is_empty() || self.route.methods.contains(&target.method)
-    }
-
-    fn specificity(&self) -> Specificity {
-        let length = self.host.host().name().map_or(0, str::len);
-        let path = self.path.as_ref().map(PathPattern::specificity);
-        (!self.host.is_wildcard(), length, self.host.port().is_some(), path, !self.route.methods.is_empty())
-    }
-
-    /// Whether some request of some agent is matched by both with equal right.
-    fn ties_with(&self, other: &Self) -> bool {
-        let paths = match (&self.path, &other.path) {
-            (Some(one), Some(two)) => one.intersects(two),
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        self.specificity() == other.specificity()
-            && paths
-            && agents_overlap(&self.route.agents, &other.route.agents)
-            && methods_overlap(&self.route, &other.route)
-    }
-
-    fn example(&self) -> String {
-        let method = self.route.methods.first().map_or("GET", http::Method::as_str);
-        let path = self.route.paths.iter().find(|path| Some(*path) == self.path.as_ref());
-        let path = path.map_or("/**".to_owned(), ToString::to_string);
-        format!("{method} {}{path}", self.host)
-    }
-}
-
-fn agents_overlap(one: &AgentSet, two: &AgentSet) -> bool {
-    match (one, two) {
-        (AgentSet::Any, AgentSet::Any) => true,
-        (AgentSet::Any, AgentSet::Named(names)) | (AgentSet::Named(names), AgentSet::Any) => !names.is_empty(),
-        (AgentSet::Named(one), AgentSet::Named(two)) => one.iter().any(|name| two.contains(name)),
-    }
-}
-
-fn methods_overlap(one: &Route, two: &Route) -> bool {
-    match (one.methods.is_empty(), two.methods.is_empty()) {
-        (true, true) => true,
-        (false, false) => one.methods.iter().any(|method| two.methods.contains(method)),
-        (true, false) | (false, true) => false,
-    }
-}
-
-fn ties(rules: &[Rule]) -> Vec<Tie> {
-    let mut by_host: BTreeMap<String, Vec<&Rule>> = BTreeMap::new();
-    for rule in rules.iter().filter(|rule| rule.route.effect == Effect::Allow) {
-        by_host.entry(rule.host.to_string()).or_default().push(rule);
-    }
-    let mut told = BTreeSet::new();
-    let mut ties = Vec::new();
-    for rules in by_host.values() {
-        for (at, first) in rules.iter().enumerate() {
-            for second in &rules[at + 1..] {
-                let names = (first.route.name.clone(), second.route.name.clone());
-                if names.0 != names.1 && first.ties_with(second) && told.insert(names.clone()) {
-                    ties.push(Tie { first: names.0, second: names.1, example: first.example() });
-                }
+    /// Methods are case-sensitive (RFC 9110 §9.1, threat 71), but not every upstream
+    /// knows that: a rule that denies `DELETE` denies `delete`.
+    pub fn matches_method(&self, method: &http::Method) -> bool {
+        let methods = &self.route.methods;
+        methods.is_empty()
+            || match self.route.effect {
+                Effect::Allow => methods.contains(method),
+                Effect::Deny => methods.iter().any(|named| named.as_str().eq_ignore_ascii_case(method.as_str())),
             }
-        }
     }
-    ties
+
+    /// Whether it matches any request of the agents it concerns.
+    pub fn matches_all(&self) -> bool {
+        self.route.methods.is_empty() && self.path.as_ref().is_none_or(PathPattern::is_any)
+    }
+}
+
+// === impl Candidates ===
+
+impl<'table> Candidates<'table> {
+    /// Never empty.
+    pub fn rules(&self) -> &'table [Rule] {
+        self.rules
+    }
+}
+
+/// Which route it is, and whether it allows, `policy` notes.
+impl Noted for Candidates<'_> {
+    fn note(&self, _record: &mut Record) {}
+}
+
+// === impl NoRoute ===
+
+impl Noted for NoRoute {
+    fn note(&self, record: &mut Record) {
+        record.decision.allowed = Some(false);
+        record.decision.reason = "host_not_allowed".into();
+    }
 }

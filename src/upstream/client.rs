@@ -108,6 +108,9 @@ where
                     return Err(SendFailure { error, address: None, unsent });
                 }
             };
+            if matches!(loan.connection, Connection::H2(_)) {
+                (to.without_interim)();
+            }
             match exchange(loan, &slot.target, request, limit).await {
                 Ok(sent) => return Ok(sent),
                 Err(Failure { unsent: Some(unsent), .. }) if !again => request = *unsent,

@@ -20,7 +20,7 @@ pub mod resolve;
 #[cfg(test)]
 mod testing;
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use crate::policy::Permit;
 
@@ -45,7 +45,23 @@ pub struct Settings {
 }
 
 /// Where a permitted request goes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Destination<'a> {
     pub permit: &'a Permit,
+    /// Called when the request goes over h2, where hyper tells of no interim answer:
+    /// whoever holds its body back for a `100 Continue` would wait for nothing.
+    pub without_interim: &'a (dyn Fn() + Sync),
+}
+
+impl<'a> Destination<'a> {
+    /// For a request that waits for no interim answer.
+    pub fn new(permit: &'a Permit) -> Self {
+        Self { permit, without_interim: &|| () }
+    }
+}
+
+impl fmt::Debug for Destination<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Destination").field("permit", self.permit).finish_non_exhaustive()
+    }
 }

@@ -218,7 +218,7 @@ impl Rig {
 
     pub(super) async fn send_as(&self, agent: &str, request: Request<TestBody>) -> Result<Sent, SendFailure<TestBody>> {
         let permit = permit(agent, &self.upstream, Scheme::Http, "origin.test:80");
-        self.client.send(Destination { permit: &permit }, request).await
+        self.client.send(Destination::new(&permit), request).await
     }
 
     pub(super) fn connections(&self) -> usize {

@@ -1,6 +1,7 @@
 //! The one integration test target. Behaviour tests speak HTTP to a running proxy; the
 //! module list says where a new test goes.
 
+#![allow(unreachable_pub, reason = "the modules of one test share their helpers")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails should say where")]
 
 mod architecture;

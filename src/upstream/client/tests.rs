@@ -35,7 +35,7 @@ macro_rules! exchange {
         let Rig { client, dial, accepted, upstream } = &mut $rig;
         let _ = dial;
         let permit = permit("agent", upstream, Scheme::Http, "origin.test:80");
-        beside(client.send(Destination { permit: &permit }, $request), async {
+        beside(client.send(Destination::new(&permit), $request), async {
             let mut upstream = accepted.recv().await.unwrap();
             let head = read_head(&mut upstream).await;
             upstream.write_all($answer).await.unwrap();
@@ -68,7 +68,7 @@ async fn an_h1_connection_is_used_again() {
 async fn a_port_that_is_not_the_default_stands_in_host() {
     let mut rig = Rig::new();
     let permit = permit("agent", &rig.upstream, Scheme::Http, "origin.test:8080");
-    let sending = rig.client.send(Destination { permit: &permit }, get(URL));
+    let sending = rig.client.send(Destination::new(&permit), get(URL));
     let accepted = &mut rig.accepted;
     let (sent, head) = beside(sending, async {
         let mut upstream = accepted.recv().await.unwrap();
@@ -89,7 +89,7 @@ async fn two_agents_never_share_a_connection() {
     finish(sent).await;
     let permit = permit("other", &rig.upstream, Scheme::Http, "origin.test:80");
     let accepted = &mut rig.accepted;
-    let (sent, _second) = beside(rig.client.send(Destination { permit: &permit }, get(URL)), async {
+    let (sent, _second) = beside(rig.client.send(Destination::new(&permit), get(URL)), async {
         let mut upstream = accepted.recv().await.unwrap();
         read_head(&mut upstream).await;
         upstream.write_all(OK).await.unwrap();
@@ -137,7 +137,7 @@ async fn a_caller_that_leaves_closes_the_connection() {
             upstream
         };
         tokio::select! {
-            sent = rig.client.send(Destination { permit: &permit }, get(URL)) => panic!("{sent:?}"),
+            sent = rig.client.send(Destination::new(&permit), get(URL)) => panic!("{sent:?}"),
             upstream = arrived => upstream,
         }
     };
@@ -207,7 +207,7 @@ async fn endless_headers_are_cut_short() {
     let mut rig = Rig::new();
     let accepted = &mut rig.accepted;
     let permit = permit("agent", &rig.upstream, Scheme::Http, "origin.test:80");
-    let (sent, written) = beside(rig.client.send(Destination { permit: &permit }, get(URL)), async {
+    let (sent, written) = beside(rig.client.send(Destination::new(&permit), get(URL)), async {
         let mut upstream = accepted.recv().await.unwrap();
         read_head(&mut upstream).await;
         upstream.write_all(b"HTTP/1.1 200 OK\r\nendless: ").await.unwrap();
@@ -230,7 +230,7 @@ async fn endless_interim_answers_end_in_time() {
     let accepted = &mut rig.accepted;
     let permit = permit("agent", &rig.upstream, Scheme::Http, "origin.test:80");
     let started = Instant::now();
-    let (sent, ()) = beside(rig.client.send(Destination { permit: &permit }, get(URL)), async {
+    let (sent, ()) = beside(rig.client.send(Destination::new(&permit), get(URL)), async {
         let mut upstream = accepted.recv().await.unwrap();
         while upstream.write_all(b"HTTP/1.1 102 Processing\r\n\r\n").await.is_ok() {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -293,7 +293,7 @@ async fn while_the_agent_owes_a_byte_no_time_is_counted() {
     let (chunks, body) = TestBody::channel();
     let accepted = &mut rig.accepted;
     let permit = permit("agent", &rig.upstream, Scheme::Http, "origin.test:80");
-    let (sent, _upstream) = beside(rig.client.send(Destination { permit: &permit }, post(URL, body)), async {
+    let (sent, _upstream) = beside(rig.client.send(Destination::new(&permit), post(URL, body)), async {
         let mut upstream = accepted.recv().await.unwrap();
         read_head(&mut upstream).await;
         tokio::time::sleep(RESPONSE_TIMEOUT * 60).await;
@@ -430,7 +430,7 @@ async fn connecting_has_a_limit() {
         Client::new(settings(), Wall::default(), Names::new(&[&["93.184.216.34"]]), dial.clone());
     let upstream = upstream(TestCa::new().client(&[]), &[]);
     let permit = permit("agent", &upstream, Scheme::Https, "origin.test:443");
-    let to = Destination { permit: &permit };
+    let to = Destination::new(&permit);
     let started = Instant::now();
     let (first, second) = tokio::join!(client.send(to, get(URL)), client.send(to, get(URL)));
     for sent in [first, second] {
@@ -452,7 +452,7 @@ async fn a_failed_connection_fails_all_that_waited_for_it() {
         Client::new(settings(), Wall::default(), Names::new(&[&["93.184.216.34"]]), dial.clone());
     let upstream = upstream(TestCa::new().client(&[]), &[]);
     let permit = permit("agent", &upstream, Scheme::Https, "origin.test:443");
-    let to = Destination { permit: &permit };
+    let to = Destination::new(&permit);
     let (a, b, c) = tokio::join!(client.send(to, get(URL)), client.send(to, get(URL)), client.send(to, get(URL)));
     for sent in [a, b, c] {
         let failure = sent.expect_err("refused");

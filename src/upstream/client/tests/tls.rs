@@ -139,7 +139,7 @@ async fn send(
     request: Request<TestBody>,
 ) -> Result<Sent, SendFailure<TestBody>> {
     // A bug shows as a failure and not as a test that hangs.
-    tokio::time::timeout(Duration::from_secs(20), client.send(Destination { permit }, request)).await.unwrap()
+    tokio::time::timeout(Duration::from_secs(20), client.send(Destination::new(permit), request)).await.unwrap()
 }
 
 /// `count` requests at once; each gives its connection back at its end.
