@@ -13,7 +13,7 @@ use crate::{
 use super::{FAILED, Failure, Result, args, context, output};
 
 pub(super) fn explain(global: &args::Global, explain: &args::Explain) -> Result {
-    let settings = context::load(global)?;
+    let settings = context::load_silently(global)?;
     let agent = context::agent(&settings, explain.agent.as_deref())?;
     let url: Uri = explain.url.parse().map_err(|error| bad_url(&explain.url, &error))?;
     if url.scheme().is_none() {
