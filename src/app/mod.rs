@@ -163,8 +163,13 @@ fn rules_with(settings: &config::Settings, broker: credential::Broker) -> Rules 
         routes: settings.table.clone(),
         broker,
         unmatched: settings.server.unmatched,
-        authorization_servers: settings.credentials.iter().filter_map(server_of).collect(),
+        authorization_servers: authorization_servers(settings),
     }
+}
+
+/// Where agents have no business.
+pub fn authorization_servers(settings: &config::Settings) -> Vec<Authority> {
+    settings.credentials.iter().filter_map(server_of).collect()
 }
 
 /// Where a credential's authorization server is.

@@ -10,7 +10,7 @@ use crate::tls::{CertificateAuthority, CertificateInfo};
 use super::{Result, args, context, output};
 
 pub(super) fn ca(global: &args::Global, command: &args::Ca) -> Result {
-    let settings = context::load(global)?;
+    let settings = context::load_silently(global)?;
     match command {
         args::Ca::Show => {
             let (root, _) = stored(&settings.state)?;

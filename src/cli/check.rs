@@ -1,7 +1,7 @@
 //! `cupbearer check`: every problem of the config, with its line; `--online` also fetches
 //! one token for each credential.
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use tokio::runtime::Handle;
@@ -40,12 +40,12 @@ fn online(settings: &Settings) -> Result {
         for spec in &settings.credentials {
             match broker.refresh(&spec.name).await {
                 Ok(state) => {
-                    let life = Duration::from_secs(state.expires_in_seconds.unwrap_or(0));
-                    output::line(format_args!("{}: got a token for {life:?}", spec.name));
+                    let life = state.expires_in_seconds.unwrap_or(0);
+                    output::line(format_args!("{}: got a token for {life} s", spec.name));
                 }
                 Err(error) => {
                     failed = true;
-                    output::line(format_args!("{}: {}", spec.name, error.failure));
+                    output::line(format_args!("{}: {}", spec.name, error.failure.describe()));
                     output::line(format_args!("  hint: {}", error.hint()));
                 }
             }

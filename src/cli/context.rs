@@ -13,16 +13,21 @@ use crate::{
 
 use super::{Failure, Result, args::Global, output};
 
-/// Reads the config, or prints every problem and gives up.
+/// Reads the config and prints its warnings, or prints every problem and gives up.
 pub(super) fn load(global: &Global) -> Result<Settings> {
+    let settings = load_silently(global)?;
+    if !global.quiet && !settings.warnings.is_empty() {
+        output::note(settings.warnings.render_as_warnings(output::colour()));
+    }
+    Ok(settings)
+}
+
+/// The same without the warnings: for commands that start no proxy. In an operator's shell
+/// the proxy's secrets are rarely set, and needn't be.
+pub(super) fn load_silently(global: &Global) -> Result<Settings> {
     let path = find(global)?;
     match config::load(&path) {
-        Ok(settings) => {
-            for warning in &settings.warnings {
-                output::note(warning);
-            }
-            Ok(settings)
-        }
+        Ok(settings) => Ok(settings),
         Err(problems) => {
             output::note(problems.render(output::colour()));
             Err(Failure::NotStarted(anyhow!("{} in {}", count(problems.len(), "problem"), path.display())))

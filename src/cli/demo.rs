@@ -37,7 +37,11 @@ const DRAIN: Duration = Duration::from_secs(2);
 pub(super) fn demo(demo: &args::Demo) -> Result {
     let runtime = control_runtime().context("can't start the control runtime")?;
     runtime.block_on(async {
-        let stage = Stage::set(demo.once).await?;
+        let stage = match Stage::set(demo.once).await {
+            // Somebody took a port between our look and our bind.
+            Err(_) if !demo.once => Stage::set(true).await?,
+            stage => stage?,
+        };
         let code = match stage.play().await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -177,16 +181,20 @@ impl Stage {
         output::line(format_args!("  export https_proxy={proxy} http_proxy={proxy} CURL_CA_BUNDLE={ca}"));
         output::line(format_args!("  curl {}/v1/orders", self.api));
         output::line(format_args!("  curl {}/v1/whoami", self.api));
-        output::line(format_args!("  curl -X DELETE {}/v1/orders          # refused, and why", self.api));
+        // No remarks behind the commands: zsh takes `#` for a word when it is typed.
+        output::line("refused, and why:");
+        output::line(format_args!("  curl -X DELETE {}/v1/orders", self.api));
         if let Some(reverse) = self.running.reverse.first() {
-            output::line(format_args!("  curl -H 'x-api-key: {key}' http://{reverse}/v1/orders     # base-URL mode"));
+            output::line("by a base URL, for clients that know no proxy:");
+            output::line(format_args!("  curl --noproxy '*' -H 'x-api-key: {key}' http://{reverse}/v1/orders"));
         }
         if let Some(admin) = self.running.admin {
+            output::line("what the operator sees; one record a request:");
             output::line(format_args!("  curl --noproxy '*' http://{admin}/metrics"));
         }
         let directory = home(&self.directory)?;
         let directory = directory.display();
-        output::line(format_args!("  tail -f {directory}/state/audit.jsonl     # one record a request"));
+        output::line(format_args!("  tail -f {directory}/state/audit.jsonl"));
         output::line(format_args!("\nits config: {directory}/proxy.toml"));
         let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {

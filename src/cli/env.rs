@@ -13,10 +13,10 @@ use crate::{
 use super::{Failure, Result, args, context, output, run};
 
 /// Where the agent's key is looked for without `--key-file`.
-const KEY_VARIABLE: &str = "CUPBEARER_AGENT_KEY";
+pub(super) const KEY_VARIABLE: &str = "CUPBEARER_AGENT_KEY";
 
 pub(super) fn env(global: &args::Global, env: &args::Env) -> Result {
-    let settings = context::load(global)?;
+    let settings = context::load_silently(global)?;
     let agent = agent_key(&settings, env)?;
     let listener = settings.server.forward.first().ok_or_else(|| {
         Failure::NotStarted(anyhow!("the config has no [proxy] listener that the environment could lead to"))

@@ -35,11 +35,19 @@ pub(super) fn run(global: &args::Global, run: &args::Run) -> Result {
     runtime.block_on(async {
         let running = app::start(&settings, surroundings)
             .map_err(|error| Failure::NotStarted(anyhow::Error::new(error).context("can't start")))?;
-        let code = launch(&settings, &running, AgentKey { name: agent, key }, run).await;
+        let ended = launch(&settings, &running, AgentKey { name: agent, key }, run).await;
         let recorder = running.recorder().clone();
         running.shutdown(DRAIN).await;
-        output::note(recorder.metrics().summary());
-        code
+        match ended {
+            Ok(status) => {
+                output::note(recorder.metrics().summary());
+                Ok(ExitCode::from(status))
+            }
+            Err(error) => {
+                let status = error.status();
+                Ok(super::fail(&error.into(), status))
+            }
+        }
     })
 }
 
@@ -57,32 +65,26 @@ fn own_listener(settings: &mut Settings, agent: &AgentName) -> Result<Secret> {
     Ok(key)
 }
 
-async fn launch(settings: &Settings, running: &Running, agent: AgentKey, run: &args::Run) -> Result {
-    let inherited = Inherited::new(std::env::vars_os());
-    let failed = |error: launch::Error| {
-        let status = error.status();
-        output::note(format_args!("error: {error}"));
-        Ok(ExitCode::from(status))
-    };
-    let trust = match TemporaryTrust::create(running.authority().root_pem(), &inherited) {
-        Ok(trust) => trust,
-        Err(error) => return failed(error),
-    };
+/// The command's exit status.
+async fn launch(
+    settings: &Settings,
+    running: &Running,
+    agent: AgentKey,
+    run: &args::Run,
+) -> std::result::Result<u8, launch::Error> {
+    // It has a key of its own for this run, and no business with another agent's.
+    let inherited = Inherited::new(std::env::vars_os().filter(|(name, _)| name != super::env::KEY_VARIABLE));
+    let trust = TemporaryTrust::create(running.authority().root_pem(), &inherited)?;
     let port = running.forward.first().map_or(0, SocketAddr::port);
     let proxy = Authority::new(Host::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST)), port);
     let launch =
         launch::Settings { proxy, proxy_tls: false, agent: Some(agent), ..settings_of(settings, !run.no_java) };
-    let plan = match Plan::new(&launch, trust.files(), &inherited) {
-        Ok(plan) => plan,
-        Err(error) => return failed(error),
-    };
+    let plan = Plan::new(&launch, trust.files(), &inherited)?;
     report(&plan);
     let mut words = run.command.iter().cloned();
-    let Some(command) = words.next() else { return Ok(ExitCode::from(super::NOT_STARTED)) };
-    match child::run(command, words, plan.apply(inherited)).await {
-        Ok(status) => Ok(ExitCode::from(status)),
-        Err(error) => failed(error),
-    }
+    // clap asks for one word at least.
+    let command = words.next().unwrap_or_default();
+    child::run(command, words, plan.apply(inherited)).await
 }
 
 /// What `run` and `env` take from the config alike; the proxy's address and the agent

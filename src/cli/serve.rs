@@ -1,20 +1,24 @@
 //! `cupbearer serve`.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     app::{self, Running},
-    config::{self, Settings},
+    config::{self, Problem, Settings},
 };
 
 use super::{Failure, Result, args::Global, context, control_runtime};
 
+/// How long the records of finished requests may hold up an end at once.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// Serves until SIGTERM or SIGINT; drains; a second one ends at once. SIGHUP reloads.
 pub(super) fn serve(global: &Global) -> Result {
-    let settings = context::load(global)?;
+    let settings = context::load_silently(global)?;
+    warn(&settings);
     let surroundings = context::surroundings(context::authority(&settings)?)?;
     let runtime = control_runtime().context("can't start the control runtime")?;
     runtime.block_on(async {
@@ -24,10 +28,12 @@ pub(super) fn serve(global: &Global) -> Result {
         announce(&settings, &running);
         signals.wait_for_end(&running, &settings).await;
         tracing::info!(limit = ?settings.server.drain, "draining; a second signal ends at once");
+        let recorder = running.recorder().clone();
         let drained = tokio::select! {
             drained = running.shutdown(settings.server.drain) => drained,
             () = signals.second() => {
                 tracing::warn!("ended at once");
+                recorder.flush_within(LAST_WORDS);
                 return Ok(ExitCode::FAILURE);
             }
         };
@@ -74,14 +80,27 @@ impl Signals {
 fn reload(running: &Running, former: &Settings) {
     match config::load(&former.file) {
         Ok(settings) => match running.reload(&settings) {
-            Ok(()) => tracing::info!("the config was reloaded; changed listeners want a restart"),
+            Ok(()) => {
+                warn(&settings);
+                tracing::info!("the config was reloaded; changed listeners want a restart");
+            }
             Err(error) => tracing::error!(%error, "the new config can't be used; the former one stays in force"),
         },
         Err(problems) => {
             running.reload_refused(problems.len());
-            let text = problems.render(false);
-            tracing::error!("the new config has problems; the former one stays in force\n{text}");
+            for problem in &problems {
+                let (line, column, help) = (problem.line, problem.column, &problem.help);
+                tracing::error!(line, column, help, "config: {}", problem.message);
+            }
+            tracing::error!(problems = problems.len(), "the new config can't be used; the former one stays in force");
         }
+    }
+}
+
+/// In the log, as everything that `serve` says: a collector may read it.
+fn warn(settings: &Settings) {
+    for Problem { message, line, column, help, .. } in &settings.warnings {
+        tracing::warn!(line, column, help, "config: {message}");
     }
 }
 

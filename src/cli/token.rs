@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use serde_json::Value;
 
-use crate::{admin, config::Settings};
+use crate::{admin, config::Settings, primitives::CredentialName};
 
 use super::{FAILED, Failure, Result, args, context, control_runtime, output};
 
 pub(super) fn token(global: &args::Global, command: &args::Token) -> Result {
-    let settings = context::load(global)?;
+    let settings = context::load_silently(global)?;
     let runtime = control_runtime().context("can't start a runtime")?;
     runtime.block_on(async {
         match command {
@@ -19,15 +19,22 @@ pub(super) fn token(global: &args::Global, command: &args::Token) -> Result {
                 if *json { print_json(&tokens) } else { print_table(&tokens) }
             }
             args::Token::Show { credential, json } => {
-                let token = ask(&settings, reqwest::Method::GET, &format!("tokens/{credential}")).await?;
+                let path = format!("tokens/{}", named(credential)?);
+                let token = ask(&settings, reqwest::Method::GET, &path).await?;
                 if *json { print_json(&token) } else { print_one(&token) }
             }
             args::Token::Refresh { credential } => {
-                let token = ask(&settings, reqwest::Method::POST, &format!("tokens/{credential}/refresh")).await?;
+                let path = format!("tokens/{}/refresh", named(credential)?);
+                let token = ask(&settings, reqwest::Method::POST, &path).await?;
                 print_one(&token)
             }
         }
     })
+}
+
+/// Only what a path can hold as it is.
+fn named(credential: &str) -> Result<CredentialName> {
+    CredentialName::parse(credential).map_err(|error| Failure::NotStarted(error.into()))
 }
 
 async fn ask(settings: &Settings, method: reqwest::Method, path: &str) -> Result<Value> {

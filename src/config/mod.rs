@@ -21,7 +21,6 @@ mod units;
 
 use std::{collections::BTreeMap, ffi::OsString, path::Path, path::PathBuf, sync::Arc};
 
-use annotate_snippets::Level;
 use toml::de::DeTable;
 
 use crate::{admin, credential, identity, observe, primitives::AgentName, proxy, route, server, upstream};
@@ -54,8 +53,8 @@ pub struct Settings {
     pub launch: Launch,
     /// Every `danger_…` switch that is on, as `routes.orders-read.danger_allow_plaintext`.
     pub dangers: Vec<String>,
-    /// What is allowed but probably not meant, rendered like problems.
-    pub warnings: Vec<String>,
+    /// What is allowed but probably not meant.
+    pub warnings: Problems,
 }
 
 /// What `run` and `env` need of the config.
@@ -117,8 +116,7 @@ pub fn parse(text: &str, file: &Path, env: &dyn Fn(&str) -> Option<OsString>) ->
     }
     match settings {
         Some(mut settings) if problems.is_empty() => {
-            let render = |warning: &Problem| warning.render(Level::WARNING, file, &masked, false);
-            settings.warnings = warnings.iter().map(render).collect();
+            settings.warnings = Problems::new(file, masked, warnings);
             Ok(settings)
         }
         Some(_) | None => Err(Problems::new(file, masked, problems)),

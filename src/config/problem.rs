@@ -100,12 +100,21 @@ impl Problems {
 
     /// All of them, one block each, with a blank line between.
     pub fn render(&self, color: bool) -> String {
+        self.render_at(&Level::ERROR, color)
+    }
+
+    /// The same for what keeps nothing from starting.
+    pub fn render_as_warnings(&self, color: bool) -> String {
+        self.render_at(&Level::WARNING, color)
+    }
+
+    fn render_at(&self, level: &Level<'_>, color: bool) -> String {
         let mut out = String::new();
         for problem in &self.found {
             if !out.is_empty() {
                 out.push('\n');
             }
-            out.push_str(&problem.render(Level::ERROR, &self.file, &self.source, color));
+            out.push_str(&problem.render(level.clone(), &self.file, &self.source, color));
             out.push('\n');
         }
         out

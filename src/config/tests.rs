@@ -76,7 +76,7 @@ fn changed(from: &str, to: &str) -> (String, String) {
 }
 
 fn warnings(text: &str) -> String {
-    good(text).warnings.join("\n")
+    good(text).warnings.render_as_warnings(false)
 }
 
 /// A root certificate in a PEM file.

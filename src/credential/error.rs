@@ -211,7 +211,7 @@ impl Failure {
     }
 
     /// The whole story for operators: what happened, and the cause at the bottom of it.
-    pub(crate) fn describe(&self) -> String {
+    pub fn describe(&self) -> String {
         let text = self.to_string();
         let mut deepest: &dyn std::error::Error = self;
         while let Some(cause) = deepest.source() {

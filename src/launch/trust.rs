@@ -78,6 +78,8 @@ impl TrustFiles {
     pub fn write(directory: &Path, root_pem: &str, inherited: &Inherited) -> Result<Self, Error> {
         let failed = |source| Error::Write { path: directory.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+        // The variables have to hold in whatever directory a program runs.
+        let directory = std::path::absolute(directory).map_err(failed)?;
         if directory.to_str().is_none() {
             return Err(Error::Path { path: directory.to_owned() });
         }

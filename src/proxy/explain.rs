@@ -8,10 +8,10 @@ use crate::{
     identity::Registry,
     policy,
     primitives::{AgentName, Authority},
-    route::Table,
+    route::{Scheme, Table},
 };
 
-use super::{Error, error::BadRequest, inbound};
+use super::{Error, Unmatched, error::BadRequest, inbound, tunnel};
 
 /// The answer of `cupbearer explain`.
 #[derive(Debug, Serialize)]
@@ -31,9 +31,33 @@ pub struct Explanation {
     pub hint: Option<String>,
 }
 
+/// What judges; a part of the pipeline's own [`Rules`](super::Rules).
+#[derive(Clone, Copy, Debug)]
+pub struct Judges<'a> {
+    pub registry: &'a Registry,
+    pub routes: &'a Table,
+    pub unmatched: Unmatched,
+    pub authorization_servers: &'a [Authority],
+}
+
+impl Judges<'_> {
+    /// A `CONNECT` to a host that no route names.
+    fn judge_unnamed(self, authority: &Authority, explanation: &mut Explanation) -> Result<(), Error> {
+        match self.unmatched {
+            Unmatched::Deny => Err(Error::NoRoute),
+            Unmatched::Tunnel => {
+                tunnel::check_blind(self.authorization_servers, authority)?;
+                explanation.allowed = true;
+                explanation.reason = "no route names the host: tunnelled untouched, without a credential".to_owned();
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Judges `method url` as if `agent` had sent it through the forward proxy. `CONNECT`
 /// judges a tunnel to the URL's host.
-pub fn explain(registry: &Registry, routes: &Table, agent: &AgentName, method: &Method, url: &Uri) -> Explanation {
+pub fn explain(rules: Judges<'_>, agent: &AgentName, method: &Method, url: &Uri) -> Explanation {
     let mut explanation = Explanation {
         allowed: false,
         agent: agent.to_string(),
@@ -47,9 +71,9 @@ pub fn explain(registry: &Registry, routes: &Table, agent: &AgentName, method: &
         hint: None,
     };
     let judged = if method == Method::CONNECT {
-        judge_tunnel(registry, routes, agent, url, &mut explanation)
+        judge_tunnel(rules, agent, url, &mut explanation)
     } else {
-        judge_request(registry, routes, agent, method, url, &mut explanation)
+        judge_request(rules, agent, method, url, &mut explanation)
     };
     if let Err(error) = judged {
         let verdict = error.verdict();
@@ -63,18 +87,23 @@ pub fn explain(registry: &Registry, routes: &Table, agent: &AgentName, method: &
 }
 
 fn judge_request(
-    registry: &Registry,
-    routes: &Table,
+    rules: Judges<'_>,
     agent: &AgentName,
     method: &Method,
     url: &Uri,
     explanation: &mut Explanation,
 ) -> Result<(), Error> {
     inbound::check_method(method)?;
-    let target = inbound::forward_target(method, url, routes)?;
+    let target = inbound::forward_target(method, url, rules.routes)?;
     explanation.url = Some(inbound::upstream_uri(&target, url)?.to_string());
-    let agent = registry.named(agent).ok_or(crate::identity::Unknown::Mismatch)?;
-    let permit = policy::decide(&agent, &routes.find(&target)?, &target)?;
+    let agent = rules.registry.named(agent).ok_or(crate::identity::Unknown::Mismatch)?;
+    let candidates = match rules.routes.find(&target) {
+        Ok(candidates) => candidates,
+        // An agent sends https:// through a CONNECT.
+        Err(unnamed) if target.scheme == Scheme::Http => return Err(unnamed.into()),
+        Err(_) => return rules.judge_unnamed(&target.authority, explanation),
+    };
+    let permit = policy::decide(&agent, &candidates, &target)?;
     explanation.allowed = true;
     explanation.reason = "allowed by the most specific route that matches".to_owned();
     explanation.route = Some(permit.route().name.to_string());
@@ -82,13 +111,7 @@ fn judge_request(
     Ok(())
 }
 
-fn judge_tunnel(
-    registry: &Registry,
-    routes: &Table,
-    agent: &AgentName,
-    url: &Uri,
-    explanation: &mut Explanation,
-) -> Result<(), Error> {
+fn judge_tunnel(rules: Judges<'_>, agent: &AgentName, url: &Uri, explanation: &mut Explanation) -> Result<(), Error> {
     let port = match url.scheme_str() {
         Some("http") => 80,
         _ => 443,
@@ -96,8 +119,11 @@ fn judge_tunnel(
     let text = url.authority().ok_or(BadRequest::NotAbsoluteForm)?;
     let authority = Authority::parse(text.as_str(), Some(port))?;
     explanation.url = Some(authority.to_string());
-    let agent = registry.named(agent).ok_or(crate::identity::Unknown::Mismatch)?;
-    policy::decide_tunnel(&agent, &routes.find_authority(&authority)?, &authority)?;
+    let agent = rules.registry.named(agent).ok_or(crate::identity::Unknown::Mismatch)?;
+    let Ok(candidates) = rules.routes.find_authority(&authority) else {
+        return rules.judge_unnamed(&authority, explanation);
+    };
+    policy::decide_tunnel(&agent, &candidates, &authority)?;
     explanation.allowed = true;
     explanation.reason = "intercepted: each request inside is decided on its own".to_owned();
     Ok(())

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 pub use body::{Body, BodyError, RequestBody};
 pub use error::Error;
-pub use explain::{Explanation, explain};
+pub use explain::{Explanation, Judges, explain};
 pub use headers::Via;
 pub use inbound::{Arrival, Ingress, Mount, Tunnel};
 pub use interim::InterimSink;

@@ -131,17 +131,20 @@ impl Proxy {
     }
 
     async fn connect_blind(&self, rules: &Rules, authority: Authority, record: &mut Record) -> Result<Judged, Error> {
-        if rules.authorization_servers.iter().any(|server| server.host() == authority.host()) {
-            return Err(Error::AuthorizationServer);
-        }
-        if !BLIND_PORTS.contains(&authority.port()) {
-            return Err(Error::NoRoute);
-        }
+        check_blind(&rules.authorization_servers, &authority)?;
         record.decision.allowed = Some(true);
         record.decision.reason = "unmatched hosts are tunnelled".into();
         let (stream, address) = self.upstream.connect_raw(&authority, &[]).await.map_err(upstream_error)?;
         Ok(Judged::Blind(stream, address))
     }
+}
+
+/// Where a blind tunnel may lead.
+pub(super) fn check_blind(authorization_servers: &[Authority], authority: &Authority) -> Result<(), Error> {
+    if authorization_servers.iter().any(|server| server.host() == authority.host()) {
+        return Err(Error::AuthorizationServer);
+    }
+    if BLIND_PORTS.contains(&authority.port()) { Ok(()) } else { Err(Error::NoRoute) }
 }
 
 enum Judged {

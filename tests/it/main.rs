@@ -5,5 +5,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails should say where")]
 
 mod architecture;
+mod binary;
+mod canary;
+mod cli;
+mod documents;
 mod main_job;
+mod run;
+mod serve;
 mod support;

@@ -22,7 +22,7 @@ use crate::{
 };
 
 use super::{
-    Launch, Settings,
+    Launch, Problems, Settings,
     document::{At, Document},
     problem::{closest, listed, shown},
     raw,
@@ -70,7 +70,7 @@ pub(super) fn settings(doc: &Document<'_>, raw: raw::Config, file: &Path) -> Opt
         observe: observe::Settings { audit_log: Some(audit_log) },
         admin: raw.admin.map(|admin| admin::Settings { listen: admin.listen.value }),
         launch,
-        warnings: Vec::new(),
+        warnings: Problems::new(file, String::new(), Vec::new()),
     })
 }
 
