@@ -5,5 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails should say where")]
 
 mod architecture;
+mod in_memory;
 mod main_job;
+mod memory;
 mod support;
