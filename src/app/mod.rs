@@ -8,6 +8,7 @@
 pub mod hardening;
 pub mod reload;
 pub mod tokens;
+pub mod unbound;
 pub mod worker;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -26,6 +27,7 @@ use crate::{
     upstream::{SystemResolver, Wall},
 };
 
+pub use unbound::{Unbound, unbound};
 use worker::{Socket, Worker};
 
 /// Why nothing could be started.
@@ -72,31 +74,13 @@ pub struct Running {
 
 /// Starts serving. Runs on the control runtime, which must outlive the [`Running`].
 pub fn start(settings: &config::Settings, surroundings: Surroundings) -> Result<Running, Error> {
-    let Surroundings { authority, clock, instance } = surroundings;
     let count = settings.server.workers.unwrap_or_else(cores).max(1);
     let sockets = Sockets::bind(&settings.server, count)?;
     let admin_listener = settings.admin.as_ref().map(|admin| bind_admin(admin.listen)).transpose()?;
-    let recorder = Recorder::start(&settings.observe).map_err(Error::Audit)?;
-    let rules = rules(settings, &clock, &recorder)?;
-    let shared = Arc::new(Shared {
-        rules: ArcSwap::from_pointee(rules),
-        recorder,
-        clock: Arc::clone(&clock),
-        ids: RequestIds::new(instance),
-        via: Via::new(instance),
-        settings: settings.proxy.clone(),
-    });
     let admin_address = admin_listener.as_ref().map(|(_, address)| *address);
-    let own = sockets.addresses().chain(admin_address).collect();
-    let leaves = LeafCache::new(Arc::clone(&authority), clock, settings.server.limits.leaf_cache)?;
-    let worker = Worker {
-        shared: Arc::clone(&shared),
-        leaves: Arc::new(leaves),
-        upstream: settings.upstream.clone(),
-        wall: Wall::new(own),
-        resolve: Arc::new(SystemResolver::new(settings.resolve.clone())),
-        limits: settings.server.limits.clone(),
-    };
+    let wall = Wall::new(sockets.addresses().chain(admin_address).collect());
+    let worker = worker(settings, &surroundings, wall)?;
+    let shared = Arc::clone(&worker.shared);
     let (drain_handle, drain) = Drain::new();
     let (finish, finished) = watch::channel(false);
     let admin_task = admin_listener.map(|(listener, _)| spawn_admin(listener, settings, &shared, drain.clone()));
@@ -108,7 +92,7 @@ pub fn start(settings: &config::Settings, surroundings: Surroundings) -> Result<
         reverse,
         admin: admin_address,
         shared,
-        authority,
+        authority: surroundings.authority,
         drain: drain_handle,
         finish,
         workers,
@@ -144,6 +128,30 @@ impl Running {
         let _ = tokio::task::spawn_blocking(move || recorder.flush()).await;
         all_done
     }
+}
+
+/// What the workers are made of.
+fn worker(settings: &config::Settings, surroundings: &Surroundings, wall: Wall) -> Result<Worker, Error> {
+    let Surroundings { authority, clock, instance } = surroundings;
+    let recorder = Recorder::start(&settings.observe).map_err(Error::Audit)?;
+    let rules = rules(settings, clock, &recorder)?;
+    let leaves = LeafCache::new(Arc::clone(authority), Arc::clone(clock), settings.server.limits.leaf_cache)?;
+    let shared = Shared {
+        rules: ArcSwap::from_pointee(rules),
+        recorder,
+        clock: Arc::clone(clock),
+        ids: RequestIds::new(*instance),
+        via: Via::new(*instance),
+        settings: settings.proxy.clone(),
+    };
+    Ok(Worker {
+        shared: Arc::new(shared),
+        leaves: Arc::new(leaves),
+        upstream: settings.upstream.clone(),
+        wall,
+        resolve: Arc::new(SystemResolver::new(settings.resolve.clone())),
+        limits: settings.server.limits.clone(),
+    })
 }
 
 fn rules(settings: &config::Settings, clock: &Arc<dyn Clock>, recorder: &Recorder) -> Result<Rules, Error> {

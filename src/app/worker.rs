@@ -9,7 +9,7 @@ use crate::{
     proxy::{Proxy, Shared},
     server::{self, Door, Drain, connection::Connections, listener::accept_loop},
     tls::LeafCache,
-    upstream::{self, Client, Resolve, TcpDial, Wall},
+    upstream::{self, Client, Dial, Resolve, TcpDial, Wall},
 };
 
 /// What a worker is made of; each gets a clone and builds its own pool from it.
@@ -45,9 +45,7 @@ impl Worker {
     }
 
     async fn run(self, sockets: Vec<Socket>, drain: Drain, mut finished: watch::Receiver<bool>) {
-        let upstream = Client::new(self.upstream, self.wall, self.resolve, Arc::new(TcpDial));
-        let proxy = Proxy::new(self.shared, upstream);
-        let connections = Arc::new(Connections { proxy, leaves: self.leaves, limits: self.limits });
+        let connections = self.connections(Arc::new(TcpDial));
         for Socket { socket, door } in sockets {
             match TcpListener::from_std(socket) {
                 Ok(listener) => {
@@ -58,5 +56,11 @@ impl Worker {
         }
         drop((connections, drain));
         let _ = finished.wait_for(|finished| *finished).await;
+    }
+    /// The corridor and its doors' limits, without a socket.
+    pub(super) fn connections(self, dial: Arc<dyn Dial>) -> Arc<Connections> {
+        let upstream = Client::new(self.upstream, self.wall, self.resolve, dial);
+        let proxy = Proxy::new(self.shared, upstream);
+        Arc::new(Connections { proxy, leaves: self.leaves, limits: self.limits })
     }
 }

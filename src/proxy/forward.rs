@@ -57,14 +57,10 @@ impl Proxy {
         let Inbound { arrival, mut parts, body, .. } = inbound;
         // HTTP/1.0 knows no interim answers.
         let interim = arrival.interim.filter(|_| parts.version == Version::HTTP_11).cloned();
-        if headers::has_looped(&parts.headers, via) {
-            return Err(Error::Loop);
-        }
         if permit.credential().is_some() && inbound::has_token_in_query(&parts.uri) {
             return Err(BadRequest::TokenInQuery.into());
         }
-        headers::strip_request(&mut parts.headers, permit, reverse)?;
-        headers::add_via(&mut parts.headers, via, parts.version);
+        headers::rewrite_request(&mut parts.headers, permit, via, parts.version, reverse)?;
         let settings = &self.shared.settings;
         let held = inbound::expects_continue(&parts.headers).then_some(settings.continue_timeout);
         let limits = body::Limits { replay: settings.replay_limit, idle: settings.request_idle_timeout };

@@ -13,7 +13,7 @@ use http::{
 
 use crate::{identity, policy::Permit};
 
-use super::error::BadRequest;
+use super::error::{BadRequest, Error};
 
 /// Hop-by-hop fields besides those that `Connection` names (RFC 9110 §7.6.1).
 static HOP_BY_HOP: [HeaderName; 9] = [
@@ -57,9 +57,41 @@ static ALTERNATIVES: [HeaderName; 2] = [HeaderName::from_static("alt-svc"), Head
 static PROTECTED: [HeaderName; 5] = [AUTHORIZATION, HOST, CONTENT_LENGTH, COOKIE, EXPECT];
 const PROTECTED_PREFIXES: [&str; 4] = ["mcp-", "x-forwarded-", "proxy-", "dpop"];
 
-/// Makes the agent's fields fit to be forwarded under `permit`; the token comes last,
-/// by [`inject`].
-pub(super) fn strip_request(fields: &mut HeaderMap, permit: &Permit, reverse: bool) -> Result<(), BadRequest> {
+/// Makes the agent's fields fit to be forwarded under `permit`, with ourselves in `Via`;
+/// the token comes last, by [`inject`]. `received`: the version that the request came by;
+/// `reverse`: through a base URL, so that the agent's key stands among the fields.
+///
+/// # Errors
+/// The request has been here before, or `Connection` can't be obeyed.
+pub fn rewrite_request(
+    fields: &mut HeaderMap,
+    permit: &Permit,
+    via: &Via,
+    received: Version,
+    reverse: bool,
+) -> Result<(), Error> {
+    if has_looped(fields, via) {
+        return Err(Error::Loop);
+    }
+    strip_request(fields, permit, reverse)?;
+    add_via(fields, via, received);
+    Ok(())
+}
+
+/// Puts the token in: exactly one `Authorization`, ours.
+pub fn inject(fields: &mut HeaderMap, authorization: Option<&HeaderValue>) {
+    if let Some(value) = authorization {
+        fields.insert(AUTHORIZATION, value.clone());
+    }
+}
+
+/// Makes the upstream's fields fit for the agent, with ourselves in `Via`.
+pub fn rewrite_response(fields: &mut HeaderMap, via: &Via, received: Version) {
+    strip_response(fields);
+    add_via(fields, via, received);
+}
+
+fn strip_request(fields: &mut HeaderMap, permit: &Permit, reverse: bool) -> Result<(), BadRequest> {
     let trailers_accepted = accepts_trailers(fields);
     remove_connection_options(fields)?;
     remove_all(fields, &HOP_BY_HOP);
@@ -95,13 +127,6 @@ fn remove_reverse_key(fields: &mut HeaderMap, permit: &Permit) {
     }
 }
 
-/// Puts the token in: exactly one `Authorization`, ours.
-pub(super) fn inject(fields: &mut HeaderMap, authorization: Option<&HeaderValue>) {
-    if let Some(value) = authorization {
-        fields.insert(AUTHORIZATION, value.clone());
-    }
-}
-
 /// Cleans what the upstream sent; our own connection's fields are hyper's to write.
 pub(super) fn strip_response(fields: &mut HeaderMap) {
     // An upstream's bad `Connection` harms nobody but its own answer.
@@ -120,7 +145,7 @@ pub(super) fn strip_trailers(fields: &mut HeaderMap) {
 }
 
 /// Adds ourselves to `Via` (RFC 9110 §7.6.3). `received` is the version we received.
-pub(super) fn add_via(fields: &mut HeaderMap, via: &Via, received: Version) {
+fn add_via(fields: &mut HeaderMap, via: &Via, received: Version) {
     let value = match received {
         Version::HTTP_2 => &via.h2,
         Version::HTTP_10 => &via.h10,
@@ -130,7 +155,7 @@ pub(super) fn add_via(fields: &mut HeaderMap, via: &Via, received: Version) {
 }
 
 /// Whether this very proxy has handled the request before (threat 38).
-pub(super) fn has_looped(fields: &HeaderMap, via: &Via) -> bool {
+fn has_looped(fields: &HeaderMap, via: &Via) -> bool {
     fields.get_all(VIA).iter().any(|value| {
         let mut entries = value.as_bytes().split(|byte| *byte == b',');
         entries.any(|entry| entry.trim_ascii().ends_with(via.pseudonym.as_bytes()))

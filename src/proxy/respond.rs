@@ -49,8 +49,7 @@ impl Answering {
         let Sent { response, connection, .. } = sent;
         let (mut parts, incoming) = response.into_parts();
         let received = std::mem::replace(&mut parts.version, Version::HTTP_11);
-        headers::strip_response(&mut parts.headers);
-        headers::add_via(&mut parts.headers, &shared.via, received);
+        headers::rewrite_response(&mut parts.headers, &shared.via, received);
         parts.extensions.clear();
         Response::from_parts(parts, Body::upstream(incoming, connection, shared.settings.idle_timeout, open))
     }

@@ -74,8 +74,8 @@ impl Version {
 }
 
 impl Connections {
-    /// Serves one accepted connection to its end.
-    pub async fn serve(self: Arc<Self>, stream: TcpStream, door: Arc<Door>, drain: Drain) {
+    /// Serves one connection to its end, over any stream.
+    pub async fn serve<S: Io>(self: Arc<Self>, stream: S, door: Arc<Door>, drain: Drain) {
         let mut counted = door.gauge.enter(ConnectionState::Handshake);
         let limit = self.limits.handshake_timeout;
         let (ingress, gauge) = (door.ingress.clone(), door.gauge.clone());

@@ -12,4 +12,7 @@ mod documents;
 mod main_job;
 mod run;
 mod serve;
+mod in_memory;
+mod main_job;
+mod memory;
 mod support;
