@@ -28,7 +28,12 @@ use crate::{
     tls::LeafCache,
 };
 
-use super::{Limits, connect, drain::Drain, interim::WithInterim, listener::Door};
+use super::{
+    Limits, connect,
+    drain::Drain,
+    interim::WithInterim,
+    listener::{Door, Place},
+};
 
 /// A stream that requests can come over.
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
@@ -52,6 +57,7 @@ pub(super) struct Session {
     pub(super) clear: bool,
     pub(super) drain: Drain,
     pub(super) gauge: ConnectionGauge,
+    pub(super) place: Place,
 }
 
 impl Session {
@@ -75,11 +81,11 @@ impl Version {
 
 impl Connections {
     /// Serves one accepted connection to its end.
-    pub async fn serve(self: Arc<Self>, stream: TcpStream, door: Arc<Door>, drain: Drain) {
+    pub(super) async fn serve(self: Arc<Self>, stream: TcpStream, door: Arc<Door>, place: Place, drain: Drain) {
         let mut counted = door.gauge.enter(ConnectionState::Handshake);
         let limit = self.limits.handshake_timeout;
         let (ingress, gauge) = (door.ingress.clone(), door.gauge.clone());
-        let session = Session { connections: self, ingress, clear: false, drain, gauge };
+        let session = Session { connections: self, ingress, clear: false, drain, gauge, place };
         let Some(tls) = &door.tls else {
             counted.set(ConnectionState::Serving);
             return session.serve(stream, Version::H1).await;
