@@ -284,7 +284,8 @@ impl Sockets {
 fn doors(settings: &server::Settings, metrics: &observe::metrics::Metrics) -> Result<Vec<Door>, Error> {
     let door = |name: &ListenerName, tls: Option<&ListenerTls>, ingress| -> Result<Door, Error> {
         let tls = tls.map(|tls| tls::server::listener_config(&tls.certificate, &tls.key)).transpose()?;
-        Ok(Door { ingress, tls, gauge: metrics.connections(name) })
+        let places = server::Places::new(settings.limits.connections);
+        Ok(Door { ingress, tls, gauge: metrics.connections(name), places })
     };
     let forward = settings.forward.iter().map(|listener| {
         let ingress = Ingress::Forward { listener: listener.name.clone() };

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -45,7 +45,7 @@ pub struct RequestBody {
     source: Option<Arc<Mutex<Source>>>,
     /// Which attempt this body belongs to; only the newest may read.
     attempt: u32,
-    /// How many of the kept chunks this attempt has sent.
+    /// How many of the kept bytes this attempt has sent.
     sent: usize,
     trailers_sent: bool,
 }
@@ -56,12 +56,14 @@ struct Source {
     limits: Limits,
     traffic: Arc<Traffic>,
     attempt: u32,
-    kept: Vec<Bytes>,
-    kept_bytes: usize,
+    /// A copy: a chunk of one byte may hold on to a whole read buffer.
+    kept: BytesMut,
     /// More has passed than may be kept: there is no way back.
     overflowed: bool,
     trailers: Option<HeaderMap>,
     ended: bool,
+    /// Who waits for the next frame.
+    reader: Option<Waker>,
     gate: Gate,
     idle: IdleTimer,
 }
@@ -98,11 +100,11 @@ impl RequestBody {
             incoming,
             traffic: Arc::clone(traffic),
             attempt: 0,
-            kept: Vec::new(),
-            kept_bytes: 0,
+            kept: BytesMut::new(),
             overflowed: false,
             trailers: None,
             ended: false,
+            reader: None,
             gate: Gate { opens_at: continue_timeout.map(|limit| Instant::now() + limit), ..Gate::default() },
             idle: IdleTimer::new(limits.idle),
             limits,
@@ -137,6 +139,11 @@ impl Rewinder {
         }
         source.attempt += 1;
         source.gate.open();
+        // Else a former attempt that waits for the agent (an upload over h2 outlives its
+        // answer) would hold the agent's body for ever: nobody else wakes it.
+        if let Some(former) = source.reader.take() {
+            former.wake();
+        }
         Some(RequestBody { source: Some(Arc::clone(shared)), attempt: source.attempt, sent: 0, trailers_sent: false })
     }
 
@@ -196,12 +203,11 @@ impl Source {
         if let Some(data) = frame.data_ref() {
             self.traffic.add_from_agent(data.len());
             if !self.overflowed {
-                self.kept_bytes += data.len();
-                if self.kept_bytes > self.limits.replay {
+                if self.kept.len() + data.len() > self.limits.replay {
                     self.overflowed = true;
-                    self.kept = Vec::new();
+                    self.kept = BytesMut::new();
                 } else {
-                    self.kept.push(data.clone());
+                    self.kept.extend_from_slice(data);
                 }
             }
         }
@@ -209,6 +215,7 @@ impl Source {
             Ok(mut trailers) => {
                 headers::strip_trailers(&mut trailers);
                 self.trailers = Some(trailers.clone());
+                self.ended = true;
                 Frame::trailers(trailers)
             }
             Err(frame) => frame,
@@ -227,15 +234,21 @@ impl HttpBody for RequestBody {
         if source.attempt != this.attempt {
             return Poll::Ready(Some(Err(BodyError::Superseded)));
         }
-        if let Some(chunk) = source.kept.get(this.sent).filter(|_| this.attempt > 0) {
-            this.sent += 1;
-            return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
+        if this.attempt > 0
+            && let Some(rest) = source.kept.get(this.sent..).filter(|rest| !rest.is_empty())
+        {
+            let rest = Bytes::copy_from_slice(rest);
+            this.sent += rest.len();
+            return Poll::Ready(Some(Ok(Frame::data(rest))));
         }
         if source.ended {
             let trailers = source.trailers.clone().filter(|_| !std::mem::replace(&mut this.trailers_sent, true));
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
-        let frame = ready!(source.poll_incoming(cx));
+        let Poll::Ready(frame) = source.poll_incoming(cx) else {
+            source.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
         if let Some(Ok(frame)) = &frame {
             this.trailers_sent |= frame.is_trailers();
             this.sent = source.kept.len();
@@ -249,7 +262,8 @@ impl HttpBody for RequestBody {
             Some(shared) => {
                 let source = lock(shared);
                 let all_kept_sent = this_attempt_caught_up(self, &source);
-                all_kept_sent && source.trailers.is_none() && (source.ended || source.incoming.is_end_stream())
+                let trailers_sent = source.trailers.is_none() || self.trailers_sent;
+                all_kept_sent && trailers_sent && (source.ended || source.incoming.is_end_stream())
             }
         }
     }
@@ -257,7 +271,7 @@ impl HttpBody for RequestBody {
     fn size_hint(&self) -> SizeHint {
         let Some(shared) = &self.source else { return SizeHint::with_exact(0) };
         let source = lock(shared);
-        let resent: usize = if self.attempt > 0 { source.kept.iter().skip(self.sent).map(Bytes::len).sum() } else { 0 };
+        let resent = if self.attempt > 0 { source.kept.len().saturating_sub(self.sent) } else { 0 };
         let rest = source.incoming.size_hint();
         match rest.exact() {
             Some(exact) => SizeHint::with_exact(exact + resent as u64),
@@ -279,7 +293,7 @@ fn lock(shared: &Mutex<Source>) -> MutexGuard<'_, Source> {
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Source")
-            .field("kept_bytes", &self.kept_bytes)
+            .field("kept_bytes", &self.kept.len())
             .field("ended", &self.ended)
             .finish_non_exhaustive()
     }
@@ -459,5 +473,117 @@ impl IdleTimer {
         };
         self.armed = true;
         sleep.as_mut().poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use http_body_util::BodyExt;
+    use hyper::{server::conn::http1, service::service_fn};
+    use hyper_util::rt::TokioIo;
+    use tokio::{
+        io::{AsyncWriteExt, DuplexStream},
+        sync::mpsc,
+    };
+
+    use super::*;
+
+    const CHUNKED: &str = "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+
+    /// The body of a request as hyper gives it, and the agent's end of its connection.
+    async fn uploaded(request: &str, replay: usize) -> (RequestBody, DuplexStream) {
+        let (mut agent, server) = tokio::io::duplex(64 * 1024);
+        let (arrived, mut requests) = mpsc::unbounded_channel();
+        let service = service_fn(move |request: Request<Incoming>| {
+            arrived.send(request.into_body()).unwrap();
+            std::future::pending::<Result<Response<String>, hyper::Error>>()
+        });
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(server), service));
+        agent.write_all(request.as_bytes()).await.unwrap();
+        let incoming = requests.recv().await.unwrap();
+        let limits = Limits { replay, idle: Duration::from_secs(60) };
+        (RequestBody::new(incoming, &Arc::default(), limits, None), agent)
+    }
+
+    async fn data(body: &mut RequestBody) -> Bytes {
+        body.frame().await.unwrap().unwrap().into_data().unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_came_in_crumbs_is_kept_in_one_piece() {
+        let crumbs = "1\r\nx\r\n".repeat(1000);
+        let (mut first, _agent) = uploaded(&format!("{CHUNKED}{crumbs}3\r\nend\r\n0\r\n\r\n"), 2000).await;
+        let mut passed = 0;
+        while passed < 1003 {
+            passed += data(&mut first).await.len();
+        }
+        let mut again = first.rewinder().rewind().unwrap();
+        assert_eq!(data(&mut again).await, format!("{}end", "x".repeat(1000)));
+        assert!(again.frame().await.is_none());
+        assert!(again.is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn more_than_may_be_kept_is_not_sent_twice() {
+        let (mut first, _agent) = uploaded(&format!("{CHUNKED}4\r\n1234\r\n4\r\n5678\r\n0\r\n\r\n"), 7).await;
+        data(&mut first).await;
+        data(&mut first).await;
+        assert!(first.rewinder().rewind().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_replay_has_the_trailers_too() {
+        let request = format!("{CHUNKED}2\r\nok\r\n0\r\nx-checksum: 1\r\nauthorization: Bearer smuggled\r\n\r\n");
+        let (mut first, _agent) = uploaded(&request, 100).await;
+        data(&mut first).await;
+        // hyper's client asks for no more after the trailers.
+        let sent = first.frame().await.unwrap().unwrap().into_trailers().unwrap();
+        assert!(first.is_end_stream());
+
+        let mut again = first.rewinder().rewind().unwrap();
+        assert_eq!(data(&mut again).await, "ok");
+        assert!(!again.is_end_stream());
+        assert_eq!(again.frame().await.unwrap().unwrap().into_trailers().unwrap(), sent);
+        assert_eq!(sent.len(), 1);
+        assert!(again.frame().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_former_attempt_that_waits_ends_when_it_is_void() {
+        let (mut first, mut agent) = uploaded(&format!("{CHUNKED}2\r\nok\r\n"), 100).await;
+        data(&mut first).await;
+        let rewinder = first.rewinder();
+        let (waits, mut waiting) = mpsc::unbounded_channel();
+        let former = tokio::spawn(async move {
+            std::future::poll_fn(|cx| {
+                let frame = Pin::new(&mut first).poll_frame(cx);
+                let _ = waits.send(());
+                frame
+            })
+            .await
+        });
+        waiting.recv().await.unwrap();
+        let mut again = rewinder.rewind().unwrap();
+        assert_eq!(data(&mut again).await, "ok");
+        let next = tokio::spawn(async move { data(&mut again).await });
+        assert!(matches!(former.await.unwrap(), Some(Err(BodyError::Superseded))));
+        agent.write_all(b"4\r\nmore\r\n").await.unwrap();
+        assert_eq!(next.await.unwrap(), "more");
+    }
+
+    #[tokio::test]
+    async fn a_replay_is_as_long_as_the_body() {
+        let (mut first, mut agent) = uploaded("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\nabc", 100).await;
+        assert_eq!(first.size_hint().exact(), Some(6));
+        data(&mut first).await;
+        let mut again = first.rewinder().rewind().unwrap();
+        assert_eq!(again.size_hint().exact(), Some(6));
+        assert_eq!(data(&mut again).await, "abc");
+        assert_eq!(again.size_hint().exact(), Some(3));
+        assert!(!again.is_end_stream());
+        agent.write_all(b"def").await.unwrap();
+        assert_eq!(data(&mut again).await, "def");
+        assert!(again.is_end_stream());
     }
 }

@@ -45,9 +45,9 @@ pub(super) async fn answer<S: Io>(session: &Arc<Session>, mut request: Request<I
         }
         Opening::Blind(tunnel) => {
             let idle = session.connections.limits.tunnel_idle_timeout;
-            let (drain, gauge) = (session.drain.clone(), session.gauge.clone());
+            let (drain, gauge, place) = (session.drain.clone(), session.gauge.clone(), session.place.clone());
             tokio::spawn(async move {
-                let _counted = gauge.enter(ConnectionState::Tunnel);
+                let _held = (gauge.enter(ConnectionState::Tunnel), place);
                 let (upstream, record) = tunnel.split();
                 match upgrade.await {
                     Ok(upgraded) => blind::copy(TokioIo::new(upgraded), upstream, record, idle, drain).await,
@@ -85,6 +85,7 @@ async fn enter<S: Io>(session: &Session, upgraded: Upgraded, tunnel: Arc<Tunnel>
 }
 
 async fn intercept<S: Io>(session: &Session, mut io: Peeked<S>, tunnel: Arc<Tunnel>, handshake: Handshake) {
+    let counted = session.gauge.enter(ConnectionState::Handshake);
     let limit = session.connections.limits.handshake_timeout;
     let carried = match timeout(limit, sniff(&mut io)).await {
         Ok(Ok(Some(carried))) => carried,
@@ -97,15 +98,18 @@ async fn intercept<S: Io>(session: &Session, mut io: Peeked<S>, tunnel: Arc<Tunn
         clear,
         drain: session.drain.clone(),
         gauge: session.gauge.clone(),
+        place: session.place.clone(),
     };
     match carried {
         Carried::ClearHttp => {
             handshake.succeeded();
+            drop(counted);
             inside(true).serve_tunnel(io, Version::H1).await;
         }
         Carried::Tls => match timeout(limit, terminate(session, io, tunnel.authority())).await {
             Ok(Ok(tls)) => {
                 handshake.succeeded();
+                drop(counted);
                 let version = Version::by_alpn(tls.get_ref().1.alpn_protocol());
                 inside(false).serve_tunnel(tls, version).await;
             }

@@ -28,7 +28,12 @@ use crate::{
     tls::LeafCache,
 };
 
-use super::{Limits, connect, drain::Drain, interim::WithInterim, listener::Door};
+use super::{
+    Limits, connect,
+    drain::Drain,
+    interim::WithInterim,
+    listener::{Door, Place},
+};
 
 /// A stream that requests can come over.
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
@@ -52,6 +57,7 @@ pub(super) struct Session {
     pub(super) clear: bool,
     pub(super) drain: Drain,
     pub(super) gauge: ConnectionGauge,
+    pub(super) place: Place,
 }
 
 impl Session {
@@ -74,12 +80,19 @@ impl Version {
 }
 
 impl Connections {
-    /// Serves one connection to its end, over any stream.
+    /// Serves one connection to its end, over any stream; waits for a place first.
     pub async fn serve<S: Io>(self: Arc<Self>, stream: S, door: Arc<Door>, drain: Drain) {
+        match door.places.take().await {
+            Ok(place) => self.serve_at(place, stream, door, drain).await,
+            Err(error) => tracing::error!(%error, "a connection finds no place"),
+        }
+    }
+
+    pub(super) async fn serve_at<S: Io>(self: Arc<Self>, place: Place, stream: S, door: Arc<Door>, drain: Drain) {
         let mut counted = door.gauge.enter(ConnectionState::Handshake);
         let limit = self.limits.handshake_timeout;
         let (ingress, gauge) = (door.ingress.clone(), door.gauge.clone());
-        let session = Session { connections: self, ingress, clear: false, drain, gauge };
+        let session = Session { connections: self, ingress, clear: false, drain, gauge, place };
         let Some(tls) = &door.tls else {
             counted.set(ConnectionState::Serving);
             return session.serve(stream, Version::H1).await;

@@ -1,18 +1,13 @@
 //! Listening sockets and the accept loop, which outlives a lack of descriptors.
 
-use std::{
-    fmt, io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
-use socket2::{Domain, Socket, Type};
-use tokio::net::TcpListener;
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 
 use crate::proxy::Ingress;
 
@@ -24,12 +19,30 @@ const BACKLOG: i32 = 1024;
 /// How long the accept loop waits when the machine can't give it a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// An agent that takes none of the bytes we have for it for this long is given up, and so
+/// is one that is gone without a word: nothing above TCP limits how long a write may wait.
+const STUCK: Duration = Duration::from_secs(600);
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
 /// A listener: what comes in through it, and under which TLS settings.
 #[derive(Clone)]
 pub struct Door {
     pub ingress: Ingress,
     pub tls: Option<Arc<ServerConfig>>,
     pub gauge: crate::observe::ConnectionGauge,
+    pub places: Places,
+}
+
+/// How many connections a listener holds at once, over all workers.
+#[derive(Clone, Debug)]
+pub struct Places(Arc<Semaphore>);
+
+/// One connection's place; kept for as long as anything of it is alive, such as a tunnel
+/// that began on it.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    _held: Arc<OwnedSemaphorePermit>,
 }
 
 impl fmt::Debug for Door {
@@ -67,23 +80,15 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> 
 /// Accepts until told to stop. Runs on a worker's own runtime.
 pub async fn accept_loop(listener: TcpListener, door: Door, connections: Arc<Connections>, mut drain: Drain) {
     let door = Arc::new(door);
-    let limit = connections.limits.connections;
-    let held = Arc::new(AtomicUsize::new(0));
-    let free = Arc::new(tokio::sync::Notify::new());
     loop {
         let accepted = tokio::select! {
             biased;
             () = drain.stopped() => return,
-            accepted = accept_within(&listener, &held, &free, limit) => accepted,
+            accepted = accept(&listener, &door.places) => accepted,
         };
         match accepted {
-            Ok(stream) => {
-                let slot = Slot::take(&held, &free);
-                let serving = Arc::clone(&connections).serve(stream, Arc::clone(&door), drain.clone());
-                tokio::spawn(async move {
-                    serving.await;
-                    drop(slot);
-                });
+            Ok((stream, place)) => {
+                tokio::spawn(Arc::clone(&connections).serve_at(place, stream, Arc::clone(&door), drain.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "can't accept a connection; trying again");
@@ -93,37 +98,64 @@ pub async fn accept_loop(listener: TcpListener, door: Door, connections: Arc<Con
     }
 }
 
-async fn accept_within(
-    listener: &TcpListener,
-    held: &AtomicUsize,
-    free: &tokio::sync::Notify,
-    limit: usize,
-) -> io::Result<tokio::net::TcpStream> {
-    while held.load(Ordering::Relaxed) >= limit {
-        free.notified().await;
-    }
+/// Waits for a connection first and for its place then: a worker to which nobody connects
+/// must not hold a place that another one needs.
+async fn accept(listener: &TcpListener, places: &Places) -> io::Result<(TcpStream, Place)> {
     let (stream, _) = listener.accept().await?;
     // Without it Nagle's algorithm and delayed acknowledgements cost 40 ms a request.
     stream.set_nodelay(true)?;
-    Ok(stream)
+    let socket = SockRef::from(&stream);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(STUCK))?;
+    let place = places.take().await?;
+    Ok((stream, place))
 }
 
-/// One connection's place among those a listener may hold.
-struct Slot {
-    held: Arc<AtomicUsize>,
-    free: Arc<tokio::sync::Notify>,
-}
+// === impl Places ===
 
-impl Slot {
-    fn take(held: &Arc<AtomicUsize>, free: &Arc<tokio::sync::Notify>) -> Self {
-        held.fetch_add(1, Ordering::Relaxed);
-        Self { held: Arc::clone(held), free: Arc::clone(free) }
+impl Places {
+    pub fn new(limit: usize) -> Self {
+        Self(Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS))))
+    }
+
+    pub(super) async fn take(&self) -> io::Result<Place> {
+        let held = Arc::clone(&self.0).acquire_owned().await.map_err(io::Error::other)?;
+        Ok(Place { _held: Arc::new(held) })
     }
 }
 
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.held.fetch_sub(1, Ordering::Relaxed);
-        self.free.notify_one();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_place_is_shared_by_all_workers_and_given_back_with_its_last_holder() {
+        let places = Places::new(1);
+        let mut sockets = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let listener = TcpListener::from_std(sockets.pop().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let _agents = (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
+
+        let (_stream, place) = accept(&listener, &places).await.unwrap();
+        let tunnel = place.clone();
+        drop(place);
+        let other_worker = places.clone();
+        let mut next = tokio::spawn(async move { accept(&listener, &other_worker).await.map(drop) });
+        let early = tokio::time::timeout(Duration::from_millis(50), &mut next).await;
+        assert!(early.is_err(), "the tunnel has the only place");
+        drop(tunnel);
+        next.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_reads_nothing_is_given_up_in_time() {
+        let mut sockets = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let listener = TcpListener::from_std(sockets.pop().unwrap()).unwrap();
+        let _agent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _place) = accept(&listener, &Places::new(1)).await.unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(STUCK));
     }
 }

@@ -27,7 +27,7 @@ use crate::primitives::ListenerName;
 
 pub use crate::proxy::{Mount, Unmatched};
 pub use drain::{Drain, DrainHandle};
-pub use listener::{Door, bind};
+pub use listener::{Door, Places, bind};
 
 /// What to listen on, and the limits of a connection.
 #[derive(Clone, Debug)]
@@ -76,7 +76,8 @@ pub struct Limits {
     pub request_head: usize,
     /// Fields of a request's head.
     pub request_fields: usize,
-    /// Connections a listener holds at once; more wait in the backlog.
+    /// Connections a listener holds at once, over all workers, tunnels among them; more
+    /// wait in the backlog.
     pub connections: usize,
     /// For a request's head to arrive, and for a kept connection to be used again.
     pub head_timeout: Duration,
