@@ -76,10 +76,18 @@ impl Ingress {
             Self::Tunnel(tunnel) => &tunnel.listener,
         }
     }
+
+    /// Where everything that comes through this door leads, if that is one place.
+    pub(super) fn authority(&self) -> Option<&Authority> {
+        match self {
+            Self::Tunnel(tunnel) => Some(&tunnel.authority),
+            Self::Forward { .. } | Self::Reverse { .. } => None,
+        }
+    }
 }
 
-/// A request whose target is canonical and whose framing is plain.
-#[derive(Debug)]
+/// A request whose target is canonical and whose framing is plain. Not `Debug`: its fields
+/// hold the agent's key.
 pub(super) struct Inbound<'a> {
     pub(super) arrival: Arrival<'a>,
     pub(super) parts: Parts,
