@@ -30,6 +30,9 @@ use crate::{
 pub use unbound::{Unbound, unbound};
 use worker::{Socket, Worker};
 
+/// How long the end waits for the audit log: its disk may stand still.
+const FLUSH: Duration = Duration::from_secs(5);
+
 /// Why nothing could be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -125,7 +128,7 @@ impl Running {
             let _ = task.await;
         }
         let recorder = self.shared.recorder.clone();
-        let _ = tokio::task::spawn_blocking(move || recorder.flush()).await;
+        let _ = tokio::task::spawn_blocking(move || recorder.flush_within(FLUSH)).await;
         all_done
     }
 }

@@ -1,5 +1,6 @@
-//! A new config for a running proxy: agents, routes, credentials and limits of a request
-//! take effect with the next request, also inside open tunnels. A bad config changes nothing.
+//! A new config for a running proxy: agents, routes and credentials take effect with the next
+//! request, also inside open tunnels. Listeners, limits and `[resolve]` want a restart, and a
+//! blind tunnel that is open stays open. A bad config changes nothing.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use crate::{config, credential, observe::Event};
 use super::{Running, rules_with};
 
 impl Running {
-    /// Swaps the rules in whole. Listeners stay as they are: they want a restart.
+    /// Swaps the rules in whole.
     pub fn reload(&self, settings: &config::Settings) -> Result<(), credential::Error> {
         let current = self.shared.rules.load_full();
         let broker = current.broker.reconfigured(settings.credentials.clone(), settings.tokens.clone())?;

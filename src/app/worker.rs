@@ -3,7 +3,7 @@
 
 use std::{io, sync::Arc, thread::JoinHandle};
 
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, runtime::Runtime, sync::watch};
 
 use crate::{
     proxy::{Proxy, Shared},
@@ -41,7 +41,7 @@ impl Worker {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new()
             .name("worker".to_owned())
-            .spawn(move || runtime.block_on(self.run(sockets, drain, finished)))
+            .spawn(move || run_to_end(runtime, self.run(sockets, drain, finished)))
     }
 
     async fn run(self, sockets: Vec<Socket>, drain: Drain, mut finished: watch::Receiver<bool>) {
@@ -57,10 +57,42 @@ impl Worker {
         drop((connections, drain));
         let _ = finished.wait_for(|finished| *finished).await;
     }
+
     /// The corridor and its doors' limits, without a socket.
     pub(super) fn connections(self, dial: Arc<dyn Dial>) -> Arc<Connections> {
         let upstream = Client::new(self.upstream, self.wall, self.resolve, dial);
         let proxy = Proxy::new(self.shared, upstream);
         Arc::new(Connections { proxy, leaves: self.leaves, limits: self.limits })
+    }
+}
+
+/// Ends everything when `work` is done. A name that is being resolved holds a thread that
+/// nobody can end (`getaddrinfo`): it isn't waited for.
+fn run_to_end(runtime: Runtime, work: impl Future<Output = ()>) {
+    runtime.block_on(work);
+    runtime.shutdown_background();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn the_end_waits_for_no_name_but_drops_every_task() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (_never, resolving) = mpsc::channel::<()>();
+        let request = Arc::new(());
+        let under_way = Arc::clone(&request);
+        run_to_end(runtime, async move {
+            tokio::task::spawn_blocking(move || resolving.recv());
+            tokio::spawn(async move {
+                std::future::pending::<()>().await;
+                drop(under_way);
+            });
+            tokio::task::yield_now().await;
+        });
+        assert_eq!(Arc::strong_count(&request), 1, "a record would end after the recorder");
     }
 }

@@ -105,6 +105,27 @@ fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
 }
 
 /// The control runtime: token flights, admin, signals. Requests run on workers of their own.
-fn control_runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()
+fn control_runtime() -> std::io::Result<Control> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(1).thread_name("control").enable_all().build().map(|runtime| Control(Some(runtime)))
+}
+
+/// Its end waits for no thread: resolving a name can't be broken off, and a second signal
+/// means now.
+#[derive(Debug)]
+struct Control(Option<tokio::runtime::Runtime>);
+
+impl Control {
+    #[expect(clippy::expect_used, reason = "taken in drop only")]
+    fn block_on<F: Future>(&self, work: F) -> F::Output {
+        self.0.as_ref().expect("the runtime is there until the drop").block_on(work)
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }

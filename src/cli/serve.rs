@@ -82,7 +82,7 @@ fn reload(running: &Running, former: &Settings) {
         Ok(settings) => match running.reload(&settings) {
             Ok(()) => {
                 warn(&settings);
-                tracing::info!("the config was reloaded; changed listeners want a restart");
+                tracing::info!("the config was reloaded; changed listeners and limits want a restart");
             }
             Err(error) => tracing::error!(%error, "the new config can't be used; the former one stays in force"),
         },

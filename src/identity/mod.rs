@@ -65,7 +65,7 @@ pub struct Registry {
 }
 
 /// What a request shows of who sends it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub enum Evidence<'a> {
     /// `Proxy-Authorization` of a forward request or a `CONNECT`.
     Proxy(&'a HeaderMap),
@@ -255,6 +255,19 @@ impl Agent {
 impl Noted for Agent {
     fn note(&self, record: &mut Record) {
         record.agent = Some(self.name.clone());
+    }
+}
+
+// === impl Evidence ===
+
+/// Never the fields: the key is among them.
+impl fmt::Debug for Evidence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Proxy(_) => f.write_str("Proxy"),
+            Self::Reverse(_) => f.write_str("Reverse"),
+            Self::Tunnel(identity) => f.debug_tuple("Tunnel").field(identity).finish(),
+        }
     }
 }
 

@@ -97,7 +97,7 @@ fn locks(route: &Route, target: &Target) -> Option<RefusalReason> {
     }
     let credential = route.credential.as_ref()?;
     let names_host = |scheme| credential.hosts.iter().any(|host| host.matches(&target.authority, scheme));
-    if !credential.hosts.is_empty() && !names_host(Some(target.scheme)) {
+    if !names_host(Some(target.scheme)) {
         return Some(RefusalReason::CredentialHost);
     }
     let plaintext_is_meant = route.danger_allow_plaintext && is_loopback(target.authority.host());

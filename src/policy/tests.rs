@@ -148,7 +148,7 @@ fn the_credentials_own_hosts_are_a_second_lock() {
     let table = table([
         route("locked", &["*.example"]).credential("orders", &["a.example", "*.b.example", "c.example:8443"]),
         route("ports", &["c.example:8443", "a.example:8443"]).credential("orders", &["a.example", "c.example:8443"]),
-        route("unlocked", &["d.test"]).credential("orders", &[]),
+        route("nowhere", &["d.test"]).credential("orders", &[]),
         route("none", &["*.test"]),
     ]);
     let cases = [
@@ -159,7 +159,8 @@ fn the_credentials_own_hosts_are_a_second_lock() {
         ("https://c.example/", no(CredentialHost, "locked")),
         ("https://c.example:8443/", by("ports")),
         ("https://a.example:8443/", no(CredentialHost, "ports")),
-        ("https://d.test/", by("unlocked")),
+        // No host is no host, and not every one (threat 41).
+        ("https://d.test/", no(CredentialHost, "nowhere")),
         ("https://e.test/", by("none")),
     ];
     for (url, expected) in cases {
@@ -172,12 +173,13 @@ fn the_credentials_own_hosts_are_a_second_lock() {
 fn no_token_goes_over_clear_text_but_to_this_machine_on_purpose() {
     let local =
         ["127.0.0.1", "127.9.9.9", "[::1]", "localhost", "a.example", "[::ffff:127.0.0.1]", "x.localhost", "10.0.0.1"];
+    let at_81 = ["127.0.0.1:81", "localhost:81"];
     let table = table([
-        route("meant", &local).credential("orders", &[]).plaintext(),
-        route("not-meant", &["127.0.0.1:81", "localhost:81"]).credential("orders", &[]),
+        route("meant", &local).credential("orders", &local).plaintext(),
+        route("not-meant", &at_81).credential("orders", &at_81),
         route("no-token", &["b.example"]),
         route("upgraded", &["c.example"]).upgrade(),
-        route("upgraded-local", &["localhost:82"]).credential("orders", &[]).plaintext().upgrade(),
+        route("upgraded-local", &["localhost:82"]).credential("orders", &["localhost:82"]).plaintext().upgrade(),
     ]);
     for host in &local[..4] {
         assert_eq!(asked(&table, "x", "GET", &format!("http://{host}/")), by("meant"), "{host}");
@@ -187,7 +189,7 @@ fn no_token_goes_over_clear_text_but_to_this_machine_on_purpose() {
         assert_eq!(refused, no(PlaintextNotAllowed, "meant"), "{host}");
         assert_eq!(asked(&table, "x", "GET", &format!("https://{host}/")), by("meant"), "{host}");
     }
-    for host in ["127.0.0.1:81", "localhost:81"] {
+    for host in at_81 {
         let refused = asked(&table, "x", "GET", &format!("http://{host}/"));
         assert_eq!(refused, no(PlaintextNotAllowed, "not-meant"), "{host}");
     }

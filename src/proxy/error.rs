@@ -65,6 +65,9 @@ pub enum BadRequest {
     Host,
     #[error("the framing is ambiguous")]
     Framing,
+    /// Behind a reverse listener's prefix or its upstream's own path.
+    #[error("the path could be read in more than one way")]
+    AmbiguousPath,
     #[error("`Connection` can't be read")]
     Connection,
     #[error("`Connection` names a field that must reach the upstream")]
@@ -141,7 +144,7 @@ impl BadRequest {
     fn verdict(self) -> Verdict {
         let bad = |hint| Verdict::new(400, "bad_request", "http_request_error").hint(hint);
         match self {
-            Self::Authority(_) | Self::Path(_) => bad("write the URL in its plain form"),
+            Self::Authority(_) | Self::Path(_) | Self::AmbiguousPath => bad("write the URL in its plain form"),
             Self::NotAbsoluteForm => {
                 bad("this is a forward proxy: set HTTP_PROXY to it, or use a [[reverse]] listener as the base URL")
             }

@@ -125,6 +125,9 @@ impl Outbound {
                 (status, Some(sink)) => {
                     let mut fields = answer.headers().clone();
                     headers::strip_response(&mut fields);
+                    // An interim answer has no body; an agent that believes it had one would
+                    // take the answer itself for it.
+                    fields.remove(http::header::CONTENT_LENGTH);
                     sink.push(status, &fields);
                 }
             });

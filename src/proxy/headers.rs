@@ -13,7 +13,10 @@ use http::{
 
 use crate::{identity, policy::Permit};
 
-use super::error::{BadRequest, Error};
+use super::{
+    error::{BadRequest, Error},
+    respond::{ERROR_FIELD, PROXY_STATUS},
+};
 
 /// Hop-by-hop fields besides those that `Connection` names (RFC 9110 §7.6.1).
 static HOP_BY_HOP: [HeaderName; 9] = [
@@ -32,12 +35,14 @@ static HOP_BY_HOP: [HeaderName; 9] = [
 /// needs it on the way out.
 static SPOOFABLE: [HeaderName; 6] = [
     FORWARDED,
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-proto"),
-    HeaderName::from_static("x-forwarded-port"),
     HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-client-ip"),
+    HeaderName::from_static("x-cluster-client-ip"),
+    HeaderName::from_static("client-ip"),
+    HeaderName::from_static("true-client-ip"),
 ];
+/// `-for`, `-host`, `-proto`, `-prefix`, `-user`, `-email` …: there is no end to them.
+const SPOOFABLE_PREFIX: &str = "x-forwarded-";
 
 /// Fields by which some servers let a request change its method or path after the
 /// rules have looked at it (threat 67).
@@ -51,6 +56,9 @@ static OVERRIDES: [HeaderName; 5] = [
 
 /// Fields of a response that would lead the agent around the proxy (threat 84).
 static ALTERNATIVES: [HeaderName; 2] = [HeaderName::from_static("alt-svc"), HeaderName::from_static("alt-used")];
+
+/// Fields that are this proxy's to send (RFC 9110 §11.7.3).
+static OURS: [HeaderName; 2] = [ERROR_FIELD, HeaderName::from_static("proxy-authentication-info")];
 
 /// Fields that `Connection` must not name: removing one changes what the request means
 /// or who it comes from (threats 12 and 13).
@@ -95,8 +103,7 @@ fn strip_request(fields: &mut HeaderMap, permit: &Permit, reverse: bool) -> Resu
     let trailers_accepted = accepts_trailers(fields);
     remove_connection_options(fields)?;
     remove_all(fields, &HOP_BY_HOP);
-    remove_all(fields, &SPOOFABLE);
-    remove_look_alikes(fields);
+    remove_spoofable(fields);
     if !permit.route().methods.is_empty() || !permit.route().paths.is_empty() {
         remove_all(fields, &OVERRIDES);
     }
@@ -116,8 +123,8 @@ fn strip_request(fields: &mut HeaderMap, permit: &Permit, reverse: bool) -> Resu
     Ok(())
 }
 
-/// In reverse mode the key is always removed; on a route without a credential another
-/// `Authorization` is the agent's own business and passes.
+/// In reverse mode an agent's key may stand in any of these fields, so that none of them
+/// passes, on a route without a credential either. Who is anonymous showed no key.
 fn remove_reverse_key(fields: &mut HeaderMap, permit: &Permit) {
     if permit.agent().is_anonymous() {
         return;
@@ -133,14 +140,16 @@ pub(super) fn strip_response(fields: &mut HeaderMap) {
     let _ = remove_connection_options(fields);
     remove_all(fields, &HOP_BY_HOP);
     remove_all(fields, &ALTERNATIVES);
-    fields.remove(super::respond::ERROR_FIELD);
+    remove_ours(fields);
 }
 
 /// Trailers may not carry framing, routing or authentication (RFC 9110 §6.5.1).
 pub(super) fn strip_trailers(fields: &mut HeaderMap) {
     remove_all(fields, &HOP_BY_HOP);
     remove_all(fields, &PROTECTED);
-    remove_all(fields, &SPOOFABLE);
+    remove_all(fields, &ALTERNATIVES);
+    remove_ours(fields);
+    remove_spoofable(fields);
     fields.remove(TRAILER);
 }
 
@@ -225,18 +234,80 @@ fn remove_all(fields: &mut HeaderMap, names: &[HeaderName]) {
     }
 }
 
-/// Servers that turn fields into variables (`HTTP_X_FORWARDED_FOR`) can't tell
-/// `x_forwarded_for` from `x-forwarded-for`.
-fn remove_look_alikes(fields: &mut HeaderMap) {
-    if !fields.keys().any(|name| name.as_str().contains('_')) {
-        return;
+/// What an upstream would say in our name. What other proxies on the way say of
+/// themselves (RFC 9209) passes.
+fn remove_ours(fields: &mut HeaderMap) {
+    remove_all(fields, &OURS);
+    let names_us =
+        |value: &HeaderValue| value.as_bytes().windows(9).any(|part| part.eq_ignore_ascii_case(b"cupbearer"));
+    if fields.get_all(PROXY_STATUS).iter().any(names_us) {
+        fields.remove(PROXY_STATUS);
     }
-    let dashed = |name: &HeaderName| name.as_str().replace('_', "-");
+}
+
+/// Removes what an agent could pretend to be with, also in the spelling that servers which
+/// turn fields into variables (`HTTP_X_FORWARDED_FOR`) can't tell from it: `x_forwarded_for`.
+fn remove_spoofable(fields: &mut HeaderMap) {
+    remove_all(fields, &SPOOFABLE);
     let guarded = |name: &HeaderName| {
-        let dashed = dashed(name);
-        let listed = HOP_BY_HOP.iter().chain(&SPOOFABLE).chain(&OVERRIDES).chain(&PROTECTED);
-        name.as_str().contains('_') && listed.map(HeaderName::as_str).any(|listed| listed == dashed)
+        let name = name.as_str();
+        if name.starts_with(SPOOFABLE_PREFIX) {
+            return true;
+        }
+        if !name.contains('_') {
+            return false;
+        }
+        let dashed = name.replace('_', "-");
+        let mut listed = HOP_BY_HOP.iter().chain(&SPOOFABLE).chain(&OVERRIDES).chain(&PROTECTED);
+        dashed.starts_with(SPOOFABLE_PREFIX) || listed.any(|listed| *listed == *dashed)
     };
     let names: Vec<_> = fields.keys().filter(|name| guarded(name)).cloned().collect();
     remove_all(fields, &names);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(names: &[&'static str]) -> HeaderMap {
+        names.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static("x"))).collect()
+    }
+
+    fn left(fields: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<_> = fields.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn nobody_pretends_to_come_from_elsewhere_or_to_be_another() {
+        let mut fields = map(&[
+            "x-forwarded-for",
+            "x-forwarded-user",
+            "x_forwarded-email",
+            "x_forwarded_for",
+            "x_real_ip",
+            "true-client-ip",
+            "x_http_method_override",
+            "content_length",
+            "x-mine",
+            "my_own",
+        ]);
+        remove_spoofable(&mut fields);
+        assert_eq!(left(&fields), ["my_own", "x-mine"]);
+    }
+
+    #[test]
+    fn an_upstream_does_not_speak_in_our_name() {
+        let mut fields = map(&["x-cupbearer-error", "proxy-authentication-info", "alt-svc", "etag"]);
+        fields.insert(PROXY_STATUS, HeaderValue::from_static("cdn; received-status=502, Cupbearer; error=dns_error"));
+        let mut trailers = fields.clone();
+        strip_response(&mut fields);
+        strip_trailers(&mut trailers);
+        assert_eq!(left(&fields), ["etag"]);
+        assert_eq!(left(&trailers), ["etag"]);
+        fields.insert(PROXY_STATUS, HeaderValue::from_static("cdn; received-status=502"));
+        strip_response(&mut fields);
+        assert_eq!(left(&fields), ["etag", "proxy-status"]);
+    }
 }

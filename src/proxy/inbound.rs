@@ -76,10 +76,18 @@ impl Ingress {
             Self::Tunnel(tunnel) => &tunnel.listener,
         }
     }
+
+    /// Where everything that comes through this door leads, if that is one place.
+    pub(super) fn authority(&self) -> Option<&Authority> {
+        match self {
+            Self::Tunnel(tunnel) => Some(&tunnel.authority),
+            Self::Forward { .. } | Self::Reverse { .. } => None,
+        }
+    }
 }
 
-/// A request whose target is canonical and whose framing is plain.
-#[derive(Debug)]
+/// A request whose target is canonical and whose framing is plain. Not `Debug`: its fields
+/// hold the agent's key.
 pub(super) struct Inbound<'a> {
     pub(super) arrival: Arrival<'a>,
     pub(super) parts: Parts,
@@ -200,9 +208,10 @@ fn reverse_target(parts: &Parts, mounts: &[Mount]) -> Result<Target, Error> {
         path.as_str().starts_with(&mount.prefix) || path.as_str() == mount.prefix.trim_end_matches('/')
     };
     let mount = mounts.iter().find(matches).ok_or(Error::NoRoute)?;
-    // Behind a prefix, `/a/../b` would lead out of the mount.
-    if mounts.len() > 1 && path.is_ambiguous() {
-        return Err(BadRequest::Framing.into());
+    let whole_host = mounts.len() == 1 && mount.prefix == "/" && mount.base_path.is_empty();
+    // `/a/../b` would lead out of the mount, or out of the upstream's own path.
+    if !whole_host && path.is_ambiguous() {
+        return Err(BadRequest::AmbiguousPath.into());
     }
     let rest = path.as_str().get(mount.prefix.len()..).unwrap_or("");
     let path = if mount.prefix == "/" && mount.base_path.is_empty() {
@@ -253,6 +262,74 @@ pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
 
 /// A token in the query (RFC 6750 §2.3) on a route that injects one.
 pub(super) fn has_token_in_query(uri: &Uri) -> bool {
-    let name = |pair: &str| pair.split('=').next().unwrap_or("").eq_ignore_ascii_case("access_token");
-    uri.query().is_some_and(|query| query.split('&').any(name))
+    let name = |pair: &str| is_spelled(pair.split('=').next().unwrap_or(""), b"access_token");
+    uri.query().is_some_and(|query| query.split(['&', ';']).any(name))
+}
+
+/// Whether `text` is `word` once its percent-encoded characters are decoded, in any case.
+fn is_spelled(text: &str, word: &[u8]) -> bool {
+    let mut rest = text.as_bytes();
+    let mut spelled = word.iter();
+    loop {
+        let (byte, after) = match rest {
+            [] => return spelled.next().is_none(),
+            [b'%', high, low, after @ ..] => {
+                let digit = |byte: &u8| char::from(*byte).to_digit(16);
+                match (digit(high), digit(low)) {
+                    (Some(high), Some(low)) => ((high * 16 + low) as u8, after),
+                    _ => return false,
+                }
+            }
+            [byte, after @ ..] => (*byte, after),
+        };
+        if !spelled.next().is_some_and(|wanted| wanted.eq_ignore_ascii_case(&byte)) {
+            return false;
+        }
+        rest = after;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(prefix: &str, base_path: &str) -> Mount {
+        let authority = Authority::parse("orders.test", Some(443)).unwrap();
+        Mount { prefix: prefix.into(), scheme: Scheme::Https, authority, base_path: base_path.into() }
+    }
+
+    fn through(mounts: &[Mount], path: &str) -> Result<String, Error> {
+        let (parts, ()) = Request::get(path).body(()).unwrap().into_parts();
+        Ok(reverse_target(&parts, mounts)?.path.as_str().to_owned())
+    }
+
+    #[test]
+    fn nothing_leads_out_of_a_mount() {
+        let only = [mount("/", "/api/v1")];
+        assert_eq!(through(&only, "/orders/7").unwrap(), "/api/v1/orders/7");
+        let prefixed = [mount("/orders/", "")];
+        assert_eq!(through(&prefixed, "/orders/7").unwrap(), "/7");
+        assert_eq!(through(&prefixed, "/orders").unwrap(), "/");
+        for path in ["/../admin", "/%2e%2e/admin", "/..%2Fadmin", "/orders/../../admin", "/orders//admin"] {
+            assert!(through(&only, path).is_err(), "{path}");
+            assert!(through(&prefixed, path).is_err(), "{path}");
+        }
+        // Where the mount is the whole host there is nothing to lead out of; rules judge it.
+        assert_eq!(through(&[mount("/", "")], "/a/../b").unwrap(), "/a/../b");
+    }
+
+    #[test]
+    fn a_token_in_the_query_is_found_however_it_is_spelled() {
+        let has = |text: &str| has_token_in_query(&text.parse().unwrap());
+        for yes in
+            ["/?access_token=x", "/?a=b&ACCESS_token", "/?access%5Ftoken=x", "/?%61ccess_token=x", "/?a;access_token=x"]
+        {
+            assert!(has(yes), "{yes}");
+        }
+        for no in
+            ["/", "/?q=access_token", "/?access_tokens=x", "/?access_toke=x", "/access_token=x", "/?access%5token=x"]
+        {
+            assert!(!has(no), "{no}");
+        }
+    }
 }

@@ -5,7 +5,8 @@ use std::ops::{Deref, DerefMut};
 
 use crate::observe::{Record, Recorder};
 
-/// Ends its record when dropped: as the agent's leaving, unless [`Open::end`] was called.
+/// Ends its record when dropped: as the agent's leaving, unless [`Open::end`] was called
+/// or something else was wrong before.
 #[derive(Debug)]
 pub(super) struct Open {
     /// `None` only while dropping.
@@ -35,7 +36,8 @@ impl Drop for Open {
     fn drop(&mut self) {
         if let Some(mut record) = self.record.take() {
             if !self.agent_stayed {
-                record.outcome.error = Some("agent_gone");
+                // A refusal that the agent didn't wait for was a refusal all the same.
+                record.outcome.error.get_or_insert("agent_gone");
             }
             self.recorder.end(*record);
         }
@@ -55,5 +57,35 @@ impl DerefMut for Open {
     #[expect(clippy::expect_used, reason = "taken in drop only, after which nothing can ask")]
     fn deref_mut(&mut self) -> &mut Record {
         self.record.as_mut().expect("the record is open until the drop")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{identity::testing::record, observe::Settings};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_record_ends_as_what_went_wrong_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("audit.jsonl");
+        let recorder = Recorder::start(&Settings { audit_log: Some(log.clone()) }).unwrap();
+        let open = || Open::new(record(), recorder.clone());
+        drop(open());
+        let mut refused = open();
+        refused.outcome.error = Some("host_not_allowed");
+        drop(refused);
+        open().end(None);
+        open().end(Some("upstream_timeout"));
+        open().discard();
+        recorder.flush();
+        let text = std::fs::read_to_string(log).unwrap();
+        let errors: Vec<_> = text
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["error"].clone())
+            .collect();
+        let null = serde_json::Value::Null;
+        assert_eq!(errors, ["agent_gone".into(), "host_not_allowed".into(), null, "upstream_timeout".into()]);
     }
 }

@@ -93,7 +93,8 @@ impl Proxy {
     pub(super) fn open_record(&self, ingress: &Ingress, request: &Request<Incoming>) -> Open {
         let asked = Asked {
             method: request.method().clone(),
-            authority: None,
+            // Whatever the request names, this is where it came through.
+            authority: ingress.authority().cloned(),
             path: None,
             protocol: match request.version() {
                 Version::HTTP_2 => Protocol::Http2,

@@ -14,7 +14,7 @@ use super::{Body, Error, Shared, error::Verdict, headers, open::Open};
 
 /// Carries a refusal's stable code.
 pub(super) const ERROR_FIELD: HeaderName = HeaderName::from_static("x-cupbearer-error");
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+pub(super) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// What an answer has to know of its request.
 #[derive(Clone, Copy, Debug)]

@@ -124,9 +124,13 @@ impl Proxy {
             policy::decide_tunnel(&agent, &candidates, &authority)?;
             return Ok(Judged::Intercept(Tunnel { listener: ingress.listener().clone(), authority, identity }));
         }
+        // A host that a route names has no other way in than the route, at no port: what is
+        // denied or protected at 443 isn't to be had untouched at 8443.
         match rules.unmatched {
-            Unmatched::Deny => Err(policy::Refusal::no_route(&agent, &authority).into()),
-            Unmatched::Tunnel => self.connect_blind(rules, authority, record).await,
+            Unmatched::Tunnel if !rules.routes.names_host(authority.host()) => {
+                self.connect_blind(rules, authority, record).await
+            }
+            Unmatched::Tunnel | Unmatched::Deny => Err(policy::Refusal::no_route(&agent, &authority).into()),
         }
     }
 

@@ -112,6 +112,7 @@ pub struct CredentialBinding {
     pub name: CredentialName,
     /// Its place in the broker's list, so that a lease needs no look-up by name.
     pub id: CredentialId,
+    /// Empty means nowhere (threat 41).
     pub hosts: Vec<HostPattern>,
 }
 

@@ -167,6 +167,12 @@ impl Table {
             .then_some(upgraded)
     }
 
+    /// Whether any route names this host, at whatever port.
+    pub fn names_host(&self, host: &Host) -> bool {
+        self.exact.contains_key(host)
+            || host.name().into_iter().flat_map(parents).any(|suffix| self.below.contains_key(suffix))
+    }
+
     /// As they were written.
     pub fn routes(&self) -> &[Arc<Route>] {
         &self.routes

@@ -12,6 +12,7 @@ mod documents;
 mod in_memory;
 mod main_job;
 mod memory;
+mod review;
 mod run;
 mod serve;
 mod support;
