@@ -84,18 +84,22 @@ impl Proxy {
     ) -> Result<Sent, Error> {
         let started = Instant::now();
         let to = Destination { permit, without_interim: &|| outbound.rewinder.continued() };
-        let sent = match self.upstream.send(to, outbound.request(lease, body)).await {
-            Err(failure) if broke_off(&failure.error) && is_idempotent(&outbound.head.method) => {
-                let Some(body) = outbound.rewinder.rewind() else { return Err(failure.error.into()) };
-                record.outcome.retried = true;
-                self.upstream.send(to, outbound.request(lease, body)).await
-            }
-            other => other,
-        };
+        let mut sent = self.upstream.send(to, outbound.request(lease, body)).await;
+        if let Err(failure) = &sent
+            && broke_off(&failure.error)
+            && is_idempotent(&outbound.head.method)
+            && let Some(body) = outbound.rewinder.rewind()
+        {
+            record.outcome.retried = true;
+            sent = self.upstream.send(to, outbound.request(lease, body)).await;
+        }
         record.outcome.upstream_time = Some(started.elapsed());
         let sent = sent.map_err(|failure| {
             failure.note(record);
-            failure.error
+            match outbound.rewinder.broken() {
+                Some(fault) => fault.into(),
+                None => Error::Upstream(failure.error),
+            }
         })?;
         if sent.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::UnaskedUpgrade);
