@@ -28,16 +28,12 @@ static HOP_BY_HOP: [HeaderName; 9] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// What an agent could use to pretend a path or an identity (threat 6); a route never
-/// needs it on the way out.
-static SPOOFABLE: [HeaderName; 6] = [
-    FORWARDED,
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-proto"),
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-real-ip"),
-];
+/// What an agent could use to pretend a path or an identity (threat 6), besides whatever
+/// starts with [`FORWARDED_PREFIX`]; a route never needs it on the way out.
+static SPOOFABLE: [HeaderName; 3] =
+    [FORWARDED, HeaderName::from_static("x-real-ip"), HeaderName::from_static("x-agent")];
+/// `X-Forwarded-For` and its many relatives, which name hosts, users and certificates.
+const FORWARDED_PREFIX: &str = "x-forwarded-";
 
 /// Fields by which some servers let a request change its method or path after the
 /// rules have looked at it (threat 67).
@@ -55,7 +51,7 @@ static ALTERNATIVES: [HeaderName; 2] = [HeaderName::from_static("alt-svc"), Head
 /// Fields that `Connection` must not name: removing one changes what the request means
 /// or who it comes from (threats 12 and 13).
 static PROTECTED: [HeaderName; 5] = [AUTHORIZATION, HOST, CONTENT_LENGTH, COOKIE, EXPECT];
-const PROTECTED_PREFIXES: [&str; 4] = ["mcp-", "x-forwarded-", "proxy-", "dpop"];
+const PROTECTED_PREFIXES: [&str; 4] = ["mcp-", FORWARDED_PREFIX, "proxy-", "dpop"];
 
 /// Makes the agent's fields fit to be forwarded under `permit`, with ourselves in `Via`;
 /// the token comes last, by [`inject`]. `received`: the version that the request came by;
@@ -95,7 +91,7 @@ fn strip_request(fields: &mut HeaderMap, permit: &Permit, reverse: bool) -> Resu
     let trailers_accepted = accepts_trailers(fields);
     remove_connection_options(fields)?;
     remove_all(fields, &HOP_BY_HOP);
-    remove_all(fields, &SPOOFABLE);
+    remove_spoofable(fields);
     remove_look_alikes(fields);
     if !permit.route().methods.is_empty() || !permit.route().paths.is_empty() {
         remove_all(fields, &OVERRIDES);
@@ -140,7 +136,7 @@ pub(super) fn strip_response(fields: &mut HeaderMap) {
 pub(super) fn strip_trailers(fields: &mut HeaderMap) {
     remove_all(fields, &HOP_BY_HOP);
     remove_all(fields, &PROTECTED);
-    remove_all(fields, &SPOOFABLE);
+    remove_spoofable(fields);
     fields.remove(TRAILER);
 }
 
@@ -225,6 +221,15 @@ fn remove_all(fields: &mut HeaderMap, names: &[HeaderName]) {
     }
 }
 
+fn remove_spoofable(fields: &mut HeaderMap) {
+    remove_all(fields, &SPOOFABLE);
+    if fields.keys().any(|name| name.as_str().starts_with(FORWARDED_PREFIX)) {
+        let claims = fields.keys().filter(|name| name.as_str().starts_with(FORWARDED_PREFIX));
+        let names: Vec<_> = claims.cloned().collect();
+        remove_all(fields, &names);
+    }
+}
+
 /// Servers that turn fields into variables (`HTTP_X_FORWARDED_FOR`) can't tell
 /// `x_forwarded_for` from `x-forwarded-for`.
 fn remove_look_alikes(fields: &mut HeaderMap) {
@@ -235,7 +240,8 @@ fn remove_look_alikes(fields: &mut HeaderMap) {
     let guarded = |name: &HeaderName| {
         let dashed = dashed(name);
         let listed = HOP_BY_HOP.iter().chain(&SPOOFABLE).chain(&OVERRIDES).chain(&PROTECTED);
-        name.as_str().contains('_') && listed.map(HeaderName::as_str).any(|listed| listed == dashed)
+        let listed = listed.map(HeaderName::as_str).any(|listed| listed == dashed);
+        name.as_str().contains('_') && (listed || dashed.starts_with(FORWARDED_PREFIX))
     };
     let names: Vec<_> = fields.keys().filter(|name| guarded(name)).cloned().collect();
     remove_all(fields, &names);
