@@ -148,11 +148,12 @@ fn check_framing(parts: &Parts) -> Result<(), BadRequest> {
 }
 
 pub(super) fn check_method(method: &Method) -> Result<(), BadRequest> {
-    match method.as_str() {
-        "TRACE" => Err(BadRequest::Method(RefusedMethod::Trace)),
-        "TRACK" => Err(BadRequest::Method(RefusedMethod::Track)),
-        "CONNECT" => Err(BadRequest::Method(RefusedMethod::Connect)),
-        _ => Ok(()),
+    // Methods are case-sensitive, but not every server knows.
+    let is = |name: &str| method.as_str().eq_ignore_ascii_case(name);
+    let refused = [RefusedMethod::Trace, RefusedMethod::Track, RefusedMethod::Connect];
+    match refused.into_iter().find(|refused| is(refused.as_str())) {
+        Some(refused) => Err(BadRequest::Method(refused)),
+        None => Ok(()),
     }
 }
 
@@ -251,8 +252,30 @@ pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
     headers.contains_key(EXPECT)
 }
 
-/// A token in the query (RFC 6750 §2.3) on a route that injects one.
+/// A token in the query (RFC 6750 §2.3) on a route that injects one. Some servers split a
+/// query at `;`, too; all of them decode a parameter's name.
 pub(super) fn has_token_in_query(uri: &Uri) -> bool {
-    let name = |pair: &str| pair.split('=').next().unwrap_or("").eq_ignore_ascii_case("access_token");
-    uri.query().is_some_and(|query| query.split('&').any(name))
+    let is_token = |pair: &str| {
+        let name = pair.split('=').next().unwrap_or("");
+        name.eq_ignore_ascii_case("access_token") || (name.contains('%') && is_encoded(name, b"access_token"))
+    };
+    uri.query().is_some_and(|query| query.split(['&', ';']).any(is_token))
+}
+
+/// Whether percent-decoding `text` gives `plain`, in either case of letters.
+fn is_encoded(text: &str, plain: &[u8]) -> bool {
+    let mut rest = text.as_bytes();
+    let mut decoded = std::iter::from_fn(|| {
+        let (byte, length) = match rest {
+            [] => return None,
+            [b'%', high, low, ..] => match (char::from(*high).to_digit(16), char::from(*low).to_digit(16)) {
+                (Some(high), Some(low)) => (u8::try_from(16 * high + low).unwrap_or(b'%'), 3),
+                _ => (b'%', 1),
+            },
+            [byte, ..] => (*byte, 1),
+        };
+        rest = &rest[length..];
+        Some(byte.to_ascii_lowercase())
+    });
+    plain.iter().all(|byte| decoded.next() == Some(*byte)) && decoded.next().is_none()
 }
