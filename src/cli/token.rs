@@ -102,7 +102,8 @@ fn print_one(token: &Value) -> Result {
 fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        // A server's words may be in it: none of them moves the terminal's cursor.
+        Value::String(text) => text.replace(char::is_control, "\u{fffd}"),
         other => other.to_string(),
     }
 }

@@ -87,8 +87,12 @@ fn grant(body: Body, request: &TokenRequest) -> Result<Granted, Fault> {
         }
         Some(_) => return Err(Fault::protocol(Misbehaviour::NotJson)),
     }
-    Ok(Granted { token, expires_in: body.expires_in, scope: body.scope.and_then(scope_text) })
+    let scope = body.scope.and_then(scope_text).map(|text| request.clean(&text, LONGEST_SCOPE));
+    Ok(Granted { token, expires_in: body.expires_in, scope })
 }
+
+/// In characters. The scopes are shown to the operator; what is cut counts as not granted.
+const LONGEST_SCOPE: usize = 16 * 1024;
 
 /// Some servers write an array where RFC 6749 §3.3 has a space-separated list.
 fn scope_text(scope: Value) -> Option<String> {

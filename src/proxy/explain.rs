@@ -19,7 +19,8 @@ pub struct Explanation {
     pub allowed: bool,
     pub agent: String,
     pub method: String,
-    /// In canonical form, as it would go upstream.
+    /// In canonical form, as it would go upstream; without the query, which decides nothing
+    /// and may hold a secret.
     pub url: Option<String>,
     pub reason: String,
     pub route: Option<String>,
@@ -95,7 +96,8 @@ fn judge_request(
 ) -> Result<(), Error> {
     inbound::check_method(method)?;
     let target = inbound::forward_target(method, url, rules.routes)?;
-    explanation.url = Some(inbound::upstream_uri(&target, url)?.to_string());
+    let upstream = inbound::upstream_uri(&target, url)?.to_string();
+    explanation.url = Some(upstream.split('?').next().unwrap_or_default().to_owned());
     let agent = rules.registry.named(agent).ok_or(crate::identity::Unknown::Mismatch)?;
     let candidates = match rules.routes.find(&target) {
         Ok(candidates) => candidates,
@@ -104,6 +106,9 @@ fn judge_request(
         Err(_) => return rules.judge_unnamed(&target.authority, explanation),
     };
     let permit = policy::decide(&agent, &candidates, &target)?;
+    if permit.credential().is_some() && inbound::has_token_in_query(url) {
+        return Err(BadRequest::TokenInQuery.into());
+    }
     explanation.allowed = true;
     explanation.reason = "allowed by the most specific route that matches".to_owned();
     explanation.route = Some(permit.route().name.to_string());

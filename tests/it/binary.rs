@@ -21,8 +21,9 @@ use nix::{
 };
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, Lines},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
     process::{Child, ChildStderr, ChildStdout, Command},
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
     time::timeout,
 };
 
@@ -211,7 +212,7 @@ pub fn direct() -> reqwest::Client {
 pub struct Serve {
     child: Child,
     stdout: ChildStdout,
-    log: Lines<BufReader<ChildStderr>>,
+    log: UnboundedReceiver<String>,
     /// Everything it has logged so far.
     pub lines: Vec<String>,
     pub forward: SocketAddr,
@@ -223,7 +224,7 @@ impl Serve {
     /// Waits until it has named its listeners, as JSON or as text.
     pub async fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = drained(child.stderr.take().unwrap());
         let stdout = child.stdout.take().unwrap();
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut serve =
@@ -237,8 +238,8 @@ impl Serve {
     /// The next line of the log that has one of these in it.
     async fn wait_for_any(&mut self, needles: &[&str]) -> String {
         loop {
-            let line = timeout(LIMIT, self.log.next_line()).await;
-            let line = line.unwrap_or_else(|_| panic!("no {needles:?} in:\n{}", self.lines.join("\n"))).unwrap();
+            let line = timeout(LIMIT, self.log.recv()).await;
+            let line = line.unwrap_or_else(|_| panic!("no {needles:?} in:\n{}", self.lines.join("\n")));
             let line = line.unwrap_or_else(|| panic!("it ended without {needles:?}:\n{}", self.lines.join("\n")));
             self.lines.push(line.clone());
             if needles.iter().any(|needle| line.contains(needle)) {
@@ -264,7 +265,7 @@ impl Serve {
         let mut rest = Vec::new();
         let (status, stdout, ()) = timeout(LIMIT, async {
             let log = async {
-                while let Some(line) = self.log.next_line().await.unwrap() {
+                while let Some(line) = self.log.recv().await {
                     rest.push(line);
                 }
             };
@@ -281,6 +282,19 @@ impl Serve {
         self.signal(Signal::SIGTERM);
         self.ended().await
     }
+}
+
+/// Reads on while nobody asks: a full pipe would hold up whoever logs.
+fn drained(log: ChildStderr) -> UnboundedReceiver<String> {
+    let (lines, receiver) = unbounded_channel();
+    tokio::spawn(async move {
+        let mut log = BufReader::new(log).lines();
+        while let Some(line) = log.next_line().await.unwrap() {
+            // Nobody is left to read it.
+            let _ = lines.send(line);
+        }
+    });
+    receiver
 }
 
 async fn read(mut from: impl AsyncRead + Unpin) -> String {

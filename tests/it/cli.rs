@@ -147,7 +147,12 @@ async fn explain_says_what_would_happen_and_sends_nothing() {
     }
     let json = town.home.run(&["explain", "GET", &url, "--json"]).await.expect(0);
     let json: Value = serde_json::from_str(&json.stdout).unwrap();
-    assert_eq!((&json["allowed"], &json["route"], &json["url"]), (&true.into(), &"orders".into(), &url.into()));
+    assert_eq!(
+        (&json["allowed"], &json["route"], &json["url"]),
+        (&true.into(), &"orders".into(), &town.url("/v1/orders").into())
+    );
+    let in_query = town.home.run(&["explain", "GET", &town.url("/v1/orders?access_token=mine")]).await.expect(1);
+    assert!(in_query.stdout.contains("400 bad_request") && !in_query.stdout.contains("mine"), "{}", in_query.stdout);
 
     let refused = town.home.run(&["explain", "GET", &town.url("/v2/orders")]).await.expect(1);
     assert!(refused.stdout.contains("answer      403 path_not_allowed"), "{}", refused.stdout);

@@ -95,8 +95,8 @@ async fn sighup_takes_a_good_config_and_no_bad_one() {
 #[tokio::test]
 async fn a_taken_port_is_named() {
     let town = Town::new().await;
-    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-    let held = TcpListener::bind(taken).unwrap();
+    let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let taken = held.local_addr().unwrap();
     let good = town.config();
     for listener in 0..3 {
         let mut parts: Vec<&str> = good.split("127.0.0.1:0").collect();
