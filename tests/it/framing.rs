@@ -88,7 +88,10 @@ async fn with_both_a_length_and_chunks_the_connection_ends() {
         let whole = usize::from(answer.status == 200);
         assert_nothing_forged(&origin, whole);
         let text = origin.text().to_ascii_lowercase();
-        assert!(text.matches("content-length:").count() + text.matches("transfer-encoding:").count() == whole, "{text}");
+        assert!(
+            text.matches("content-length:").count() + text.matches("transfer-encoding:").count() == whole,
+            "{text}"
+        );
     }
 }
 
@@ -402,7 +405,9 @@ async fn the_body_of_a_refused_request_is_never_a_request() {
 #[tokio::test]
 async fn other_expectations_are_refused() {
     let stage = Stage::start().await;
-    for fields in ["Expect: 200-ok", "Expect: 100-continue, x", "Expect: 100-continue\r\nExpect: 100-continue", "Expect:"] {
+    for fields in
+        ["Expect: 200-ok", "Expect: 100-continue, x", "Expect: 100-continue\r\nExpect: 100-continue", "Expect:"]
+    {
         let head = Way::AbsoluteForm.head(&stage, "POST", "/v1/echo");
         let mut wire = Wire::connect(stage.forward()).await;
         wire.send(format!("{head}{fields}\r\nContent-Length: 2\r\n\r\nok")).await;
@@ -410,7 +415,10 @@ async fn other_expectations_are_refused() {
     }
     stage.assert_nothing_left();
     let mut wire = Wire::connect(stage.forward()).await;
-    wire.send(Way::AbsoluteForm.head(&stage, "POST", "/v1/echo") + "Expect: 100-Continue\r\nContent-Length: 2\r\n\r\nok").await;
+    wire.send(
+        Way::AbsoluteForm.head(&stage, "POST", "/v1/echo") + "Expect: 100-Continue\r\nContent-Length: 2\r\n\r\nok",
+    )
+    .await;
     assert_eq!(wire.answer().await.body, b"ok");
 }
 

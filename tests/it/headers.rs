@@ -248,7 +248,8 @@ async fn http_without_upgrade_is_refused() {
 #[tokio::test]
 async fn the_proxys_own_listeners_are_out_of_reach() {
     let stage = Stage::with(Default::default(), |facts| {
-        facts.config() + "\"self.test\" = \"127.0.0.1\"\n\"zero.test\" = \"0.0.0.0\"\n\"mapped.test\" = \"::ffff:127.0.0.1\"\n"
+        facts.config()
+            + "\"self.test\" = \"127.0.0.1\"\n\"zero.test\" = \"0.0.0.0\"\n\"mapped.test\" = \"::ffff:127.0.0.1\"\n"
     })
     .await;
     let own = [stage.proxy.admin.unwrap(), stage.forward(), stage.reverse()];
@@ -269,8 +270,10 @@ async fn the_proxys_own_listeners_are_out_of_reach() {
         for host in hosts {
             let authority = format!("{host}:{}", address.port());
             let mut wire = Wire::connect(stage.forward()).await;
-            wire.send(format!("GET http://{authority}/healthz HTTP/1.1\r\nHost: x\r\nProxy-Authorization: {key}\r\n\r\n"))
-                .await;
+            wire.send(format!(
+                "GET http://{authority}/healthz HTTP/1.1\r\nHost: x\r\nProxy-Authorization: {key}\r\n\r\n"
+            ))
+            .await;
             let answer = wire.answer().await;
             assert_eq!((answer.status, &*answer.code()), (403, "address_not_allowed"), "{authority}");
             assert_eq!(answer.field("proxy-status"), "cupbearer; error=destination_ip_prohibited");

@@ -69,7 +69,8 @@ async fn an_upstream_that_isnt_there_is_502() {
         let mut wire = Wire::connect(if way == Way::Reverse { stage.reverse() } else { stage.forward() }).await;
         match way {
             Way::AbsoluteForm => {
-                wire.send(format!("GET http://{gone}/v1/x HTTP/1.1\r\nHost: x\r\nProxy-Authorization: {key}\r\n\r\n")).await;
+                wire.send(format!("GET http://{gone}/v1/x HTTP/1.1\r\nHost: x\r\nProxy-Authorization: {key}\r\n\r\n"))
+                    .await;
             }
             Way::Tunnel => {
                 wire.send(connect_head(&stage, &gone)).await;
@@ -91,7 +92,10 @@ async fn an_upstream_that_isnt_there_is_502() {
 async fn a_private_address_wants_to_be_named() {
     for way in WAYS {
         let stage = Stage::with(Default::default(), |facts| {
-            facts.config().replace("danger_allow_private_addresses = [\"127.0.0.0/8\"]", "danger_allow_private_addresses = [\"10.0.0.0/8\"]")
+            facts.config().replace(
+                "danger_allow_private_addresses = [\"127.0.0.0/8\"]",
+                "danger_allow_private_addresses = [\"10.0.0.0/8\"]",
+            )
         })
         .await;
         let mut wire = way.open(&stage).await;

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     doors::OwnDoors,
-    support::{API, Stage},
+    support::{API, Stage, code},
     wire::{Answer, Trap, WAYS, Way, Wire, basic, connect_head},
 };
 
@@ -20,7 +20,8 @@ async fn strict(trap: &Trap) -> (Stage, String) {
     let port = trap.address.port();
     let stage = Stage::with(Default::default(), move |facts| {
         let config = facts.config();
-        let config = config.replace("paths = [\"/v1/**\"]", "paths = [\"/v1/**\"]\nmethods = [\"GET\", \"HEAD\", \"POST\"]");
+        let config =
+            config.replace("paths = [\"/v1/**\"]", "paths = [\"/v1/**\"]\nmethods = [\"GET\", \"HEAD\", \"POST\"]");
         let upstream = format!("upstream = \"https://{API}:{}\"", facts.api_port);
         let mounts = format!(
             "mounts = {{ \"/\" = \"https://{API}:{}\", \"/unnamed/\" = \"https://{UNNAMED}:{port}\" }}",
@@ -149,7 +150,9 @@ async fn another_agents_route_is_refused_through_each_way_in() {
         problems.push(assert_problem(&wire.answer().await, 403, "agent_not_allowed", None));
     }
     // The other way round, and with one agent's name and the other's key.
-    for (name, key, status) in [("researcher", &researcher, 403), ("researcher", &stage.key, 407), ("other", &researcher, 407)] {
+    for (name, key, status) in
+        [("researcher", &researcher, 403), ("researcher", &stage.key, 407), ("other", &researcher, 407)]
+    {
         let mut wire = Wire::connect(stage.forward()).await;
         wire.send(format!(
             "GET http://other.test:{}/ HTTP/1.1\r\nHost: x\r\nProxy-Authorization: {}\r\n\r\n",
@@ -166,6 +169,23 @@ async fn another_agents_route_is_refused_through_each_way_in() {
     for (record, problem) in records.iter().zip(&problems) {
         assert_recorded(record, problem, Some("other"), "agent_not_allowed");
     }
+}
+
+/// What an ordinary client reads, over h2 inside its tunnel.
+#[tokio::test]
+async fn an_ordinary_client_can_read_a_refusal() {
+    let stage = Stage::start().await;
+    let answer = stage.agent().get(stage.url("/v2/orders")).send().await.unwrap();
+    assert_eq!((answer.status(), answer.version()), (http::StatusCode::FORBIDDEN, http::Version::HTTP_2));
+    assert_eq!(code(answer).await, "path_not_allowed");
+    let failed = stage.agent().get("https://unnamed.test/").send().await.unwrap_err();
+    assert!(failed.is_connect(), "{failed:?}");
+    stage.assert_nothing_left();
+    let records = stage.final_records().await;
+    assert_eq!(
+        records.iter().map(|record| &record["error"]).collect::<Vec<_>>(),
+        ["path_not_allowed", "host_not_allowed"]
+    );
 }
 
 /// A refusal of `HEAD` has the fields, no body, and a record.
@@ -482,8 +502,10 @@ async fn other_spellings_of_a_host_are_that_host() {
     let (port, key) = (stage.facts.api_port, basic("researcher", &stage.key));
     for host in ["ORDERS.test", "orders.test.", "Orders.Test."] {
         let mut wire = Wire::connect(stage.forward()).await;
-        wire.send(format!("GET http://{host}:{port}/v1/orders HTTP/1.1\r\nHost: x\r\nProxy-Authorization: {key}\r\n\r\n"))
-            .await;
+        wire.send(format!(
+            "GET http://{host}:{port}/v1/orders HTTP/1.1\r\nHost: x\r\nProxy-Authorization: {key}\r\n\r\n"
+        ))
+        .await;
         assert_eq!(wire.answer().await.status, 200, "{host}");
         let mut wire = Wire::connect(stage.forward()).await;
         wire.send(connect_head(&stage, &format!("{host}:{port}"))).await;

@@ -290,7 +290,8 @@ async fn new_rules_hold_for_the_next_request_of_an_open_connection() {
     let other_agent = config.replace("researcher", "somebody");
     let hosts = format!("hosts = [\"{}\"]", stage.authority());
     let other_host = config.replace(&hosts, "hosts = [\"other.test\"]");
-    let denied = format!("{config}\n[[routes]]\nname = \"no\"\nhosts = [\"{}\"]\neffect = \"deny\"\n", stage.authority());
+    let denied =
+        format!("{config}\n[[routes]]\nname = \"no\"\nhosts = [\"{}\"]\neffect = \"deny\"\n", stage.authority());
     assert!(other_host.contains("other.test"));
     let mut count = 1;
     for (config, status, code) in [
