@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{observe::Traffic, upstream};
 
-use super::{headers, open::Open};
+use super::{error::BadRequest, headers, open::Open};
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +62,8 @@ struct Source {
     overflowed: bool,
     trailers: Option<HeaderMap>,
     ended: bool,
+    /// The agent's side of it failed: what came is not the whole, and hyper says no more of it.
+    broken: Option<BadRequest>,
     /// Who waits for the next frame.
     reader: Option<Waker>,
     gate: Gate,
@@ -104,6 +106,7 @@ impl RequestBody {
             overflowed: false,
             trailers: None,
             ended: false,
+            broken: None,
             reader: None,
             gate: Gate { opens_at: continue_timeout.map(|limit| Instant::now() + limit), ..Gate::default() },
             idle: IdleTimer::new(limits.idle),
@@ -134,7 +137,7 @@ impl Rewinder {
     pub(super) fn rewind(&self) -> Option<RequestBody> {
         let Some(shared) = &self.source else { return Some(RequestBody::empty()) };
         let mut source = lock(shared);
-        if source.overflowed {
+        if source.overflowed || source.broken.is_some() {
             return None;
         }
         source.attempt += 1;
@@ -145,6 +148,11 @@ impl Rewinder {
             former.wake();
         }
         Some(RequestBody { source: Some(Arc::clone(shared)), attempt: source.attempt, sent: 0, trailers_sent: false })
+    }
+
+    /// What the agent did wrong, where it is at fault that the body has no end.
+    pub(super) fn broken(&self) -> Option<BadRequest> {
+        self.source.as_ref().and_then(|shared| lock(shared).broken)
     }
 
     /// There is no body at all.
@@ -188,15 +196,22 @@ impl Source {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 ready!(self.idle.poll(cx));
+                self.broken = Some(BadRequest::BodyTimeout);
                 return Poll::Ready(Some(Err(BodyError::Idle(self.limits.idle))));
             }
         };
         self.idle.progress();
-        let Some(frame) = frame.transpose()? else {
-            self.ended = true;
-            return Poll::Ready(None);
-        };
-        Poll::Ready(Some(Ok(self.keep(frame))))
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => Some(Ok(self.keep(frame))),
+            Some(Err(error)) => {
+                self.broken = Some(BadRequest::Body);
+                Some(Err(error.into()))
+            }
+            None => {
+                self.ended = true;
+                None
+            }
+        })
     }
 
     fn keep(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {

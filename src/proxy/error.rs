@@ -68,6 +68,11 @@ pub enum BadRequest {
     /// Behind a reverse listener's prefix or its upstream's own path.
     #[error("the path could be read in more than one way")]
     AmbiguousPath,
+    /// It broke off, or its chunks are none.
+    #[error("the request's body broke off")]
+    Body,
+    #[error("the request's body did not come")]
+    BodyTimeout,
     #[error("`Connection` can't be read")]
     Connection,
     #[error("`Connection` names a field that must reach the upstream")]
@@ -91,7 +96,7 @@ pub enum RefusedMethod {
 }
 
 impl RefusedMethod {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Trace => "TRACE",
             Self::Track => "TRACK",
@@ -149,7 +154,12 @@ impl BadRequest {
                 bad("this is a forward proxy: set HTTP_PROXY to it, or use a [[reverse]] listener as the base URL")
             }
             Self::Scheme => bad("use an http:// or https:// URL"),
-            Self::Host | Self::Framing | Self::Connection => bad("send a well-formed HTTP request").closing(),
+            Self::Host | Self::Framing | Self::Connection | Self::Body => {
+                bad("send a well-formed HTTP request").closing()
+            }
+            Self::BodyTimeout => Verdict::new(408, "bad_request", "http_request_error")
+                .hint("send the request's body without long pauses")
+                .closing(),
             Self::ConnectionNamesProtectedField => bad("leave end-to-end fields out of `Connection`").closing(),
             Self::Method(_) => {
                 Verdict::new(405, "method_not_allowed", "http_request_denied").hint("use another method")

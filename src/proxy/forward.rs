@@ -1,12 +1,14 @@
 //! The way out of the corridor: strip, inject last, send; once more where the
 //! standards allow it (standards 3.6).
 
+use std::sync::Arc;
+
 use http::{Method, Request, StatusCode, Version, request::Parts};
 use tokio::time::Instant;
 
 use crate::{
     credential::{Broker, Lease},
-    observe::{Noted, Record},
+    observe::{Noted, Record, Traffic},
     policy::Permit,
     upstream::{self, Destination, Sent},
 };
@@ -25,12 +27,11 @@ impl Proxy {
     pub(super) async fn forward(
         &self,
         broker: &Broker,
-        inbound: Inbound<'_>,
+        Prepared { outbound, body }: Prepared,
         permit: &Permit,
         lease: Lease,
         record: &mut Record,
     ) -> Result<Sent, Error> {
-        let (outbound, body) = self.outbound(inbound, permit, record)?;
         let sent = self.send(permit, &outbound, &lease, body, record).await?;
         if !is_refused_token(&sent, &lease) {
             return Ok(sent);
@@ -45,13 +46,14 @@ impl Proxy {
         self.send(permit, &outbound, &renewed, body, record).await
     }
 
-    /// Makes of the agent's request what may leave. Nothing of it is injected yet.
-    fn outbound(
+    /// Makes of the agent's request what may leave. Nothing is injected yet: it comes before
+    /// the lease, since no token is asked for a request that is refused (threat 102).
+    pub(super) fn prepare(
         &self,
         inbound: Inbound<'_>,
         permit: &Permit,
-        record: &Record,
-    ) -> Result<(Outbound, RequestBody), Error> {
+        traffic: &Arc<Traffic>,
+    ) -> Result<Prepared, Error> {
         let via = &self.shared.via;
         let reverse = inbound.is_reverse();
         let Inbound { arrival, mut parts, body, .. } = inbound;
@@ -64,10 +66,10 @@ impl Proxy {
         let settings = &self.shared.settings;
         let held = inbound::expects_continue(&parts.headers).then_some(settings.continue_timeout);
         let limits = body::Limits { replay: settings.replay_limit, idle: settings.request_idle_timeout };
-        let body = RequestBody::new(body, &record.traffic, limits, held);
+        let body = RequestBody::new(body, traffic, limits, held);
         let rewinder = body.rewinder();
         parts.extensions.clear();
-        Ok((Outbound { head: parts, rewinder, interim }, body))
+        Ok(Prepared { outbound: Outbound { head: parts, rewinder, interim }, body })
     }
 
     /// Sends one attempt; once more where nothing can have been applied, or where
@@ -82,24 +84,34 @@ impl Proxy {
     ) -> Result<Sent, Error> {
         let started = Instant::now();
         let to = Destination { permit, without_interim: &|| outbound.rewinder.continued() };
-        let sent = match self.upstream.send(to, outbound.request(lease, body)).await {
-            Err(failure) if broke_off(&failure.error) && is_idempotent(&outbound.head.method) => {
-                let Some(body) = outbound.rewinder.rewind() else { return Err(failure.error.into()) };
-                record.outcome.retried = true;
-                self.upstream.send(to, outbound.request(lease, body)).await
-            }
-            other => other,
-        };
+        let mut sent = self.upstream.send(to, outbound.request(lease, body)).await;
+        if let Err(failure) = &sent
+            && broke_off(&failure.error)
+            && is_idempotent(&outbound.head.method)
+            && let Some(body) = outbound.rewinder.rewind()
+        {
+            record.outcome.retried = true;
+            sent = self.upstream.send(to, outbound.request(lease, body)).await;
+        }
         record.outcome.upstream_time = Some(started.elapsed());
         let sent = sent.map_err(|failure| {
             failure.note(record);
-            failure.error
+            match outbound.rewinder.broken() {
+                Some(fault) => fault.into(),
+                None => Error::Upstream(failure.error),
+            }
         })?;
         if sent.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::UnaskedUpgrade);
         }
         Ok(sent)
     }
+}
+
+/// A request that may leave as soon as it has its token.
+pub(super) struct Prepared {
+    outbound: Outbound,
+    body: RequestBody,
 }
 
 /// A request stripped of all that was the agent's connection's, ready for any number
@@ -171,6 +183,10 @@ fn broke_off(error: &upstream::Error) -> bool {
 
 fn is_idempotent(method: &Method) -> bool {
     method.is_idempotent()
+}
+
+impl Noted for Prepared {
+    fn note(&self, _: &mut Record) {}
 }
 
 impl Noted for Sent {

@@ -33,8 +33,9 @@ static HOP_BY_HOP: [HeaderName; 9] = [
 
 /// What an agent could use to pretend a path or an identity (threat 6); a route never
 /// needs it on the way out.
-static SPOOFABLE: [HeaderName; 6] = [
+static SPOOFABLE: [HeaderName; 7] = [
     FORWARDED,
+    HeaderName::from_static("x-agent"),
     HeaderName::from_static("x-real-ip"),
     HeaderName::from_static("x-client-ip"),
     HeaderName::from_static("x-cluster-client-ip"),
@@ -63,7 +64,7 @@ static OURS: [HeaderName; 2] = [ERROR_FIELD, HeaderName::from_static("proxy-auth
 /// Fields that `Connection` must not name: removing one changes what the request means
 /// or who it comes from (threats 12 and 13).
 static PROTECTED: [HeaderName; 5] = [AUTHORIZATION, HOST, CONTENT_LENGTH, COOKIE, EXPECT];
-const PROTECTED_PREFIXES: [&str; 4] = ["mcp-", "x-forwarded-", "proxy-", "dpop"];
+const PROTECTED_PREFIXES: [&str; 4] = ["mcp-", SPOOFABLE_PREFIX, "proxy-", "dpop"];
 
 /// Makes the agent's fields fit to be forwarded under `permit`, with ourselves in `Via`;
 /// the token comes last, by [`inject`]. `received`: the version that the request came by;

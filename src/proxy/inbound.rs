@@ -156,11 +156,12 @@ fn check_framing(parts: &Parts) -> Result<(), BadRequest> {
 }
 
 pub(super) fn check_method(method: &Method) -> Result<(), BadRequest> {
-    match method.as_str() {
-        "TRACE" => Err(BadRequest::Method(RefusedMethod::Trace)),
-        "TRACK" => Err(BadRequest::Method(RefusedMethod::Track)),
-        "CONNECT" => Err(BadRequest::Method(RefusedMethod::Connect)),
-        _ => Ok(()),
+    // Methods are case-sensitive, but not every server knows.
+    let is = |name: &str| method.as_str().eq_ignore_ascii_case(name);
+    let refused = [RefusedMethod::Trace, RefusedMethod::Track, RefusedMethod::Connect];
+    match refused.into_iter().find(|refused| is(refused.as_str())) {
+        Some(refused) => Err(BadRequest::Method(refused)),
+        None => Ok(()),
     }
 }
 
@@ -260,7 +261,8 @@ pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
     headers.contains_key(EXPECT)
 }
 
-/// A token in the query (RFC 6750 §2.3) on a route that injects one.
+/// A token in the query (RFC 6750 §2.3) on a route that injects one. Some servers split a
+/// query at `;`, too; all of them decode a parameter's name.
 pub(super) fn has_token_in_query(uri: &Uri) -> bool {
     let name = |pair: &str| is_spelled(pair.split('=').next().unwrap_or(""), b"access_token");
     uri.query().is_some_and(|query| query.split(['&', ';']).any(name))

@@ -2,8 +2,8 @@
 //! door it came through.
 //!
 //! ```text
-//! Inbound -> identify -> find -> decide -> lease -> forward -> respond
-//!            Agent       Route   Permit    Lease    Sent       Response, and the record's end
+//! Inbound -> identify -> find  -> decide -> prepare  -> lease -> forward -> respond
+//!            Agent       Route    Permit    Prepared    Lease    Sent       Response, and the record's end
 //! ```
 //!
 //! Each stage needs the value that the one before it returned. `server` brings the
