@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "the modules of one test share their helpers")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails should say where")]
 
+mod agents;
 mod architecture;
 mod binary;
 mod canary;
@@ -17,9 +18,13 @@ mod main_job;
 mod memory;
 mod operations;
 mod refusals;
+mod replay;
 mod review;
 mod run;
+mod scripted;
 mod serve;
+mod streaming;
 mod support;
+mod tokens;
 mod tunnels;
 mod wire;

@@ -1,0 +1,1 @@
+//! Bodies and interim answers on their way.
