@@ -35,6 +35,12 @@ use super::{
     listener::{Door, Place},
 };
 
+/// What one h2 stream may hold of an upload that its upstream hasn't taken yet.
+const H2_STREAM_WINDOW: u32 = 256 * 1024;
+/// Never what stops a stream: else one upload that stalls would hold up all others on
+/// its connection. What it may hold is bounded by its streams, which are counted.
+const H2_CONNECTION_WINDOW: u32 = 1 << 30;
+
 /// A stream that requests can come over.
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
@@ -123,6 +129,8 @@ impl Connections {
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.limits.h2_streams)
+            .initial_stream_window_size(H2_STREAM_WINDOW)
+            .initial_connection_window_size(H2_CONNECTION_WINDOW)
             .max_header_list_size(u32::try_from(self.limits.request_head).unwrap_or(u32::MAX))
             .max_send_buf_size(64 * 1024)
             .keep_alive_interval(self.limits.head_timeout)

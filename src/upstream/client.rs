@@ -36,10 +36,12 @@ use crate::{
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
 /// What one h1 connection reads ahead.
 const H1_BUFFER: usize = 128 * 1024;
-/// What one h2 stream, and one connection, may hold that its reader hasn't taken yet:
-/// a reader that stalls costs no more than this.
+/// What one h2 stream may hold that its reader hasn't taken yet: a reader that stalls
+/// costs no more than this.
 const H2_STREAM_WINDOW: u32 = 1024 * 1024;
-const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// Never what stops a stream: else a few readers that stall would hold up all others on
+/// their connection. What it may hold is bounded by its streams, which are counted.
+const H2_CONNECTION_WINDOW: u32 = 1 << 30;
 /// What one h2 stream holds that the peer's window doesn't admit yet.
 const H2_SEND_BUFFER: usize = 256 * 1024;
 

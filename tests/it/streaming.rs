@@ -1,1 +1,751 @@
-//! Bodies and interim answers on their way.
+//! What passes through while it is under way: events one by one, bodies of any size with
+//! back-pressure, trailers, interim answers, and ends of every kind.
+
+use bytes::Bytes;
+use cupbearer::demo::{Protocols, WorldSettings};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde_json::Value;
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+
+use crate::{
+    agents::{Agent, Way, data, empty, fed, full, open, raw_head, records, text},
+    scripted::{Body, SILENCE, Scripted, Wire, field, soon, status},
+    support::{API, Stage},
+};
+
+const MIB: usize = 1 << 20;
+
+type Answer = JoinHandle<hyper::Result<Response<Incoming>>>;
+
+/// A request on its way.
+fn start(agent: &mut Agent, method: Method, path: &str, body: Body) -> Answer {
+    let request = agent.request(method, path).body(body).unwrap();
+    tokio::spawn(agent.send(request))
+}
+
+async fn answer(asked: Answer) -> Response<Incoming> {
+    soon(asked).await.unwrap().unwrap()
+}
+
+/// An h2 upstream whose requests a test takes one by one.
+fn taking(upstream: &mut Scripted) -> mpsc::UnboundedReceiver<Taken> {
+    let (arrived, arrivals) = mpsc::unbounded_channel();
+    upstream.answer_h2(move |request: Request<Incoming>| {
+        let (done, answered) = tokio::sync::oneshot::channel();
+        arrived.send(Taken { request, done }).unwrap();
+        async move { answered.await.unwrap() }
+    });
+    arrivals
+}
+
+struct Taken {
+    request: Request<Incoming>,
+    done: tokio::sync::oneshot::Sender<Response<Body>>,
+}
+
+/// Nothing of the body is left. (hyper's client shows the empty frame that ends an h2 stream.)
+async fn ended(answer: Response<Incoming>) {
+    let rest = soon(answer.into_body().collect()).await.unwrap();
+    assert!(rest.trailers().is_none());
+    assert_eq!(rest.to_bytes(), "");
+}
+
+// === Events ===
+
+/// An event is sent only after the agent had the one before.
+#[tokio::test]
+async fn events_of_an_h1_upstream_arrive_one_by_one() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    for way in Way::ALL {
+        let mut agent = Agent::connect(&stage, &upstream.authority(), way).await;
+        let asked = start(&mut agent, Method::GET, "/v1/stream", empty());
+        let mut wire = upstream.accept().await;
+        wire.head().await;
+        wire.write("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        let mut answer = answer(asked).await;
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/event-stream");
+        for number in 1..=5 {
+            let event = format!("data: {number}\n\n");
+            wire.write(format!("{:x}\r\n{event}\r\n", event.len())).await;
+            assert_eq!(data(&mut answer).await, event, "{way:?}");
+        }
+        wire.write("0\r\n\r\n").await;
+        ended(answer).await;
+    }
+}
+
+#[tokio::test]
+async fn events_of_an_h2_upstream_arrive_one_by_one() {
+    let mut upstream = Scripted::start("h2").await;
+    let mut arrivals = taking(&mut upstream);
+    let stage = upstream.stage("").await;
+    for way in Way::ALL {
+        let mut agent = Agent::connect(&stage, &upstream.authority(), way).await;
+        let asked = start(&mut agent, Method::GET, "/v1/stream", empty());
+        let (feeder, body) = fed();
+        soon(arrivals.recv()).await.unwrap().done.send(Response::new(body)).unwrap();
+        let mut answer = answer(asked).await;
+        for number in 1..=5 {
+            let event = format!("data: {number}\n\n");
+            assert!(feeder.data(event.clone()).await);
+            assert_eq!(data(&mut answer).await, event, "{way:?}");
+        }
+        drop(feeder);
+        ended(answer).await;
+    }
+}
+
+/// What an agent writes arrives before it writes on: both directions at once.
+#[tokio::test]
+async fn both_directions_flow_at_once() {
+    for upstream in [Protocols::Http1, Protocols::Http2] {
+        let world = WorldSettings { api_protocols: upstream, ..WorldSettings::default() };
+        let stage = Stage::with(world, crate::support::Facts::config).await;
+        for way in Way::ALL {
+            let mut agent = Agent::of(&stage, way).await;
+            let (feeder, body) = fed();
+            let asked = start(&mut agent, Method::POST, "/v1/echo", body);
+            assert!(feeder.data("hello").await);
+            let mut answer = answer(asked).await;
+            assert_eq!(data(&mut answer).await, "hello", "{upstream:?}, {way:?}");
+            for word in ["how", "are", "you"] {
+                assert!(feeder.data(word).await);
+                assert_eq!(data(&mut answer).await, word, "{upstream:?}, {way:?}");
+            }
+            drop(feeder);
+            ended(answer).await;
+        }
+    }
+}
+
+// === Size ===
+
+const BIG: usize = 64 * MIB;
+
+#[tokio::test]
+async fn big_uploads_pass_and_are_counted() {
+    let stage = Stage::start().await;
+    let block = Bytes::from(vec![7; MIB]);
+    for (index, way) in Way::ALL.into_iter().enumerate() {
+        let mut agent = Agent::of(&stage, way).await;
+        let (feeder, body) = fed();
+        let asked = start(&mut agent, Method::POST, "/v1/sink", body);
+        for _ in 0..BIG / MIB {
+            assert!(soon(feeder.data(block.clone())).await);
+        }
+        drop(feeder);
+        assert_eq!(text(answer(asked).await).await, format!("{{\"bytes\":{BIG}}}"), "{way:?}");
+        let record = records(&stage, index + 1).await.pop().unwrap();
+        assert_eq!((&record["bytes_in"], &record["bytes_out"]), (&BIG.into(), &18.into()), "{way:?}: {record}");
+        assert_eq!(record["error"], Value::Null);
+    }
+}
+
+#[tokio::test]
+async fn big_downloads_pass_and_are_counted() {
+    let stage = Stage::start().await;
+    for (index, way) in Way::ALL.into_iter().enumerate() {
+        let mut agent = Agent::of(&stage, way).await;
+        let mut answer = agent.get(&format!("/v1/bytes/{BIG}")).await;
+        assert_eq!(answer.headers()[header::CONTENT_LENGTH], BIG.to_string());
+        let mut got = 0;
+        while let Some(frame) = soon(answer.body_mut().frame()).await {
+            got += frame.unwrap().into_data().unwrap().len();
+        }
+        assert_eq!(got, BIG, "{way:?}");
+        let record = records(&stage, index + 1).await.pop().unwrap();
+        assert_eq!((&record["bytes_in"], &record["bytes_out"]), (&0.into(), &BIG.into()), "{way:?}: {record}");
+        assert_eq!(record["error"], Value::Null);
+    }
+}
+
+/// Both sockets' buffers on loopback, our own, and TLS records under way; far from [`FLOOD`].
+const BUFFERS: usize = 32 * MIB;
+const FLOOD: usize = 512 * MIB;
+
+/// A slow reader keeps the upstream waiting; nothing piles up in between.
+#[tokio::test]
+async fn an_agent_that_does_not_read_stops_the_upstream() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    for way in Way::ALL {
+        let mut agent = Agent::connect(&stage, &upstream.authority(), way).await;
+        let asked = start(&mut agent, Method::GET, "/v1/bytes", empty());
+        let mut wire = upstream.accept().await;
+        wire.head().await;
+        wire.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {FLOOD}\r\n\r\n")).await;
+        let mut answer = answer(asked).await;
+        let block = vec![1; 256 << 10];
+        let mut written = 0;
+        while timeout(SILENCE * 3, wire.try_write(&block)).await.is_ok_and(|wrote| wrote.is_ok()) {
+            written += block.len();
+            assert!(written < BUFFERS, "{way:?}: nobody reads, and {written} bytes were taken");
+        }
+        assert!(written > 0);
+        // A write that was given up may have gone out in part: count what comes instead.
+        let mut got = 0;
+        let flowing = tokio::spawn(async move { while wire.try_write(&block).await.is_ok() {} });
+        while got < 2 * written {
+            got += data(&mut answer).await.len();
+        }
+        drop((answer, agent));
+        soon(flowing).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_read_stops_the_agent() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    for way in Way::ALL {
+        let mut agent = Agent::connect(&stage, &upstream.authority(), way).await;
+        let (feeder, body) = fed();
+        let asked = start(&mut agent, Method::POST, "/v1/orders", body);
+        let mut wire = upstream.accept().await;
+        wire.head().await;
+        let block = Bytes::from(vec![1; 256 << 10]);
+        let mut written = 0;
+        while timeout(SILENCE * 3, feeder.data(block.clone())).await.is_ok_and(|taken| taken) {
+            written += block.len();
+            assert!(written < BUFFERS, "{way:?}: nobody reads, and {written} bytes were taken");
+        }
+        let reading = tokio::spawn(async move {
+            let (body, _) = wire.chunked_rest().await;
+            wire.write("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
+            body.len()
+        });
+        assert!(soon(feeder.data(block.clone())).await);
+        drop(feeder);
+        assert_eq!(answer(asked).await.status(), StatusCode::OK);
+        assert_eq!(soon(reading).await.unwrap(), written + block.len(), "{way:?}");
+    }
+}
+
+/// The same where HTTP/2's windows do it.
+#[tokio::test]
+async fn an_agent_that_does_not_read_stops_an_h2_upstream() {
+    let mut upstream = Scripted::start("h2").await;
+    let mut arrivals = taking(&mut upstream);
+    let stage = upstream.stage("").await;
+    for way in Way::ALL {
+        let mut agent = Agent::connect(&stage, &upstream.authority(), way).await;
+        let asked = start(&mut agent, Method::GET, "/v1/bytes", empty());
+        let (feeder, body) = fed();
+        soon(arrivals.recv()).await.unwrap().done.send(Response::new(body)).unwrap();
+        let mut answer = answer(asked).await;
+        let block = Bytes::from(vec![1; 256 << 10]);
+        let mut written = 0;
+        while timeout(SILENCE * 3, feeder.data(block.clone())).await.is_ok_and(|taken| taken) {
+            written += block.len();
+            assert!(written < BUFFERS, "{way:?}: nobody reads, and {written} bytes were taken");
+        }
+        let mut got = 0;
+        let flowing = tokio::spawn(async move { while feeder.data(block.clone()).await {} });
+        while got < 2 * written {
+            got += data(&mut answer).await.len();
+        }
+        drop((answer, agent));
+        soon(flowing).await.unwrap();
+    }
+}
+
+/// Those who don't read hold up nobody else's answer, though all share an upstream connection.
+#[tokio::test]
+async fn answers_that_nobody_reads_hold_up_no_other() {
+    let mut upstream = Scripted::start("h2").await;
+    let mut arrivals = taking(&mut upstream);
+    let stage = upstream.stage("").await;
+    let block = Bytes::from(vec![1; 256 << 10]);
+    let mut unread = Vec::new();
+    for _ in 0..8 {
+        let mut agent = Agent::connect(&stage, &upstream.authority(), Way::TunnelH2).await;
+        let asked = start(&mut agent, Method::GET, "/v1/bytes", empty());
+        let (feeder, body) = fed();
+        soon(arrivals.recv()).await.unwrap().done.send(Response::new(body)).unwrap();
+        let answer = answer(asked).await;
+        while timeout(SILENCE, feeder.data(block.clone())).await.is_ok_and(|taken| taken) {}
+        unread.push((agent, answer, feeder));
+    }
+    let mut agent = Agent::connect(&stage, &upstream.authority(), Way::TunnelH2).await;
+    let asked = start(&mut agent, Method::GET, "/v1/orders", empty());
+    soon(arrivals.recv()).await.unwrap().done.send(Response::new(full("coffee beans"))).unwrap();
+    assert_eq!(text(answer(asked).await).await, "coffee beans");
+}
+
+/// On one connection of an h2 agent, an upload that nobody takes holds up no other.
+#[tokio::test]
+async fn an_upload_that_nobody_takes_holds_up_no_other() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    let mut agent = Agent::connect(&stage, &upstream.authority(), Way::TunnelH2).await;
+    let (feeder, body) = fed();
+    let _stuck = start(&mut agent, Method::POST, "/v1/orders/1", body);
+    let mut deaf = upstream.accept().await;
+    deaf.head().await;
+    let block = Bytes::from(vec![1; 256 << 10]);
+    while timeout(SILENCE * 3, feeder.data(block.clone())).await.is_ok_and(|taken| taken) {}
+
+    let asked = start(&mut agent, Method::POST, "/v1/orders/2", full("one order"));
+    let mut wire = upstream.accept().await;
+    wire.head().await;
+    assert_eq!(wire.exactly(9).await, b"one order");
+    wire.write("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").await;
+    assert_eq!(text(answer(asked).await).await, "done");
+}
+
+// === Trailers ===
+
+fn checksum() -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-checksum", HeaderValue::from_static("0123"));
+    trailers
+}
+
+async fn with_trailers(answer: Response<Incoming>) -> (Bytes, Option<HeaderMap>) {
+    let all = soon(answer.into_body().collect()).await.unwrap();
+    let trailers = all.trailers().cloned();
+    (all.to_bytes(), trailers)
+}
+
+#[tokio::test]
+async fn trailers_pass_both_ways() {
+    for upstream in [Protocols::Http1, Protocols::Http2] {
+        let world = WorldSettings { api_protocols: upstream, ..WorldSettings::default() };
+        let stage = Stage::with(world, crate::support::Facts::config).await;
+        for way in Way::ALL {
+            let mut agent = Agent::of(&stage, way).await;
+            let (feeder, body) = fed();
+            // HTTP/1 wants them announced; and only who says so gets any.
+            let request = agent.request(Method::POST, "/v1/echo").header("trailer", "x-checksum");
+            let request = request.header("te", "trailers").body(body).unwrap();
+            let asked = tokio::spawn(agent.send(request));
+            feeder.data("body").await;
+            feeder.trailers(checksum()).await;
+            let (body, trailers) = with_trailers(answer(asked).await).await;
+            assert_eq!(body, "body", "{upstream:?}, {way:?}");
+            assert_eq!(trailers, Some(checksum()), "{upstream:?}, {way:?}");
+        }
+    }
+}
+
+/// gRPC: h2 on both sides, nothing announced, sometimes nothing but trailers.
+#[tokio::test]
+async fn grpc_has_its_trailers() {
+    let mut upstream = Scripted::start("h2").await;
+    let mut arrivals = taking(&mut upstream);
+    let stage = upstream.stage("").await;
+    let mut agent = Agent::connect(&stage, &upstream.authority(), Way::TunnelH2).await;
+    for message in ["message", ""] {
+        let request = agent.request(Method::POST, "/v1/grpc").header("te", "trailers");
+        let request = request.header("content-type", "application/grpc").body(full("call")).unwrap();
+        let asked = tokio::spawn(agent.send(request));
+        let taken = soon(arrivals.recv()).await.unwrap();
+        assert_eq!(taken.request.headers()[header::TE], "trailers");
+        assert_eq!(soon(taken.request.into_body().collect()).await.unwrap().to_bytes(), "call");
+        let (feeder, body) = fed();
+        taken.done.send(Response::new(body)).unwrap();
+        if !message.is_empty() {
+            feeder.data(message).await;
+        }
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        feeder.trailers(trailers.clone()).await;
+        assert_eq!(with_trailers(answer(asked).await).await, (message.into(), Some(trailers)));
+    }
+}
+
+/// Trailers may not say what only a head may.
+#[tokio::test]
+async fn trailers_smuggle_nothing() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    for way in Way::H1 {
+        let mut agent = Wire::new(open(&stage, &upstream.authority(), way).await);
+        let fields = "transfer-encoding: chunked\r\ntrailer: x-checksum, authorization, host\r\n";
+        let head = raw_head(&stage, &upstream.authority(), way, ("POST", "/v1/orders", "1.1"), fields);
+        agent.write(head).await;
+        agent.write("2\r\nok\r\n0\r\nx-checksum: 1\r\nauthorization: Bearer mine\r\nhost: evil\r\n\r\n").await;
+        let mut wire = upstream.accept().await;
+        wire.head().await;
+        assert_eq!(wire.chunked_rest().await, (b"ok".to_vec(), "x-checksum: 1\r\n".to_owned()), "{way:?}");
+    }
+}
+
+// === Leaving ===
+
+async fn gone(stage: &Stage, count: usize) -> Value {
+    let record = records(stage, count).await.pop().unwrap();
+    assert_eq!(record["error"], "agent_gone", "{record}");
+    record
+}
+
+#[tokio::test]
+async fn an_agent_that_leaves_in_a_download_ends_it() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    for (index, way) in Way::ALL.into_iter().enumerate() {
+        let mut agent = Agent::connect(&stage, &upstream.authority(), way).await;
+        let asked = start(&mut agent, Method::GET, "/v1/stream", empty());
+        let mut wire = upstream.accept().await;
+        wire.head().await;
+        wire.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\ntick\r\n").await;
+        let mut answer = answer(asked).await;
+        assert_eq!(data(&mut answer).await, "tick");
+        if way == Way::TunnelH2 {
+            // One stream of many: the connection stays.
+            drop(answer);
+            assert_eq!(wire.rest().await, "");
+            assert_eq!(agent.get("/elsewhere").await.status(), StatusCode::FORBIDDEN);
+        } else {
+            drop((answer, agent));
+            assert_eq!(wire.rest().await, "", "{way:?}: the upstream is told");
+        }
+        let records = records(&stage, index + 1 + usize::from(index >= 2)).await;
+        let record = records.iter().rfind(|record| record["path"] == "/v1/stream").unwrap();
+        assert_eq!((&record["error"], &record["status"]), (&"agent_gone".into(), &200.into()), "{way:?}: {record}");
+        assert_eq!(record["bytes_out"], 4);
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_leaves_before_the_answer_ends_the_request() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    for (index, way) in Way::ALL.into_iter().enumerate() {
+        let mut agent = Agent::connect(&stage, &upstream.authority(), way).await;
+        let asked = start(&mut agent, Method::GET, "/v1/orders", empty());
+        let mut wire = upstream.accept().await;
+        wire.head().await;
+        asked.abort();
+        drop(agent);
+        assert_eq!(wire.rest().await, "", "{way:?}");
+        let record = gone(&stage, index + 1).await;
+        assert_eq!(record["status"], Value::Null);
+    }
+    upstream.nobody().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_leaves_in_an_upload_ends_it() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    for (index, way) in Way::ALL.into_iter().enumerate() {
+        let mut agent = Agent::connect(&stage, &upstream.authority(), way).await;
+        let (feeder, body) = fed();
+        let asked = start(&mut agent, Method::POST, "/v1/orders", body);
+        feeder.data("half of ").await;
+        let mut wire = upstream.accept().await;
+        wire.head().await;
+        assert_eq!(wire.chunks(8).await, b"half of ");
+        asked.abort();
+        drop(agent);
+        soon(feeder.abandoned()).await;
+        assert_eq!(wire.rest().await, "", "{way:?}: cut, and not ended as if it were whole");
+        let record = records(&stage, index + 1).await.pop().unwrap();
+        assert_eq!(record["bytes_in"], 8);
+        assert_ne!(record["error"], Value::Null, "{record}");
+    }
+    upstream.nobody().await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_breaks_off_is_no_whole_answer() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    for (index, way) in Way::ALL.into_iter().enumerate() {
+        let mut agent = Agent::connect(&stage, &upstream.authority(), way).await;
+        let asked = start(&mut agent, Method::GET, "/v1/orders", empty());
+        let mut wire = upstream.accept().await;
+        wire.head().await;
+        wire.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n").await;
+        let mut answer = answer(asked).await;
+        assert_eq!(data(&mut answer).await, "half");
+        drop(wire);
+        assert!(soon(answer.body_mut().frame()).await.unwrap().is_err(), "{way:?}");
+        let record = records(&stage, index + 1).await.pop().unwrap();
+        assert_eq!((&record["error"], &record["bytes_out"]), (&"upstream_broke_off".into(), &4.into()), "{record}");
+    }
+}
+
+// === Expect: 100-continue ===
+
+const EXPECTING: &str = "expect: 100-continue\r\ncontent-length: 5\r\n";
+const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
+/// So long that no test comes to it.
+const NO_TIMEOUT: &str = "continue_timeout = \"1h\"";
+
+/// An agent that has announced a body, and the upstream that has read of it.
+async fn expecting(stage: &Stage, upstream: &Scripted, way: Way) -> (Wire, Wire) {
+    let mut agent = Wire::new(open(stage, &upstream.authority(), way).await);
+    agent.write(raw_head(stage, &upstream.authority(), way, ("POST", "/v1/orders", "1.1"), EXPECTING)).await;
+    let mut wire = upstream.accept().await;
+    let head = wire.head().await;
+    assert_eq!(field(&head, "expect"), Some("100-continue"), "{head}");
+    assert_eq!(field(&head, "content-length"), Some("5"), "{head}");
+    (agent, wire)
+}
+
+#[tokio::test]
+async fn an_agent_is_told_to_continue_when_the_upstream_says_so() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage(NO_TIMEOUT).await;
+    for way in Way::H1 {
+        let (mut agent, mut wire) = expecting(&stage, &upstream, way).await;
+        agent.silence().await;
+        wire.write(CONTINUE).await;
+        assert_eq!(agent.head().await, CONTINUE, "{way:?}");
+        wire.silence().await;
+        agent.write("hello").await;
+        assert_eq!(wire.exactly(5).await, b"hello");
+        wire.write("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
+        assert_eq!(status(&agent.head().await), 200, "{way:?}");
+    }
+}
+
+/// The body that nobody wanted is never sent, and never taken for the next request.
+#[tokio::test]
+async fn a_final_answer_spares_the_body() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage(NO_TIMEOUT).await;
+    for (index, way) in Way::H1.into_iter().enumerate() {
+        let (mut agent, mut wire) = expecting(&stage, &upstream, way).await;
+        wire.write("HTTP/1.1 413 Content Too Large\r\ncontent-length: 3\r\n\r\nno\n").await;
+        let head = agent.head().await;
+        assert_eq!(status(&head), 413, "{way:?}: {head}");
+        assert_eq!(agent.exactly(3).await, b"no\n");
+        assert_eq!(wire.rest().await, "", "{way:?}: the body, or another request");
+        let record = records(&stage, index + 1).await.pop().unwrap();
+        assert_eq!((&record["status"], &record["bytes_in"]), (&413.into(), &0.into()), "{record}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_spares_the_body_too() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage(NO_TIMEOUT).await;
+    for way in Way::H1 {
+        let mut agent = Wire::new(open(&stage, &upstream.authority(), way).await);
+        agent.write(raw_head(&stage, &upstream.authority(), way, ("POST", "/v2", "1.1"), EXPECTING)).await;
+        let head = agent.head().await;
+        assert_eq!(status(&head), 403, "{way:?}: {head}");
+    }
+    upstream.nobody().await;
+}
+
+/// RFC 9110 §10.1.1: an agent may not wait for ever for an upstream that knows nothing of it.
+#[tokio::test]
+async fn an_upstream_that_never_says_continue_gets_the_body_in_the_end() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("continue_timeout = \"300ms\"").await;
+    for way in Way::H1 {
+        let (mut agent, mut wire) = expecting(&stage, &upstream, way).await;
+        agent.silence().await;
+        assert_eq!(agent.head().await, CONTINUE);
+        agent.write("hello").await;
+        assert_eq!(wire.exactly(5).await, b"hello");
+        wire.write("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
+        assert_eq!(status(&agent.head().await), 200, "{way:?}");
+    }
+}
+
+/// After a 401 the renewed request may be asked for the body, which was never sent.
+#[tokio::test]
+async fn an_expectation_survives_the_renewal_of_the_token() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage(&format!("{NO_TIMEOUT}\ntoken_storm_guard = \"0s\"")).await;
+    for way in Way::H1 {
+        let (mut agent, mut refusing) = expecting(&stage, &upstream, way).await;
+        let refused = "www-authenticate: Bearer error=\"invalid_token\"\r\ncontent-length: 0\r\n\r\n";
+        refusing.write(format!("HTTP/1.1 401 Unauthorized\r\n{refused}")).await;
+        let mut wire = upstream.accept().await;
+        wire.head().await;
+        assert_eq!(agent.head().await, CONTINUE);
+        agent.write("hello").await;
+        assert_eq!(wire.exactly(5).await, b"hello");
+        wire.write("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
+        assert_eq!(status(&agent.head().await), 200, "{way:?}");
+        assert_eq!(refusing.rest().await, "");
+    }
+}
+
+// === Other interim answers ===
+
+#[tokio::test]
+async fn early_hints_reach_the_agent_before_the_answer() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    for way in Way::H1 {
+        let mut agent = Wire::new(open(&stage, &upstream.authority(), way).await);
+        agent.write(raw_head(&stage, &upstream.authority(), way, ("GET", "/v1/page", "1.1"), "")).await;
+        let mut wire = upstream.accept().await;
+        wire.head().await;
+        for number in 1..=2 {
+            let link = format!("</{number}.css>; rel=preload");
+            wire.write(format!("HTTP/1.1 103 Early Hints\r\nlink: {link}\r\nconnection: x\r\nx: y\r\n\r\n")).await;
+            let hints = agent.head().await;
+            assert_eq!(status(&hints), 103, "{way:?}: {hints}");
+            assert_eq!(field(&hints, "link"), Some(link.as_str()));
+            assert_eq!((field(&hints, "connection"), field(&hints, "x")), (None, None), "{hints}");
+        }
+        wire.write("HTTP/1.1 102 Processing\r\n\r\n").await;
+        assert_eq!(status(&agent.head().await), 102);
+        wire.write("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 4\r\n\r\npage").await;
+        assert_eq!(status(&agent.head().await), 200);
+        assert_eq!(agent.exactly(4).await, b"page", "{way:?}");
+    }
+}
+
+/// An h2 agent has none of them (hyper's server can't send them there), but its answer.
+#[tokio::test]
+async fn early_hints_do_no_harm_to_an_h2_agent() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    let mut agent = Agent::connect(&stage, &upstream.authority(), Way::TunnelH2).await;
+    let asked = start(&mut agent, Method::GET, "/v1/page", empty());
+    let mut wire = upstream.accept().await;
+    wire.head().await;
+    wire.write("HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n").await;
+    wire.write("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\npage").await;
+    assert_eq!(text(answer(asked).await).await, "page");
+}
+
+#[tokio::test]
+async fn an_unasked_switch_of_protocols_is_refused() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    for way in Way::ALL {
+        let mut agent = Agent::connect(&stage, &upstream.authority(), way).await;
+        let asked = start(&mut agent, Method::GET, "/v1/orders", empty());
+        let mut wire = upstream.accept().await;
+        wire.head().await;
+        wire.write("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n").await;
+        let answer = answer(asked).await;
+        assert_eq!(answer.status(), StatusCode::BAD_GATEWAY, "{way:?}");
+        assert_eq!(answer.headers()["x-cupbearer-error"], "upstream_protocol");
+        assert_eq!(wire.rest().await, "", "{way:?}");
+    }
+}
+
+// === Answers without a body ===
+
+/// Each of them on one connection, so that a wrong length would spoil the next.
+#[tokio::test]
+async fn answers_without_a_body_end_where_they_should() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    // hyper leaves the length of a 304 out, which RFC 9110 §8.6 allows.
+    let cases = [
+        ("HEAD", "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n", 200, Some("1000")),
+        ("GET", "HTTP/1.1 204 No Content\r\n\r\n", 204, None),
+        ("GET", "HTTP/1.1 304 Not Modified\r\netag: \"1\"\r\ncontent-length: 1000\r\n\r\n", 304, None),
+        ("HEAD", "HTTP/1.1 404 Not Found\r\ntransfer-encoding: chunked\r\n\r\n", 404, None),
+        ("GET", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 200, Some("0")),
+    ];
+    for way in Way::H1 {
+        let mut agent = Wire::new(open(&stage, &upstream.authority(), way).await);
+        let mut wire = None;
+        for (method, says, code, length) in cases {
+            agent.write(raw_head(&stage, &upstream.authority(), way, (method, "/v1/orders", "1.1"), "")).await;
+            let wire = match &mut wire {
+                Some(wire) => wire,
+                none => none.insert(upstream.accept().await),
+            };
+            assert!(wire.head().await.starts_with(method));
+            wire.write(says).await;
+            let head = agent.head().await;
+            assert_eq!(status(&head), code, "{way:?}: {head}");
+            assert_eq!(field(&head, "content-length"), length, "{way:?}, {method}: {head}");
+        }
+        agent.silence().await;
+    }
+    // The records ended, too, each at its time.
+    let records = records(&stage, cases.len() * Way::H1.len()).await;
+    assert!(records.iter().all(|record| record["error"].is_null() && record["bytes_out"] == 0), "{records:#?}");
+}
+
+#[tokio::test]
+async fn an_h2_agent_has_answers_without_a_body_too() {
+    let stage = Stage::start().await;
+    let mut agent = Agent::of(&stage, Way::TunnelH2).await;
+    for way in [Way::TunnelH2, Way::TunnelH1] {
+        let mut other = Agent::of(&stage, way).await;
+        let request = other.request(Method::HEAD, "/v1/bytes/1000").body(empty()).unwrap();
+        let answer = other.ask(request).await;
+        assert_eq!(answer.headers()[header::CONTENT_LENGTH], "1000");
+        assert_eq!(text(answer).await, "");
+    }
+    assert_eq!(text(agent.get("/v1/bytes/0").await).await, "");
+}
+
+// === Redirects ===
+
+#[tokio::test]
+async fn redirects_are_handed_back_untouched() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    for way in Way::ALL {
+        for code in [301, 302, 303, 307, 308] {
+            let mut agent = Agent::connect(&stage, &upstream.authority(), way).await;
+            let asked = start(&mut agent, Method::POST, "/v1/orders", full("one order"));
+            let mut wire = upstream.accept().await;
+            wire.head().await;
+            wire.exactly(9).await;
+            let location = format!("https://elsewhere.test/{code}?a=b#c");
+            wire.write(format!(
+                "HTTP/1.1 {code} Elsewhere\r\nlocation: {location}\r\nset-cookie: a=1\r\nset-cookie: b=2\r\n\
+                 connection: close\r\ncontent-length: 4\r\n\r\ngo!\n"
+            ))
+            .await;
+            let answer = answer(asked).await;
+            assert_eq!(answer.status(), code, "{way:?}");
+            assert_eq!(answer.headers()[header::LOCATION], location);
+            assert_eq!(answer.headers().get_all(header::SET_COOKIE).iter().count(), 2);
+            assert_eq!(text(answer).await, "go!\n");
+        }
+    }
+    upstream.nobody().await;
+}
+
+// === HTTP/1.0 ===
+
+#[tokio::test]
+async fn an_agent_of_http_1_0_is_served() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    for (index, way) in Way::H1.into_iter().enumerate() {
+        let mut agent = Wire::new(open(&stage, &upstream.authority(), way).await);
+        agent.write(raw_head(&stage, &upstream.authority(), way, ("GET", "/v1/orders", "1.0"), "")).await;
+        let mut wire = upstream.accept().await;
+        let head = wire.head().await;
+        assert!(head.starts_with("GET /v1/orders HTTP/1.1\r\n"), "{head}");
+        assert!(field(&head, "via").unwrap().starts_with("1.0 cupbearer-"), "{head}");
+        // It knows neither interim answers nor chunks.
+        wire.write("HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n").await;
+        wire.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n").await;
+        let head = agent.head().await;
+        assert_eq!(status(&head), 200, "{way:?}: {head}");
+        assert_eq!(field(&head, "transfer-encoding"), None, "{head}");
+        assert_eq!(agent.exactly(3).await, b"one");
+        wire.write("3\r\ntwo\r\n0\r\n\r\n").await;
+        assert_eq!(agent.rest().await, "two", "{way:?}: the end of the connection ends the body");
+        let record = records(&stage, index + 1).await.pop().unwrap();
+        assert_eq!((&record["protocol"], &record["error"]), (&"http/1.0".into(), &Value::Null), "{record}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_of_http_1_0_may_keep_its_connection() {
+    let stage = Stage::start().await;
+    let authority = format!("{API}:{}", stage.facts.api_port);
+    let mut agent = Wire::new(open(&stage, &authority, Way::BaseUrl).await);
+    for _ in 0..2 {
+        let line = ("GET", "/v1/bytes/5", "1.0");
+        agent.write(raw_head(&stage, &authority, Way::BaseUrl, line, "connection: keep-alive\r\n")).await;
+        let head = agent.head().await;
+        assert_eq!((status(&head), field(&head, "connection")), (200, Some("keep-alive")), "{head}");
+        assert_eq!(agent.exactly(5).await, [0; 5]);
+    }
+}
