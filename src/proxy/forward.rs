@@ -30,8 +30,8 @@ impl Proxy {
         lease: Lease,
         record: &mut Record,
     ) -> Result<Sent, Error> {
-        let (outbound, body) = self.outbound(inbound, permit, record)?;
-        let sent = self.send(permit, &outbound, &lease, body, record).await?;
+        let (mut outbound, body) = self.outbound(inbound, permit, record)?;
+        let sent = self.send(permit, &mut outbound, &lease, body, record).await?;
         if !is_refused_token(&sent, &lease) {
             return Ok(sent);
         }
@@ -42,7 +42,7 @@ impl Proxy {
         drop(sent);
         renewed.note(record);
         record.outcome.retried = true;
-        self.send(permit, &outbound, &renewed, body, record).await
+        self.send(permit, &mut outbound, &renewed, body, record).await
     }
 
     /// Makes of the agent's request what may leave. Nothing of it is injected yet.
@@ -75,18 +75,19 @@ impl Proxy {
     async fn send(
         &self,
         permit: &Permit,
-        outbound: &Outbound,
+        outbound: &mut Outbound,
         lease: &Lease,
         body: RequestBody,
         record: &mut Record,
     ) -> Result<Sent, Error> {
         let started = Instant::now();
-        let to = Destination { permit, without_interim: &|| outbound.rewinder.continued() };
-        let sent = match self.upstream.send(to, outbound.request(lease, body)).await {
-            Err(failure) if broke_off(&failure.error) && is_idempotent(&outbound.head.method) => {
-                let Some(body) = outbound.rewinder.rewind() else { return Err(failure.error.into()) };
+        let Outbound { head, rewinder, interim } = outbound;
+        let to = Destination { permit, without_interim: &|| rewinder.continued() };
+        let sent = match self.upstream.send(to, attempt(head, interim.as_ref(), lease, body)).await {
+            Err(failure) if broke_off(&failure.error) && is_idempotent(&head.method) => {
+                let Some(body) = rewinder.rewind() else { return Err(failure.error.into()) };
                 record.outcome.retried = true;
-                self.upstream.send(to, outbound.request(lease, body)).await
+                self.upstream.send(to, attempt(head, interim.as_ref(), lease, body)).await
             }
             other => other,
         };
@@ -111,26 +112,27 @@ struct Outbound {
     interim: Option<InterimSink>,
 }
 
-impl Outbound {
-    fn request(&self, lease: &Lease, body: RequestBody) -> Request<RequestBody> {
-        let mut head = self.head.clone();
-        headers::inject(&mut head.headers, lease.header());
-        let mut request = Request::from_parts(head, body);
-        let body = request.body().rewinder();
-        let interim = self.interim.clone();
-        if !body.is_empty() || interim.is_some() {
-            hyper::ext::on_informational(&mut request, move |answer| match (answer.status(), &interim) {
-                (StatusCode::CONTINUE, _) => body.continued(),
-                (_, None) => {}
-                (status, Some(sink)) => {
-                    let mut fields = answer.headers().clone();
-                    headers::strip_response(&mut fields);
-                    sink.push(status, &fields);
-                }
-            });
-        }
-        request
+/// The request of one attempt. What leaves is the map that was parsed, which has room for
+/// what is put in; its copy stays behind for another attempt.
+fn attempt(head: &mut Parts, interim: Option<&InterimSink>, lease: &Lease, body: RequestBody) -> Request<RequestBody> {
+    let copy = head.clone();
+    let mut head = std::mem::replace(head, copy);
+    headers::inject(&mut head.headers, lease.header());
+    let mut request = Request::from_parts(head, body);
+    let body = request.body().rewinder();
+    if !body.is_empty() || interim.is_some() {
+        let interim = interim.cloned();
+        hyper::ext::on_informational(&mut request, move |answer| match (answer.status(), &interim) {
+            (StatusCode::CONTINUE, _) => body.continued(),
+            (_, None) => {}
+            (status, Some(sink)) => {
+                let mut fields = answer.headers().clone();
+                headers::strip_response(&mut fields);
+                sink.push(status, &fields);
+            }
+        });
     }
+    request
 }
 
 fn is_refused_token(sent: &Sent, lease: &Lease) -> bool {
