@@ -1,7 +1,7 @@
 //! The way out of the corridor: strip, inject last, send; once more where the
 //! standards allow it (standards 3.6).
 
-use http::{Method, Request, StatusCode, Version, request::Parts};
+use http::{Request, StatusCode, Version};
 use tokio::time::Instant;
 
 use crate::{
@@ -19,6 +19,7 @@ use super::{
     headers,
     inbound::{self, Inbound},
     interim::InterimSink,
+    spare::Spare,
 };
 
 impl Proxy {
@@ -30,19 +31,19 @@ impl Proxy {
         lease: Lease,
         record: &mut Record,
     ) -> Result<Sent, Error> {
-        let (mut outbound, body) = self.outbound(inbound, permit, record)?;
-        let sent = self.send(permit, &mut outbound, &lease, body, record).await?;
+        let (outbound, request) = self.outbound(inbound, permit, record)?;
+        let sent = self.send(permit, &outbound, &lease, request, record).await?;
         if !is_refused_token(&sent, &lease) {
             return Ok(sent);
         }
         // A 401 says that the request has not been applied (RFC 9110 §15.5.2): the one
         // licence to send a POST twice. The old answer is kept until a better one is sure.
         let Some(renewed) = renewed_lease(broker, permit, &lease).await else { return Ok(sent) };
-        let Some(body) = outbound.rewinder.rewind() else { return Ok(sent) };
+        let Some(again) = outbound.again() else { return Ok(sent) };
         drop(sent);
         renewed.note(record);
         record.outcome.retried = true;
-        self.send(permit, &mut outbound, &renewed, body, record).await
+        self.send(permit, &outbound, &renewed, again, record).await
     }
 
     /// Makes of the agent's request what may leave. Nothing of it is injected yet.
@@ -51,7 +52,7 @@ impl Proxy {
         inbound: Inbound<'_>,
         permit: &Permit,
         record: &Record,
-    ) -> Result<(Outbound, RequestBody), Error> {
+    ) -> Result<(Outbound, Request<RequestBody>), Error> {
         let via = &self.shared.via;
         let reverse = inbound.is_reverse();
         let Inbound { arrival, mut parts, body, .. } = inbound;
@@ -67,7 +68,9 @@ impl Proxy {
         let body = RequestBody::new(body, &record.traffic, limits, held);
         let rewinder = body.rewinder();
         parts.extensions.clear();
-        Ok((Outbound { head: parts, rewinder, interim }, body))
+        let may_repeat = permit.credential().is_some() || parts.method.is_idempotent();
+        let spare = may_repeat.then(|| Spare::of(&parts));
+        Ok((Outbound { spare, rewinder, interim }, Request::from_parts(parts, body)))
     }
 
     /// Sends one attempt; once more where nothing can have been applied, or where
@@ -75,19 +78,18 @@ impl Proxy {
     async fn send(
         &self,
         permit: &Permit,
-        outbound: &mut Outbound,
+        outbound: &Outbound,
         lease: &Lease,
-        body: RequestBody,
+        request: Request<RequestBody>,
         record: &mut Record,
     ) -> Result<Sent, Error> {
         let started = Instant::now();
-        let Outbound { head, rewinder, interim } = outbound;
-        let to = Destination { permit, without_interim: &|| rewinder.continued() };
-        let sent = match self.upstream.send(to, attempt(head, interim.as_ref(), lease, body)).await {
-            Err(failure) if broke_off(&failure.error) && is_idempotent(&head.method) => {
-                let Some(body) = rewinder.rewind() else { return Err(failure.error.into()) };
+        let to = Destination { permit, without_interim: &|| outbound.rewinder.continued() };
+        let sent = match self.upstream.send(to, outbound.ready(request, lease)).await {
+            Err(failure) if broke_off(&failure.error) && outbound.is_idempotent() => {
+                let Some(again) = outbound.again() else { return Err(failure.error.into()) };
                 record.outcome.retried = true;
-                self.upstream.send(to, attempt(head, interim.as_ref(), lease, body)).await
+                self.upstream.send(to, outbound.ready(again, lease)).await
             }
             other => other,
         };
@@ -103,36 +105,46 @@ impl Proxy {
     }
 }
 
-/// A request stripped of all that was the agent's connection's, ready for any number
-/// of attempts.
+/// What stays behind of a request that was stripped of all that was the agent's
+/// connection's, for the case that it has to be sent again.
 struct Outbound {
-    head: Parts,
+    /// `None` where nothing allows a second attempt: no token that could be refused, and a
+    /// method that may count twice.
+    spare: Option<Spare>,
     rewinder: Rewinder,
     /// Where the upstream's interim answers go.
     interim: Option<InterimSink>,
 }
 
-/// The request of one attempt. What leaves is the map that was parsed, which has room for
-/// what is put in; its copy stays behind for another attempt.
-fn attempt(head: &mut Parts, interim: Option<&InterimSink>, lease: &Lease, body: RequestBody) -> Request<RequestBody> {
-    let copy = head.clone();
-    let mut head = std::mem::replace(head, copy);
-    headers::inject(&mut head.headers, lease.header());
-    let mut request = Request::from_parts(head, body);
-    let body = request.body().rewinder();
-    if !body.is_empty() || interim.is_some() {
-        let interim = interim.cloned();
-        hyper::ext::on_informational(&mut request, move |answer| match (answer.status(), &interim) {
-            (StatusCode::CONTINUE, _) => body.continued(),
-            (_, None) => {}
-            (status, Some(sink)) => {
-                let mut fields = answer.headers().clone();
-                headers::strip_response(&mut fields);
-                sink.push(status, &fields);
-            }
-        });
+impl Outbound {
+    fn is_idempotent(&self) -> bool {
+        self.spare.as_ref().is_some_and(|spare| spare.method().is_idempotent())
     }
-    request
+
+    /// The request from its start, unless more of its body has passed than was kept.
+    fn again(&self) -> Option<Request<RequestBody>> {
+        let spare = self.spare.as_ref()?;
+        Some(Request::from_parts(spare.head(), self.rewinder.rewind()?))
+    }
+
+    /// Puts in what an attempt needs.
+    fn ready(&self, mut request: Request<RequestBody>, lease: &Lease) -> Request<RequestBody> {
+        headers::inject(request.headers_mut(), lease.header());
+        let body = request.body().rewinder();
+        if !body.is_empty() || self.interim.is_some() {
+            let interim = self.interim.clone();
+            hyper::ext::on_informational(&mut request, move |answer| match (answer.status(), &interim) {
+                (StatusCode::CONTINUE, _) => body.continued(),
+                (_, None) => {}
+                (status, Some(sink)) => {
+                    let mut fields = answer.headers().clone();
+                    headers::strip_response(&mut fields);
+                    sink.push(status, &fields);
+                }
+            });
+        }
+        request
+    }
 }
 
 fn is_refused_token(sent: &Sent, lease: &Lease) -> bool {
@@ -166,10 +178,6 @@ fn broke_off(error: &upstream::Error) -> bool {
         | upstream::Error::ResponseTimeout { .. }
         | upstream::Error::Framing => false,
     }
-}
-
-fn is_idempotent(method: &Method) -> bool {
-    method.is_idempotent()
 }
 
 impl Noted for Sent {
