@@ -95,7 +95,11 @@ impl AuditLog {
             Some(file) => write_counted(file, &self.pending),
             None => (0, Ok(())),
         };
-        let whole = self.pending[..written].iter().filter(|byte| **byte == b'\n').count() as u64;
+        let whole = if written == self.pending.len() {
+            self.lines
+        } else {
+            self.pending[..written].iter().filter(|byte| **byte == b'\n').count() as u64
+        };
         self.lost += self.lines.saturating_sub(whole);
         let complete = whole == self.lines;
         self.lines = 0;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request, StatusCode, Version, request::Parts};
+use http::{Request, StatusCode, Version};
 use tokio::time::Instant;
 
 use crate::{
@@ -21,29 +21,30 @@ use super::{
     headers,
     inbound::{self, Inbound},
     interim::InterimSink,
+    spare::Spare,
 };
 
 impl Proxy {
     pub(super) async fn forward(
         &self,
         broker: &Broker,
-        Prepared { outbound, body }: Prepared,
+        Prepared { outbound, request }: Prepared,
         permit: &Permit,
         lease: Lease,
         record: &mut Record,
     ) -> Result<Sent, Error> {
-        let sent = self.send(permit, &outbound, &lease, body, record).await?;
+        let sent = self.send(permit, &outbound, &lease, request, record).await?;
         if !is_refused_token(&sent, &lease) {
             return Ok(sent);
         }
         // A 401 says that the request has not been applied (RFC 9110 §15.5.2): the one
         // licence to send a POST twice. The old answer is kept until a better one is sure.
         let Some(renewed) = renewed_lease(broker, permit, &lease).await else { return Ok(sent) };
-        let Some(body) = outbound.rewinder.rewind() else { return Ok(sent) };
+        let Some(again) = outbound.again() else { return Ok(sent) };
         drop(sent);
         renewed.note(record);
         record.outcome.retried = true;
-        self.send(permit, &outbound, &renewed, body, record).await
+        self.send(permit, &outbound, &renewed, again, record).await
     }
 
     /// Makes of the agent's request what may leave. Nothing is injected yet: it comes before
@@ -69,7 +70,10 @@ impl Proxy {
         let body = RequestBody::new(body, traffic, limits, held);
         let rewinder = body.rewinder();
         parts.extensions.clear();
-        Ok(Prepared { outbound: Outbound { head: parts, rewinder, interim }, body })
+        let may_repeat = permit.credential().is_some() || parts.method.is_idempotent();
+        let spare = may_repeat.then(|| Spare::of(&parts));
+        let outbound = Outbound { spare, rewinder, interim };
+        Ok(Prepared { outbound, request: Request::from_parts(parts, body) })
     }
 
     /// Sends one attempt; once more where nothing can have been applied, or where
@@ -79,19 +83,19 @@ impl Proxy {
         permit: &Permit,
         outbound: &Outbound,
         lease: &Lease,
-        body: RequestBody,
+        request: Request<RequestBody>,
         record: &mut Record,
     ) -> Result<Sent, Error> {
         let started = Instant::now();
         let to = Destination { permit, without_interim: &|| outbound.rewinder.continued() };
-        let mut sent = self.upstream.send(to, outbound.request(lease, body)).await;
+        let mut sent = self.upstream.send(to, outbound.ready(request, lease)).await;
         if let Err(failure) = &sent
             && broke_off(&failure.error)
-            && is_idempotent(&outbound.head.method)
-            && let Some(body) = outbound.rewinder.rewind()
+            && outbound.is_idempotent()
+            && let Some(again) = outbound.again()
         {
             record.outcome.retried = true;
-            sent = self.upstream.send(to, outbound.request(lease, body)).await;
+            sent = self.upstream.send(to, outbound.ready(again, lease)).await;
         }
         record.outcome.upstream_time = Some(started.elapsed());
         let sent = sent.map_err(|failure| {
@@ -111,26 +115,37 @@ impl Proxy {
 /// A request that may leave as soon as it has its token.
 pub(super) struct Prepared {
     outbound: Outbound,
-    body: RequestBody,
+    request: Request<RequestBody>,
 }
 
-/// A request stripped of all that was the agent's connection's, ready for any number
-/// of attempts.
+/// What stays behind of a request that was stripped of all that was the agent's
+/// connection's, for the case that it has to be sent again.
 struct Outbound {
-    head: Parts,
+    /// `None` where nothing allows a second attempt: no token that could be refused, and a
+    /// method that may count twice.
+    spare: Option<Spare>,
     rewinder: Rewinder,
     /// Where the upstream's interim answers go.
     interim: Option<InterimSink>,
 }
 
 impl Outbound {
-    fn request(&self, lease: &Lease, body: RequestBody) -> Request<RequestBody> {
-        let mut head = self.head.clone();
-        headers::inject(&mut head.headers, lease.header());
-        let mut request = Request::from_parts(head, body);
+    fn is_idempotent(&self) -> bool {
+        self.spare.as_ref().is_some_and(|spare| spare.method().is_idempotent())
+    }
+
+    /// The request from its start, unless more of its body has passed than was kept.
+    fn again(&self) -> Option<Request<RequestBody>> {
+        let spare = self.spare.as_ref()?;
+        Some(Request::from_parts(spare.head(), self.rewinder.rewind()?))
+    }
+
+    /// Puts in what an attempt needs.
+    fn ready(&self, mut request: Request<RequestBody>, lease: &Lease) -> Request<RequestBody> {
+        headers::inject(request.headers_mut(), lease.header());
         let body = request.body().rewinder();
-        let interim = self.interim.clone();
-        if !body.is_empty() || interim.is_some() {
+        if !body.is_empty() || self.interim.is_some() {
+            let interim = self.interim.clone();
             hyper::ext::on_informational(&mut request, move |answer| match (answer.status(), &interim) {
                 (StatusCode::CONTINUE, _) => body.continued(),
                 (_, None) => {}
@@ -179,10 +194,6 @@ fn broke_off(error: &upstream::Error) -> bool {
         | upstream::Error::ResponseTimeout { .. }
         | upstream::Error::Framing => false,
     }
-}
-
-fn is_idempotent(method: &Method) -> bool {
-    method.is_idempotent()
 }
 
 impl Noted for Prepared {

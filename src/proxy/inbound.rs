@@ -106,7 +106,8 @@ impl<'a> Inbound<'a> {
             Ingress::Tunnel(tunnel) => tunnel_target(&parts, tunnel, arrival.clear, routes)?,
             Ingress::Reverse { mounts, .. } => reverse_target(&parts, mounts)?,
         };
-        parts.uri = upstream_uri(&target, &parts.uri)?;
+        // Scheme and authority are the permit's to say.
+        parts.uri = upstream_path(&target, &parts.uri)?.into();
         Ok(Self { arrival, parts, body, target })
     }
 
@@ -232,16 +233,20 @@ fn upgraded(target: Target, routes: &Table) -> Target {
     }
 }
 
-/// The URI that goes upstream: what was decided on, with the agent's query.
-pub(super) fn upstream_uri(target: &Target, asked: &Uri) -> Result<Uri, Error> {
-    let path_and_query = match asked.path_and_query() {
-        Some(same) if same.path() == target.path.as_str() => same.clone(),
+/// The path that goes upstream: what was decided on, with the agent's query.
+fn upstream_path(target: &Target, asked: &Uri) -> Result<PathAndQuery, BadRequest> {
+    match asked.path_and_query() {
+        Some(same) if same.path() == target.path.as_str() => Ok(same.clone()),
         Some(other) => {
             let query = other.query().map_or(String::new(), |query| format!("?{query}"));
-            PathAndQuery::try_from(format!("{}{query}", target.path)).map_err(|_| BadRequest::Framing)?
+            PathAndQuery::try_from(format!("{}{query}", target.path)).map_err(|_| BadRequest::Framing)
         }
-        None => PathAndQuery::from_static("/"),
-    };
+        None => Ok(PathAndQuery::from_static("/")),
+    }
+}
+
+/// The whole URI that goes upstream, for `explain`.
+pub(super) fn upstream_uri(target: &Target, asked: &Uri) -> Result<Uri, Error> {
     let authority = if target.authority.port() == target.scheme.default_port() {
         let text = target.authority.as_str();
         &text[..text.rfind(':').unwrap_or(text.len())]
@@ -251,7 +256,7 @@ pub(super) fn upstream_uri(target: &Target, asked: &Uri) -> Result<Uri, Error> {
     Uri::builder()
         .scheme(target.scheme.as_str())
         .authority(authority)
-        .path_and_query(path_and_query)
+        .path_and_query(upstream_path(target, asked)?)
         .build()
         .map_err(|_| BadRequest::Framing.into())
 }

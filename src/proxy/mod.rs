@@ -20,6 +20,7 @@ pub(crate) mod interim;
 pub(crate) mod open;
 pub mod pipeline;
 pub(crate) mod respond;
+mod spare;
 pub mod tunnel;
 
 use std::time::Duration;

@@ -85,9 +85,9 @@ where
         }
     }
 
-    /// Sends over a pooled connection or a new one. `request` is complete but for the
-    /// form of its target: its URI is absolute (`https://host:port/path?query`) and becomes
-    /// origin-form on h1; `Host` is set from the permit's authority on h1 and absent on h2.
+    /// Sends over a pooled connection or a new one. `request` is complete but for its
+    /// target: of its URI only path and query count, scheme and authority are the permit's,
+    /// and so is `Host` on h1; on h2 it is absent.
     ///
     /// A request with `Upgrade`, which h2 doesn't have, goes over h1 whatever the upstream
     /// prefers.
