@@ -204,7 +204,7 @@ impl Source {
         Poll::Ready(match frame {
             Some(Ok(frame)) => Some(Ok(self.keep(frame))),
             Some(Err(error)) => {
-                self.broken = Some(BadRequest::Body);
+                self.broken = Some(if is_departure(&error) { BadRequest::AgentGone } else { BadRequest::Body });
                 Some(Err(error.into()))
             }
             None => {
@@ -293,6 +293,14 @@ impl HttpBody for RequestBody {
             None => SizeHint::default(),
         }
     }
+}
+
+/// Whether the peer's connection ended, other than by what it said.
+fn is_departure(error: &hyper::Error) -> bool {
+    use std::{error::Error, io::ErrorKind as E};
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    let left = |kind| matches!(kind, E::UnexpectedEof | E::ConnectionReset | E::ConnectionAborted | E::BrokenPipe);
+    error.is_incomplete_message() || cause.is_some_and(|cause| left(cause.kind()))
 }
 
 fn this_attempt_caught_up(body: &RequestBody, source: &Source) -> bool {

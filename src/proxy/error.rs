@@ -71,6 +71,9 @@ pub enum BadRequest {
     /// It broke off, or its chunks are none.
     #[error("the request's body broke off")]
     Body,
+    /// The agent's connection ended in the middle of it.
+    #[error("the agent left before the end of the request's body")]
+    AgentGone,
     #[error("the request's body did not come")]
     BodyTimeout,
     #[error("`Connection` can't be read")]
@@ -157,6 +160,9 @@ impl BadRequest {
             Self::Host | Self::Framing | Self::Connection | Self::Body => {
                 bad("send a well-formed HTTP request").closing()
             }
+            Self::AgentGone => Verdict::new(400, "agent_gone", "http_request_error")
+                .hint("stay until the request's body is sent")
+                .closing(),
             Self::BodyTimeout => Verdict::new(408, "bad_request", "http_request_error")
                 .hint("send the request's body without long pauses")
                 .closing(),
