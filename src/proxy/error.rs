@@ -295,7 +295,7 @@ impl Noted for Error {
             Self::NoRoute => NoRoute.note(record),
             Self::AuthorizationServer => {
                 record.decision.allowed = Some(false);
-                record.decision.reason = "authorization server".into();
+                record.decision.reason = "authorization_server".into();
             }
             Self::Token(error) => error.note(record),
             Self::Upstream(error) => error.note(record),

@@ -137,7 +137,7 @@ impl Proxy {
     async fn connect_blind(&self, rules: &Rules, authority: Authority, record: &mut Record) -> Result<Judged, Error> {
         check_blind(&rules.authorization_servers, &authority)?;
         record.decision.allowed = Some(true);
-        record.decision.reason = "unmatched hosts are tunnelled".into();
+        record.decision.reason = "unmatched_tunnelled".into();
         let (stream, address) = self.upstream.connect_raw(&authority, &[]).await.map_err(upstream_error)?;
         Ok(Judged::Blind(stream, address))
     }

@@ -356,6 +356,7 @@ async fn an_unnamed_host_is_tunnelled_untouched() {
     let records = stage.final_records().await;
     assert_eq!(records.len(), 1, "{records:#?}");
     assert_eq!(records[0]["protocol"], "tunnel");
+    assert_eq!(records[0]["reason"], "unmatched_tunnelled");
     assert_eq!((&records[0]["bytes_in"], &records[0]["bytes_out"]), (&30.into(), &15.into()));
     assert_eq!(records[0]["upstream_addr"], "93.184.216.34:443");
     assert!(records[0]["credential"].is_null() && records[0]["error"].is_null(), "{}", records[0]);
@@ -404,6 +405,12 @@ async fn blind_tunnels_lead_to_the_public_web_only() {
     assert_eq!(wire.answer().await.status, 407);
     assert_eq!(doors.asked(), ["private.example"]);
     stage.assert_nothing_left();
+    drop(doors);
+    let records = stage.final_records().await;
+    let reasons: Vec<_> = records.iter().map(|record| record["reason"].as_str().unwrap()).collect();
+    let is_word = |reason: &&str| reason.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    assert!(reasons.iter().all(is_word), "{reasons:?}");
+    assert!(reasons.contains(&"authorization_server"), "{reasons:?}");
 }
 
 /// Threat 45: a host with a route is intercepted and never tunnelled blindly.
