@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// Chosen by measurement: see `docs/dependencies.md`.
+/// Why this one: `docs/dependencies.md`.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

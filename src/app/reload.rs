@@ -1,6 +1,7 @@
-//! A new config for a running proxy: agents, routes and credentials take effect with the next
-//! request, also inside open tunnels. Listeners, limits and `[resolve]` want a restart, and a
-//! blind tunnel that is open stays open. A bad config changes nothing.
+//! A new config for a running proxy: agents, routes, credentials and the limits of tokens
+//! take effect with the next request, also inside open tunnels. Listeners, the other limits
+//! and the upstreams' `[resolve]` want a restart, and a blind tunnel that is open stays open.
+//! A bad config changes nothing.
 
 use std::sync::Arc;
 
