@@ -25,6 +25,11 @@ const FLOORS: &[&[&str]] = &[
 
 const MOST_LINES: usize = 600;
 
+/// The floors that a request walks through, and how many lines fit a screen.
+const REQUEST_PATH: &[&str] =
+    &["server", "proxy", "credential", "upstream", "policy", "route", "identity", "observe", "primitives"];
+const SCREEN: usize = 50;
+
 fn sources() -> Vec<PathBuf> {
     fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(directory).unwrap() {
@@ -123,6 +128,55 @@ fn files_stay_small() {
         })
         .collect();
     assert!(long.is_empty(), "these have more than {MOST_LINES} lines before their tests:\n{}", long.join("\n"));
+}
+
+/// Name and length of each function that has a body, up to the tests of the file. rustfmt
+/// puts a function's last brace where its first line starts.
+fn functions(text: &str) -> Vec<(String, usize)> {
+    let lines: Vec<&str> = text.lines().take_while(|line| *line != "#[cfg(test)]").collect();
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let starts = lines.iter().enumerate().filter_map(|(at, line)| {
+        let before = line.split_once("fn ")?;
+        let is_item =
+            before.0.split_whitespace().all(|word| ["const", "async"].contains(&word) || word.starts_with("pub"));
+        is_item.then_some((at, before.1))
+    });
+    let functions = starts.filter_map(|(at, rest)| {
+        let name = rest.split(['(', '<']).next()?.to_owned();
+        let own = indent(lines[at]);
+        let last = lines[at..].iter().position(|line| {
+            indent(line) == own && (line.trim_start().starts_with('}') || line.ends_with('}') || line.ends_with(';'))
+        })?;
+        (!lines[at + last].ends_with(';')).then_some((name, last + 1))
+    });
+    functions.collect()
+}
+
+#[test]
+fn functions_on_the_request_path_fit_a_screen() {
+    let mut found = 0;
+    let mut long = Vec::new();
+    for path in sources() {
+        let is_test = path
+            .components()
+            .any(|part| ["tests", "tests.rs", "testing.rs"].iter().any(|name| part.as_os_str() == *name));
+        if is_test || !room(&path).is_some_and(|room| REQUEST_PATH.contains(&room.as_str())) {
+            continue;
+        }
+        let functions = functions(&fs::read_to_string(&path).unwrap());
+        found += functions.len();
+        let too_long = functions.into_iter().filter(|(_, lines)| *lines > SCREEN);
+        long.extend(too_long.map(|(name, lines)| format!("{}: {name}, {lines} lines", path.display())));
+    }
+    assert!(found > 500, "only {found} functions were found");
+    assert!(long.is_empty(), "these have more than {SCREEN} lines:\n{}", long.join("\n"));
+}
+
+#[test]
+fn functions_are_measured_to_their_own_last_brace() {
+    let text = "impl A {\n    pub(super) async fn long(\n        &self,\n    ) -> B {\n        if c {\n        }\n    }\n\n    \
+                fn short(&self) {}\n}\n\ntrait T {\n    fn none(&self);\n}\n\n#[cfg(test)]\nfn test() {\n}";
+    assert_eq!(functions(text), [("long".to_owned(), 6), ("short".to_owned(), 1)]);
 }
 
 #[test]
