@@ -10,6 +10,7 @@ mod binary;
 mod canary;
 mod cli;
 mod documents;
+mod documents_dependencies;
 mod documents_threats;
 mod doors;
 mod framing;
