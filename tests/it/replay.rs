@@ -219,6 +219,36 @@ async fn other_challenges_are_handed_on() {
     assert_eq!(stage.world.authorization_server().token_request_count(), 1);
 }
 
+/// A base URL may be https, where agents speak h2.
+#[tokio::test]
+async fn a_base_url_of_h2_replays_too() {
+    use std::{fs, os::unix::fs::PermissionsExt};
+    let directory = tempfile::tempdir().unwrap();
+    let door = rcgen::generate_simple_self_signed(["base.test".to_owned()]).unwrap();
+    let (certificate, key) = (directory.path().join("door.pem"), directory.path().join("door.key"));
+    fs::write(&certificate, door.cert.pem()).unwrap();
+    fs::write(&key, door.signing_key.serialize_pem()).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let tls = format!("tls = {{ certificate = \"{}\", key = \"{}\" }}", certificate.display(), key.display());
+    let stage = Stage::with(Default::default(), |facts| {
+        facts.config().replace("name = \"orders-base-url\"", &format!("name = \"orders-base-url\"\n{tls}"))
+    })
+    .await;
+
+    let root = reqwest::Certificate::from_pem(door.cert.pem().as_bytes()).unwrap();
+    let agent = reqwest::Client::builder().no_proxy().tls_certs_only([root]).resolve("base.test", stage.reverse());
+    stage.world.api().reject_next(1);
+    let url = format!("https://base.test:{}/v1/orders", stage.reverse().port());
+    let order = agent.build().unwrap().post(url).header("x-api-key", &stage.key).body("one order");
+    let answer = soon(order.send()).await.unwrap();
+    assert_eq!((answer.status(), answer.version()), (StatusCode::CREATED, http::Version::HTTP_2));
+    assert_eq!(stage.world.api().applied(), 1);
+    assert!(stage.world.api().seen().iter().all(|seen| !seen.headers.contains_key("x-api-key")));
+    let record = records(&stage, 1).await.pop().unwrap();
+    assert_eq!((&record["listener"], &record["protocol"]), (&"orders-base-url".into(), &"h2".into()), "{record}");
+    assert_eq!((&record["retried"], &record["token_generation"]), (&true.into(), &2.into()), "{record}");
+}
+
 // === After a broken connection ===
 
 /// An upstream that answers one request on a connection, which is then kept.
