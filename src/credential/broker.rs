@@ -1,27 +1,41 @@
 //! The broker: every credential's slot, by the id that a route holds and by name. Knows
 //! permits and slots; how a token is got is `exchange`'s, how it is kept `cache`'s.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock, PoisonError, RwLock, Weak},
+    time::Duration,
+};
 
-use tokio::runtime::Handle;
+use http::HeaderMap;
+use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
-    observe::Recorder,
+    observe::{Event, Recorder},
     policy::Permit,
-    primitives::{Clock, CredentialName},
+    primitives::{Clock, CredentialName, Secret},
     route::CredentialBinding,
 };
 
 use super::{
-    Error, Lease, Settings, Spec, TokenState,
+    Error, LoginState, Settings, Spec, TokenState,
     cache::{Shared, Slot, State},
     digest,
     endpoint::Endpoint,
-    error::{Failure, SettingsError},
-    exchange::Exchange,
+    error::{Failure, Fault, SettingsError},
+    exchange::{self, Exchange},
+    lease::{Lease, Token},
     pace::Pace,
-    source::Secrets,
+    store::Store,
+    tools::{Neighbours, Peers, TokenFuture, Tools},
+    vault::Vault,
 };
+
+/// Slots for agents' own tokens, a credential: past this the oldest ones make room.
+const MAX_SUBJECTS: usize = 10_000;
+
+/// What revoking may take at the end of a `run` (standards 1.D).
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// Gives leases. One for the process, shared by all workers; clones are cheap.
 #[derive(Clone, Debug)]
@@ -32,30 +46,51 @@ struct Inner {
     /// In the order of the specs: a `CredentialId` is an index.
     places: Vec<Place>,
     shared: Arc<Shared>,
-    secrets: Arc<Secrets>,
+    tools: Arc<Tools>,
 }
 
 #[derive(Debug)]
 struct Place {
     slot: Arc<Slot>,
+    exchange: Arc<Exchange>,
     settings: [u8; 32],
     server: String,
     audience: Option<String>,
     scopes: Option<String>,
+    max_scopes: Vec<String>,
+    /// The login whose refresh token it uses.
+    login: Option<CredentialName>,
+    /// `Some`: a slot for each agent's own token.
+    subjects: Option<Subjects>,
+}
+
+/// By the digest of the subject, with when it was last asked for.
+type Subjects = RwLock<HashMap<[u8; 32], (Arc<Slot>, Instant)>>;
+
+/// Who asks for a token, besides the permit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asking<'a> {
+    /// The agent's own token, where the credential exchanges it.
+    pub subject: Option<&'a Secret>,
 }
 
 impl Broker {
     /// `runtime` is where flights run: the control runtime, not a worker's. It needs tokio's
-    /// I/O and time drivers.
+    /// I/O and time drivers. `store`: what outlives the process.
     pub fn new(
         specs: Vec<Spec>,
         settings: Settings,
         clock: Arc<dyn Clock>,
         recorder: Recorder,
         runtime: Handle,
+        store: Arc<dyn Store>,
     ) -> Result<Self, Error> {
+        let vault = Vault::new(store);
+        let (swept, now) = (vault.clone(), clock.now());
+        runtime.spawn(async move { exchange::sweep(&swept, now).await });
+        let tools = Arc::new(Tools::new(clock.clone(), vault));
         let shared = Shared { clock, recorder, runtime, settings, pace: Pace::default() };
-        Self::build(specs, shared, Arc::default(), &[])
+        Self::build(specs, shared, tools, &[])
     }
 
     /// A broker for a new config. A credential whose settings didn't change keeps its token;
@@ -69,13 +104,13 @@ impl Broker {
             settings,
             pace: old.pace,
         };
-        Self::build(specs, shared, self.0.secrets.clone(), &self.0.places)
+        Self::build(specs, shared, self.0.tools.clone(), &self.0.places)
     }
 
     /// The token for a permitted request; an empty lease where the route has no credential.
-    pub async fn lease(&self, permit: &Permit) -> Result<Lease, Error> {
+    pub async fn lease(&self, permit: &Permit, asking: Asking<'_>) -> Result<Lease, Error> {
         match permit.credential() {
-            Some(binding) => self.lease_bound(binding).await,
+            Some(binding) => self.lease_bound(binding, asking).await,
             None => Ok(Lease::none()),
         }
     }
@@ -83,10 +118,35 @@ impl Broker {
     /// After an upstream refused `lease`'s token: drops that generation only and gets a
     /// different one. `Ok(None)`: there is none to be had now (storm guard, or the server
     /// hands out the same one again), pass the answer on.
-    pub async fn renew(&self, permit: &Permit, lease: &Lease) -> Result<Option<Lease>, Error> {
+    pub async fn renew(&self, permit: &Permit, asking: Asking<'_>, lease: &Lease) -> Result<Option<Lease>, Error> {
         match permit.credential() {
-            Some(binding) => self.renew_bound(binding, lease).await,
+            Some(binding) => self.renew_bound(binding, asking, lease).await,
             None => Ok(None),
+        }
+    }
+
+    /// After an upstream said that `lease`'s token lacks scopes: one with `wanted` besides, as
+    /// far as the route allows all of them. `Ok(None)`: pass the answer on.
+    pub async fn step_up(
+        &self,
+        permit: &Permit,
+        asking: Asking<'_>,
+        lease: &Lease,
+        wanted: &[String],
+    ) -> Result<Option<Lease>, Error> {
+        let (Some(binding), Some(refused)) = (permit.credential(), lease.token()) else { return Ok(None) };
+        let place = self.place(binding)?;
+        if wanted.is_empty() || !wanted.iter().all(|scope| place.max_scopes.contains(scope)) {
+            return Ok(None);
+        }
+        place.slot(asking)?.step_up(refused, wanted).await
+    }
+
+    /// An answer gave `lease`'s token away: it is not used again.
+    pub fn quarantine(&self, permit: &Permit, asking: Asking<'_>, lease: &Lease) {
+        let (Some(binding), Some(leaked)) = (permit.credential(), lease.token()) else { return };
+        if let Ok(slot) = self.place(binding).and_then(|place| place.slot(asking)) {
+            slot.quarantine(leaked);
         }
     }
 
@@ -95,90 +155,244 @@ impl Broker {
         self.0.places.iter().map(Place::state).collect()
     }
 
+    /// What is kept of the login of `name`; `None`: there was none.
+    pub async fn login_state(&self, name: &CredentialName) -> Result<Option<LoginState>, Error> {
+        let place = self.named(name)?;
+        let Some(owner) = &place.login else { return Ok(None) };
+        let session = self.0.tools.vault.session(owner).await.map_err(|error| fault(name, Fault::store(error)))?;
+        Ok(session.map(|session| LoginState {
+            generation: session.generation,
+            fingerprint: session.refresh_token.as_ref().map(|token| token.fingerprint().to_string()),
+            scope: session.scope.clone(),
+            logged_in_at: session.logged_in_at,
+            refreshed_at: session.refreshed_at,
+            ends_at: session.end.into_iter().chain(session.idle_end).min(),
+        }))
+    }
+
     /// `token refresh NAME` and `check --online`: one token request now, whatever is cached
     /// and however the last one failed. A token that is still valid stays if it fails.
     pub async fn refresh(&self, name: &CredentialName) -> Result<TokenState, Error> {
-        let place = self.0.places.iter().find(|place| place.slot.name() == name).ok_or_else(|| unknown(name))?;
+        let place = self.named(name)?;
         place.slot.refresh().await?;
         Ok(place.state())
     }
 
-    /// Only for who holds a permit, or a test.
-    pub(super) async fn lease_bound(&self, binding: &CredentialBinding) -> Result<Lease, Error> {
-        self.slot(binding)?.lease().await
+    /// Revokes a login at its server and forgets it here, with all access tokens of the
+    /// credential. `Ok(false)`: the server revokes nothing; it is forgotten all the same.
+    pub async fn log_out(&self, name: &CredentialName) -> Result<bool, Error> {
+        let place = self.named(name)?;
+        let _ = place.slot.revoke().await;
+        let outcome = place.exchange.log_out().await.map_err(|failed| fault(name, failed));
+        self.forget(name);
+        let event = Event::Logout { credential: name.clone(), revoked: matches!(outcome, Ok(true)) };
+        self.0.shared.recorder.event(event);
+        outcome
     }
 
-    pub(super) async fn renew_bound(&self, binding: &CredentialBinding, lease: &Lease) -> Result<Option<Lease>, Error> {
-        match &lease.token {
-            Some(refused) => self.slot(binding)?.renew(refused).await,
+    /// Nothing that this process has of the credential is used any more.
+    pub fn forget(&self, name: &CredentialName) {
+        for place in self.0.places.iter().filter(|place| place.uses(name)) {
+            place.slot.forget();
+        }
+    }
+
+    /// The end of a `run`: takes back what it asked for, within a few seconds.
+    pub async fn end(&self) {
+        let mut revoking = tokio::task::JoinSet::new();
+        for place in self.0.places.iter().filter(|place| place.exchange.revokes_after_run()) {
+            let slots = std::iter::once(place.slot.clone()).chain(place.subject_slots());
+            for slot in slots {
+                revoking.spawn_on(async move { (slot.name().clone(), slot.revoke().await) }, &self.0.shared.runtime);
+            }
+        }
+        let all = async {
+            while let Some(done) = revoking.join_next().await {
+                if let Ok((name, Err(error))) = done {
+                    tracing::warn!(credential = %name, "an access token can't be revoked: {}", error.failure.describe());
+                }
+            }
+        };
+        if tokio::time::timeout(LAST_WORDS, all).await.is_err() {
+            tracing::warn!("not every access token could be revoked in time");
+        }
+    }
+
+    /// What a login needs: how the credential's tokens are got.
+    pub(crate) fn exchange(&self, name: &CredentialName) -> Result<&Arc<Exchange>, Error> {
+        self.named(name).map(|place| &place.exchange)
+    }
+
+    /// Only for who holds a permit, or a test.
+    pub(super) async fn lease_bound(&self, binding: &CredentialBinding, asking: Asking<'_>) -> Result<Lease, Error> {
+        let place = self.place(binding)?;
+        match &place.subjects {
+            None => place.slot.lease().await,
+            Some(_) => place.slot(asking)?.lease().await,
+        }
+    }
+
+    pub(super) async fn renew_bound(
+        &self,
+        binding: &CredentialBinding,
+        asking: Asking<'_>,
+        lease: &Lease,
+    ) -> Result<Option<Lease>, Error> {
+        match lease.token() {
+            Some(refused) => self.place(binding)?.slot(asking)?.renew(refused).await,
             None => Ok(None),
         }
     }
 
     /// By id; a name that differs means that the permit is from another config: then by name.
-    fn slot(&self, binding: &CredentialBinding) -> Result<&Arc<Slot>, Error> {
+    fn place(&self, binding: &CredentialBinding) -> Result<&Place, Error> {
         let places = &self.0.places;
         let named = |place: &&Place| *place.slot.name() == binding.name;
         let place = places.get(binding.id.0).filter(named).or_else(|| places.iter().find(named));
-        place.map(|place| &place.slot).ok_or_else(|| unknown(&binding.name))
+        place.ok_or_else(|| unknown(&binding.name))
     }
 
-    fn build(specs: Vec<Spec>, shared: Shared, secrets: Arc<Secrets>, old: &[Place]) -> Result<Self, Error> {
+    fn named(&self, name: &CredentialName) -> Result<&Place, Error> {
+        self.0.places.iter().find(|place| place.slot.name() == name).ok_or_else(|| unknown(name))
+    }
+
+    fn build(specs: Vec<Spec>, shared: Shared, tools: Arc<Tools>, old: &[Place]) -> Result<Self, Error> {
         let shared = Arc::new(shared);
-        let mut endpoints: Vec<Arc<Endpoint>> = Vec::new();
+        let neighbours = Neighbours::default();
+        let mut builder = Builder { shared, tools, old, endpoints: Vec::new(), neighbours };
         let mut places = Vec::with_capacity(specs.len());
         for spec in specs {
             let name = spec.name.clone();
-            let place = Place::build(spec, &shared, &secrets, old, &mut endpoints);
-            places.push(place.map_err(|error| failed(&name, error))?);
+            places.push(builder.place(spec).map_err(|error| failed(&name, error))?);
         }
-        Ok(Self(Arc::new(Inner { places, shared, secrets })))
+        let Builder { shared, tools, neighbours, .. } = builder;
+        let inner = Arc::new(Inner { places, shared, tools });
+        let peers: Weak<dyn Peers> = Arc::downgrade(&(inner.clone() as Arc<dyn Peers>));
+        let _ = neighbours.set(peers);
+        Ok(Self(inner))
     }
 
     #[cfg(test)]
     pub(super) fn with_shared(specs: Vec<Spec>, shared: Shared) -> Result<Self, Error> {
-        Self::build(specs, shared, Arc::default(), &[])
+        let tools = Arc::new(Tools::new(shared.clock.clone(), Vault::default()));
+        Self::build(specs, shared, tools, &[])
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_store(specs: Vec<Spec>, shared: Shared, store: Arc<dyn Store>) -> Result<Self, Error> {
+        let tools = Arc::new(Tools::new(shared.clock.clone(), Vault::new(store)));
+        Self::build(specs, shared, tools, &[])
+    }
+}
+
+impl Peers for Inner {
+    fn token<'a>(&'a self, name: &'a CredentialName, refused: Option<&'a Secret>) -> TokenFuture<'a> {
+        Box::pin(async move {
+            let place = self.places.iter().find(|place| place.slot.name() == name).ok_or_else(|| unknown(name))?;
+            let mut lease = place.slot.lease().await?;
+            if let (Some(refused), Some(token)) = (refused, lease.token())
+                && token.secret.equals(refused)
+                && let Some(other) = place.slot.renew(&token.clone()).await?
+            {
+                lease = other;
+            }
+            lease.token().map(|token| token.secret.clone()).ok_or_else(|| unknown(name))
+        })
+    }
+}
+
+/// Places of one config, and what they have in common.
+struct Builder<'o> {
+    shared: Arc<Shared>,
+    tools: Arc<Tools>,
+    old: &'o [Place],
+    endpoints: Vec<Arc<Endpoint>>,
+    neighbours: Neighbours,
+}
+
+impl Builder<'_> {
+    fn place(&mut self, spec: Spec) -> Result<Place, SettingsError> {
+        let last = spec.steps.last().ok_or(SettingsError::NoSteps)?;
+        let (name, grant, injection) = (spec.name.clone(), spec.grant(), spec.injection.clone());
+        let audience = (!last.ask.audience.is_empty()).then(|| last.ask.audience.join(" "));
+        let asked = spec.scopes.as_ref().unwrap_or(&last.ask.scopes);
+        let scopes = (!asked.is_empty()).then(|| asked.join(" "));
+        let server = last.server.as_ref().map(|server| server.name.to_string()).unwrap_or_default();
+        let (settings, max_scopes) = (digest::settings(&spec), spec.max_scopes.clone());
+        let subjects = spec.takes_the_agents_token().then(Subjects::default);
+        let login = match &last.grant {
+            super::grant::Grant::Login(login) => Some(login.of.clone().unwrap_or_else(|| name.clone())),
+            _no_login => None,
+        };
+        let endpoints = spec.steps.iter().map(|step| step.server.as_ref().map(|server| self.endpoint(server)).transpose());
+        let endpoints = endpoints.collect::<Result<_, _>>()?;
+        let exchange =
+            Exchange::new(spec, endpoints, &self.shared.settings, self.tools.clone(), self.neighbours.clone())?;
+        let exchange = Arc::new(exchange);
+        let state = self.state(&name, settings);
+        let slot = Slot::new(name, grant, self.shared.clone(), exchange.clone(), injection, state);
+        Ok(Place { slot: Arc::new(slot), exchange, settings, server, audience, scopes, max_scopes, login, subjects })
+    }
+
+    /// What is kept over a reload. Settings tell the variants of a credential apart.
+    fn state(&self, name: &CredentialName, settings: [u8; 32]) -> Arc<State> {
+        let named = |old: &&Place| old.slot.name() == name;
+        if let Some(same) = self.old.iter().filter(named).find(|old| old.settings == settings) {
+            same.slot.state().forgive();
+            return same.slot.state().clone();
+        }
+        match self.old.iter().find(named) {
+            Some(old) => Arc::new(State::succeeding(old.slot.state())),
+            None => Arc::default(),
+        }
+    }
+
+    fn endpoint(&mut self, server: &Arc<super::AuthorizationServer>) -> Result<Arc<Endpoint>, SettingsError> {
+        if let Some(known) = self.endpoints.iter().find(|endpoint| endpoint.is_for(server)) {
+            return Ok(known.clone());
+        }
+        let endpoint = Arc::new(Endpoint::new(server.clone(), &self.shared.settings)?);
+        self.endpoints.push(endpoint.clone());
+        Ok(endpoint)
     }
 }
 
 impl Place {
-    fn build(
-        spec: Spec,
-        shared: &Arc<Shared>,
-        secrets: &Arc<Secrets>,
-        old: &[Self],
-        endpoints: &mut Vec<Arc<Endpoint>>,
-    ) -> Result<Self, SettingsError> {
-        let last = spec.steps.last().ok_or(SettingsError::NoSteps)?;
-        let (name, grant) = (spec.name.clone(), last.name());
-        let audience = last.audience().map(str::to_owned);
-        let scopes = (!last.scopes().is_empty()).then(|| last.scopes().join(" "));
-        let server = spec.server.name.to_string();
-        let settings = digest::settings(&spec);
-        let state = match old.iter().find(|old| *old.slot.name() == name) {
-            Some(old) if old.settings == settings => {
-                old.slot.state().forgive();
-                old.slot.state().clone()
-            }
-            Some(old) => Arc::new(State::succeeding(old.slot.state())),
-            None => Arc::default(),
-        };
-        let endpoint = match endpoints.iter().find(|endpoint| endpoint.is_for(&spec.server)) {
-            Some(endpoint) => endpoint.clone(),
-            None => {
-                endpoints.push(Arc::new(Endpoint::new(spec.server.clone(), &shared.settings)?));
-                endpoints[endpoints.len() - 1].clone()
-            }
-        };
-        let exchange = Exchange::new(spec, endpoint, secrets.clone(), shared.clock.clone())?;
-        let slot = Arc::new(Slot::new(name, grant, shared.clone(), Box::new(exchange), state));
-        Ok(Self { slot, settings, server, audience, scopes })
+    /// The slot for who asks.
+    fn slot(&self, asking: Asking<'_>) -> Result<Arc<Slot>, Error> {
+        let Some(subjects) = &self.subjects else { return Ok(self.slot.clone()) };
+        let Some(subject) = asking.subject else { return Err(failed(self.slot.name(), SettingsError::NoSubject)) };
+        let key = digest::subject(subject);
+        let now = Instant::now();
+        if let Some((slot, _)) = subjects.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(slot.clone());
+        }
+        let mut subjects = subjects.write().unwrap_or_else(PoisonError::into_inner);
+        if subjects.len() >= MAX_SUBJECTS {
+            let mut ages: Vec<Instant> = subjects.values().map(|(_, since)| *since).collect();
+            let (_, middle, _) = ages.select_nth_unstable(MAX_SUBJECTS / 2);
+            let middle = *middle;
+            subjects.retain(|_, (_, since)| *since > middle);
+        }
+        let slot = || (Arc::new(self.slot.for_subject(subject.clone())), now);
+        Ok(subjects.entry(key).or_insert_with(slot).0.clone())
+    }
+
+    fn subject_slots(&self) -> Vec<Arc<Slot>> {
+        let Some(subjects) = &self.subjects else { return Vec::new() };
+        let subjects = subjects.read().unwrap_or_else(PoisonError::into_inner);
+        subjects.values().map(|(slot, _)| slot.clone()).collect()
+    }
+
+    /// Whether it hangs on what `name` holds.
+    fn uses(&self, name: &CredentialName) -> bool {
+        self.slot.name() == name || self.login.as_ref() == Some(name)
     }
 
     fn state(&self) -> TokenState {
         let snapshot = self.slot.snapshot();
-        let now = tokio::time::Instant::now();
-        let token = snapshot.token.as_deref();
+        let now = Instant::now();
+        let token: Option<&Token> = snapshot.token.as_deref();
         TokenState {
             credential: self.slot.name().to_string(),
             grant: self.slot.grant(),
@@ -189,10 +403,26 @@ impl Place {
             fingerprint: token.map(|token| token.fingerprint.to_string()),
             scope: token.and_then(|token| token.scope.clone()).or_else(|| self.scopes.clone()),
             audience: self.audience.clone(),
+            extra: token.map(|token| token.extra.iter().cloned().collect()).unwrap_or_default(),
+            quota: self.slot.quota(),
+            login: None,
             last_error: snapshot.last_error,
             next_attempt_in_seconds: snapshot.next_attempt.map(|wait| wait.as_secs()),
         }
     }
+}
+
+/// The field that an agent's own token stands in.
+pub fn subject_of(fields: &HeaderMap) -> Option<Secret> {
+    let text = fields.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = text.split_once(' ')?;
+    let token = token.trim();
+    let good = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    good.then(|| Secret::new(token.to_owned()))
+}
+
+fn fault(name: &CredentialName, fault: Fault) -> Error {
+    Error { credential: name.clone(), failure: Arc::new(fault.failure), retry_after: None }
 }
 
 fn unknown(name: &CredentialName) -> Error {

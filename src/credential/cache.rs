@@ -23,30 +23,53 @@ use arc_swap::ArcSwapOption;
 use tokio::{runtime::Handle, sync::watch, time::Instant};
 
 use crate::{
-    observe::Recorder,
-    primitives::{Clock, CredentialName, Secret},
+    observe::{Event, Recorder},
+    primitives::{Clock, CredentialName, Fingerprint, Secret},
 };
 
 use super::{
-    Error, Lease, Settings, Token,
+    Error, Settings,
     error::{Failure, Fault},
+    inject::Injection,
+    lease::{Lease, Material, Token},
     pace::Pace,
 };
 use flight::Flight;
 
+/// How often upstreams may make a slot ask for more scopes (standards 1.R.5).
+const MAX_STEP_UPS: u32 = 3;
+
 /// Gets a token, once. Called within a flight, as often as the flight retries.
 pub(crate) trait Obtain: Debug + Send + Sync {
-    fn obtain(&self) -> Pin<Box<dyn Future<Output = Result<Obtained, Fault>> + Send + '_>>;
+    fn obtain<'a>(&'a self, want: &'a Want) -> Pin<Box<dyn Future<Output = Result<Obtained, Fault>> + Send + 'a>>;
+
+    /// What the server said of its limits, last.
+    fn quota(&self) -> Option<String>;
+
+    /// Takes the token back at its server. `Ok(false)`: the server can't.
+    fn revoke<'a>(&'a self, token: &'a Secret) -> Pin<Box<dyn Future<Output = Result<bool, Fault>> + Send + 'a>>;
 }
 
-/// A token as it came.
-#[derive(Debug)]
+/// Which token is wanted.
+#[derive(Debug, Default)]
+pub(crate) struct Want {
+    /// Besides those of the credential: what upstreams asked for (standards 1.R.5).
+    pub(crate) more_scopes: Vec<String>,
+    /// The agent's own token that it is got for.
+    pub(crate) subject: Option<Secret>,
+    /// One that an upstream refused.
+    pub(crate) refused: Option<Fingerprint>,
+    /// The one at hand: another process may have a newer one.
+    pub(crate) have: Option<Fingerprint>,
+    /// An operator wants a request, whatever there is.
+    pub(crate) fresh: bool,
+}
+
+/// A token as it came, and its times.
 pub(crate) struct Obtained {
-    pub(crate) token: Secret,
-    pub(crate) scope: Option<String>,
-    /// When its request was started: its life counts from there (A9).
-    pub(crate) started: Instant,
-    pub(crate) life: Duration,
+    pub(crate) material: Material,
+    pub(crate) refresh_at: Instant,
+    pub(crate) expires_at: Instant,
 }
 
 /// What all slots of a broker have in common.
@@ -66,7 +89,10 @@ pub(crate) struct Slot {
     name: CredentialName,
     grant: &'static str,
     shared: Arc<Shared>,
-    obtain: Box<dyn Obtain>,
+    obtain: Arc<dyn Obtain>,
+    injection: Injection,
+    /// The agent's token that this slot's are got for, where they are.
+    subject: Option<Secret>,
     state: Arc<State>,
 }
 
@@ -87,6 +113,13 @@ struct Inner {
     refused: Option<Arc<Token>>,
     /// The flight in the air was forced by a refusal.
     forced: bool,
+    /// An operator asked for it.
+    fresh: bool,
+    /// A token that an answer gave away.
+    leaked: Option<Fingerprint>,
+    /// Asked for by upstreams, within what the route allows; how often that came.
+    more_scopes: Vec<String>,
+    step_ups: u32,
     /// When a forced flight last landed (C7).
     forced_at: Option<Instant>,
 }
@@ -122,10 +155,24 @@ impl Slot {
         name: CredentialName,
         grant: &'static str,
         shared: Arc<Shared>,
-        obtain: Box<dyn Obtain>,
+        obtain: Arc<dyn Obtain>,
+        injection: Injection,
         state: Arc<State>,
     ) -> Self {
-        Self { name, grant, shared, obtain, state }
+        Self { name, grant, shared, obtain, injection, subject: None, state }
+    }
+
+    /// The same for tokens that are got with the agent's own.
+    pub(crate) fn for_subject(&self, subject: Secret) -> Self {
+        Self {
+            name: self.name.clone(),
+            grant: self.grant,
+            shared: self.shared.clone(),
+            obtain: self.obtain.clone(),
+            injection: self.injection.clone(),
+            subject: Some(subject),
+            state: Arc::default(),
+        }
     }
 
     pub(crate) fn name(&self) -> &CredentialName {
@@ -180,7 +227,87 @@ impl Slot {
             Boarded::Flight(flight) => self.wait(flight).await?,
         };
         // A server that hands out the same token again has no other (3.6 rule 1).
-        Ok((token.header != refused.header).then(|| Lease::new(token, asked.elapsed())))
+        Ok((!token.is_same_as(refused)).then(|| Lease::new(token, asked.elapsed())))
+    }
+
+    /// A token with `more` scopes than `refused` had (RFC 6750 §3.1 `insufficient_scope`);
+    /// `None`: they were asked for already, or too often.
+    pub(crate) async fn step_up(self: &Arc<Self>, refused: &Token, more: &[String]) -> Result<Option<Lease>, Error> {
+        let asked = Instant::now();
+        let ready = {
+            let mut inner = self.state.lock();
+            let missing: Vec<String> = more.iter().filter(|scope| !inner.more_scopes.contains(scope)).cloned().collect();
+            let current = self.state.token.load_full();
+            let is_newer = current.is_some_and(|current| current.generation > refused.generation);
+            if missing.is_empty() {
+                // Another request brought them meanwhile.
+                is_newer
+            } else {
+                if inner.step_ups >= MAX_STEP_UPS || inner.resting(asked).is_some() {
+                    return Ok(None);
+                }
+                inner.step_ups += 1;
+                inner.more_scopes.extend(missing);
+                inner.more_scopes.sort_unstable();
+                false
+            }
+        };
+        if ready {
+            return self.lease().await.map(Some);
+        }
+        let boarded = self.board(true)?;
+        let token = match boarded {
+            Boarded::Token(token) => token,
+            Boarded::Flight(flight) => self.wait(flight).await?,
+        };
+        Ok((!token.is_same_as(refused)).then(|| Lease::new(token, asked.elapsed())))
+    }
+
+    /// The token is in somebody's hands who mustn't have it: it is out of use at once, and
+    /// taken back at its server where that can be done.
+    pub(crate) fn quarantine(self: &Arc<Self>, leaked: &Token) {
+        let flight = {
+            let mut inner = self.state.lock();
+            let current = self.state.token.load_full();
+            if !current.is_some_and(|current| current.generation == leaked.generation) {
+                return;
+            }
+            self.state.token.store(None);
+            inner.leaked = Some(leaked.fingerprint);
+            inner.flight.is_none().then(|| self.prepare(&mut inner).0)
+        };
+        if let Some(flight) = flight {
+            self.launch(flight);
+        }
+        let (slot, secret) = (self.clone(), leaked.secret.clone());
+        self.shared.runtime.spawn(async move { drop(slot.obtain.revoke(&secret).await) });
+    }
+
+    /// Takes the token back at its server (RFC 7009) and out of use here. `Ok(false)`: there
+    /// is none of ours, or the server can't.
+    pub(crate) async fn revoke(&self) -> Result<bool, Error> {
+        let Some(token) = self.state.token.swap(None) else { return Ok(false) };
+        if !token.minted {
+            return Ok(false);
+        }
+        let revoked = self.obtain.revoke(&token.secret).await.map_err(|fault| self.error(fault.failure, None))?;
+        if revoked {
+            let event = Event::TokenRevoked { credential: self.name.clone(), fingerprint: token.fingerprint };
+            self.shared.recorder.event(event);
+        }
+        Ok(revoked)
+    }
+
+    /// Nothing of it is used any more: somebody logged out.
+    pub(crate) fn forget(&self) {
+        let mut inner = self.state.lock();
+        self.state.token.store(None);
+        inner.trouble = None;
+        inner.refused = None;
+    }
+
+    pub(crate) fn quota(&self) -> Option<String> {
+        self.obtain.quota()
     }
 
     /// One token request now, though the slot rests; joins the one in the air.
@@ -238,6 +365,7 @@ impl Slot {
         if let Some(flight) = &inner.flight {
             return Ok(Boarded::Flight(flight.clone()));
         }
+        inner.fresh = asked;
         if !asked && let Some(error) = inner.resting(now) {
             return Err(error);
         }
@@ -271,7 +399,14 @@ impl Slot {
     fn prepare(self: &Arc<Self>, inner: &mut Inner) -> (Flight, watch::Receiver<Landing>) {
         let (result, boarding) = watch::channel(None);
         inner.flight = Some(boarding.clone());
-        (Flight::new(self.clone(), result), boarding)
+        let want = Want {
+            more_scopes: inner.more_scopes.clone(),
+            subject: self.subject.clone(),
+            refused: inner.refused.as_ref().map(|refused| refused.fingerprint).or(inner.leaked),
+            have: self.state.token.load().as_ref().map(|token| token.fingerprint),
+            fresh: std::mem::take(&mut inner.fresh),
+        };
+        (Flight::new(self.clone(), want, result), boarding)
     }
 
     /// Not while the lock is held: a runtime that is ending drops the flight here, and that

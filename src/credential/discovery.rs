@@ -1,20 +1,20 @@
-//! Finds a token endpoint from an issuer (RFC 8414 §3, OpenID Connect Discovery 1.0 §4;
+//! Finds an authorization server's metadata from its issuer (RFC 8414 §3, OpenID Connect Discovery 1.0 §4;
 //! standards 1.G). The metadata must name the very issuer that is configured, or a server
 //! could pose as another one (threat 104). Knows no tokens.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use http::{HeaderValue, StatusCode, header::ETAG};
 use reqwest::Url;
-use serde::Deserialize;
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     endpoint::{Http, Reply},
     error::{Failure, Fault, Misbehaviour, Outage, SettingsError},
+    metadata::{EndpointKind, Metadata, printable},
     response,
 };
 
@@ -29,6 +29,8 @@ const STALE: Duration = Duration::from_secs(300);
 pub(super) struct Discovery {
     issuer: String,
     candidates: Vec<Url>,
+    /// What the operator names himself.
+    fixed: Vec<(EndpointKind, Url)>,
     known: Mutex<Option<Known>>,
     /// Guards no data: credentials of one issuer that start together ask once.
     turn: Semaphore,
@@ -36,39 +38,38 @@ pub(super) struct Discovery {
 
 #[derive(Clone, Debug)]
 struct Known {
-    token_endpoint: Url,
+    metadata: Arc<Metadata>,
     from: Url,
     etag: Option<HeaderValue>,
     fresh_until: Instant,
 }
 
-#[derive(Deserialize)]
-struct Metadata {
-    issuer: String,
-    token_endpoint: Option<String>,
-}
-
 impl Discovery {
-    pub(super) fn new(issuer: &str, http: &Http) -> Result<Self, SettingsError> {
+    pub(super) fn new(issuer: &str, fixed: Vec<(EndpointKind, Url)>, http: &Http) -> Result<Self, SettingsError> {
         let url = http.permitted(issuer).filter(|url| url.query().is_none());
         let url = url.ok_or_else(|| SettingsError::Url(issuer.to_owned()))?;
         Ok(Self {
             issuer: issuer.to_owned(),
             candidates: candidates(&url),
+            fixed,
             known: Mutex::default(),
             turn: Semaphore::new(1),
         })
     }
 
-    /// The token endpoint: what is known while it is fresh, else what the server says now,
-    /// else (the server being away) what was known.
-    pub(super) async fn token_endpoint(&self, http: &Http) -> Result<Url, Fault> {
-        if let Some(url) = self.fresh() {
-            return Ok(url);
+    pub(super) fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// What is known while it is fresh, else what the server says now, else (the server
+    /// being away) what was known.
+    pub(super) async fn metadata(&self, http: &Http) -> Result<Arc<Metadata>, Fault> {
+        if let Some(known) = self.fresh() {
+            return Ok(known);
         }
         let _turn = self.turn.acquire().await;
-        if let Some(url) = self.fresh() {
-            return Ok(url);
+        if let Some(known) = self.fresh() {
+            return Ok(known);
         }
         let stale = self.known().clone();
         let found = match &stale {
@@ -83,9 +84,9 @@ impl Discovery {
             }
             (Err(fault), None) => return Err(fault),
         };
-        let url = known.token_endpoint.clone();
+        let metadata = known.metadata.clone();
         *self.known() = Some(known);
-        Ok(url)
+        Ok(metadata)
     }
 
     /// The next look-up asks the server again.
@@ -95,9 +96,9 @@ impl Discovery {
         }
     }
 
-    fn fresh(&self) -> Option<Url> {
+    fn fresh(&self) -> Option<Arc<Metadata>> {
         let now = Instant::now();
-        self.known().as_ref().filter(|known| now < known.fresh_until).map(|known| known.token_endpoint.clone())
+        self.known().as_ref().filter(|known| now < known.fresh_until).map(|known| known.metadata.clone())
     }
 
     fn known(&self) -> MutexGuard<'_, Option<Known>> {
@@ -143,18 +144,33 @@ impl Discovery {
         if status != StatusCode::OK {
             return Ok(Err(Misbehaviour::Status(status.as_u16())));
         }
-        let Ok(metadata) = serde_json::from_slice::<Metadata>(&reply.body) else {
-            return Ok(Err(Misbehaviour::NotJson));
-        };
         let wrong = |fault| Fault::terminal(Failure::Protocol(fault));
-        if metadata.issuer != self.issuer {
-            let found = printable(&metadata.issuer);
-            return Err(wrong(Misbehaviour::Issuer { expected: self.issuer.clone(), found }));
+        let mut metadata = match Metadata::read(&reply.body, |text| http.permitted(text)) {
+            Ok(metadata) => metadata,
+            Err(None) => return Ok(Err(Misbehaviour::NotJson)),
+            // Whose metadata it is comes before what is wrong with it.
+            Err(Some(fault)) => return Err(self.foreign(&reply.body).unwrap_or_else(|| wrong(fault))),
+        };
+        if let Some(fault) = self.foreign(&reply.body) {
+            return Err(fault);
         }
-        let text = metadata.token_endpoint.ok_or_else(|| wrong(Misbehaviour::NoTokenEndpoint))?;
-        let token_endpoint = http.permitted(&text).ok_or_else(|| wrong(Misbehaviour::Endpoint(printable(&text))))?;
+        for (kind, url) in &self.fixed {
+            metadata.set(*kind, url.clone());
+        }
         let etag = reply.headers.get(ETAG).cloned();
-        Ok(Ok(Known { token_endpoint, from: url.clone(), etag, fresh_until: Instant::now() + FRESH }))
+        let metadata = Arc::new(metadata);
+        Ok(Ok(Known { metadata, from: url.clone(), etag, fresh_until: Instant::now() + FRESH }))
+    }
+
+    /// The document is another issuer's (RFC 8414 §3.3).
+    fn foreign(&self, document: &[u8]) -> Option<Fault> {
+        #[derive(serde::Deserialize)]
+        struct Named {
+            issuer: String,
+        }
+        let named: Named = serde_json::from_slice(document).ok()?;
+        let found = (named.issuer != self.issuer).then(|| printable(&named.issuer))?;
+        Some(Fault::protocol(Misbehaviour::Issuer { expected: self.issuer.clone(), found }))
     }
 }
 
@@ -174,11 +190,6 @@ fn candidates(issuer: &Url) -> Vec<Url> {
         url
     };
     paths.iter().map(at).collect()
-}
-
-/// What a server wrote, fit for a log line.
-fn printable(text: &str) -> String {
-    text.chars().filter(|char| !char.is_control()).take(200).collect()
 }
 
 #[cfg(test)]

@@ -2,7 +2,12 @@
 //! exchanges on it. Never follows a redirect, never uses a proxy from the environment, and
 //! reads no more of an answer than it may. Knows nothing of what is asked.
 
-use std::{error::Error as _, net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    error::Error as _,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use http::{
     HeaderMap, HeaderValue, StatusCode,
@@ -11,15 +16,21 @@ use http::{
 use reqwest::Url;
 use zeroize::Zeroizing;
 
+use crate::tls::ClientIdentity;
+
 use super::{
-    AuthorizationServer, Location, Settings,
+    AuthorizationServer, ClearText, Location, Settings,
     discovery::Discovery,
     error::{Fault, Misbehaviour, Outage, SettingsError},
+    metadata::{EndpointKind, Metadata},
     request::TokenRequest,
 };
 
 /// Longest answer to a token request, in bytes (threat 90).
 const MAX_ANSWER: usize = 64 * 1024;
+
+/// Idle connections kept to one server.
+const IDLE: usize = 4;
 
 /// Longest metadata document, in bytes.
 pub(super) const MAX_METADATA: usize = 256 * 1024;
@@ -34,18 +45,24 @@ pub(crate) struct Endpoint {
 
 #[derive(Debug)]
 enum Place {
-    Known(Url),
+    Known(Arc<Metadata>),
     Discovered(Box<Discovery>),
 }
 
 impl Endpoint {
     pub(crate) fn new(server: Arc<AuthorizationServer>, settings: &Settings) -> Result<Self, SettingsError> {
         let http = Http::new(&server, settings)?;
+        let url = |text: &String| http.permitted(text).ok_or_else(|| SettingsError::Url(text.clone()));
+        let fixed = server.endpoints.iter().map(|(kind, text)| Ok((*kind, url(text)?)));
+        let fixed: Vec<(EndpointKind, Url)> = fixed.collect::<Result<_, SettingsError>>()?;
         let place = match &server.location {
             Location::TokenEndpoint(text) => {
-                Place::Known(http.permitted(text).ok_or_else(|| SettingsError::Url(text.clone()))?)
+                let mut metadata = Metadata::default();
+                metadata.set(EndpointKind::Token, url(text)?);
+                fixed.into_iter().for_each(|(kind, url)| metadata.set(kind, url));
+                Place::Known(Arc::new(metadata))
             }
-            Location::Issuer(issuer) => Place::Discovered(Box::new(Discovery::new(issuer, &http)?)),
+            Location::Issuer(issuer) => Place::Discovered(Box::new(Discovery::new(issuer, fixed, &http)?)),
         };
         Ok(Self { server, http, place })
     }
@@ -55,12 +72,30 @@ impl Endpoint {
         Arc::ptr_eq(&self.server, server)
     }
 
-    /// Where token requests go; asks for the metadata where it isn't known.
-    pub(crate) async fn token_url(&self) -> Result<Url, Fault> {
+    pub(crate) fn name(&self) -> &str {
+        self.server.name.as_str()
+    }
+
+    /// As configured: it needs no look-up.
+    pub(crate) fn issuer(&self) -> Option<&str> {
         match &self.place {
-            Place::Known(url) => Ok(url.clone()),
-            Place::Discovered(discovery) => discovery.token_endpoint(&self.http).await,
+            Place::Known(_) => None,
+            Place::Discovered(discovery) => Some(discovery.issuer()),
         }
+    }
+
+    /// Asks for the metadata where it isn't known.
+    pub(crate) async fn metadata(&self) -> Result<Arc<Metadata>, Fault> {
+        match &self.place {
+            Place::Known(metadata) => Ok(metadata.clone()),
+            Place::Discovered(discovery) => discovery.metadata(&self.http).await,
+        }
+    }
+
+    /// Where requests of this kind go.
+    pub(crate) async fn url(&self, kind: EndpointKind, mtls: bool) -> Result<Url, Fault> {
+        let metadata = self.metadata().await?;
+        metadata.url(kind, mtls).cloned().ok_or_else(|| Fault::protocol(Misbehaviour::NoEndpoint(kind.as_str())))
     }
 
     /// The token endpoint made no sense: it may have moved.
@@ -71,19 +106,33 @@ impl Endpoint {
         }
     }
 
-    /// One token request (RFC 6749 §3.2), and the whole answer.
-    pub(crate) async fn post(&self, url: Url, request: &TokenRequest) -> Result<Reply, Fault> {
-        let mut post = self
-            .http
-            .client
-            .post(url)
-            .header(ACCEPT, HeaderValue::from_static("application/json"))
-            .header(CONTENT_TYPE, request.content_type())
-            .body(request.body());
-        if let Some(authorization) = request.authorization() {
-            post = post.header(AUTHORIZATION, authorization.clone());
+    /// One request (RFC 6749 §3.2), and the whole answer. `identity`: what the connection
+    /// shows of us (RFC 8705).
+    pub(crate) async fn send(
+        &self,
+        url: Url,
+        request: &TokenRequest,
+        identity: Option<&Arc<ClientIdentity>>,
+    ) -> Result<Reply, Fault> {
+        let client = match identity {
+            Some(identity) => self.http.showing(identity)?,
+            None => self.http.client.clone(),
+        };
+        let mut sent = client
+            .request(request.method().clone(), url)
+            .header(ACCEPT, HeaderValue::from_static("application/json"));
+        if let Some(content_type) = request.content_type() {
+            sent = sent.header(CONTENT_TYPE, content_type).body(request.body());
         }
-        self.http.send(post, MAX_ANSWER).await
+        if let Some(authorization) = request.authorization() {
+            sent = sent.header(AUTHORIZATION, authorization.clone());
+        }
+        let mut fields = HeaderMap::new();
+        for (name, value) in request.headers() {
+            fields.insert(name.clone(), value.clone());
+        }
+        // Replaces what stands there: the operator's `Accept` counts.
+        self.http.send(sent.headers(fields), MAX_ANSWER).await
     }
 }
 
@@ -92,9 +141,41 @@ impl Endpoint {
 /// A client that can't be led astray.
 #[derive(Debug)]
 pub(super) struct Http {
+    plan: Plan,
     client: reqwest::Client,
+    /// Clients that show an identity, the newest last: two while one replaces the other.
+    showing: Mutex<Vec<(u64, reqwest::Client)>>,
+}
+
+/// How clients to one server are made.
+#[derive(Debug)]
+struct Plan {
     limit: Duration,
-    danger_allow_http: bool,
+    clear_text: ClearText,
+    /// Without an identity.
+    tls: rustls::ClientConfig,
+    resolve: Vec<(String, IpAddr)>,
+}
+
+impl Plan {
+    fn client(&self, tls: rustls::ClientConfig, idle: usize) -> Result<reqwest::Client, reqwest::Error> {
+
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .http1_only()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .https_only(self.clear_text == ClearText::Never)
+            .connect_timeout(self.limit)
+            .pool_max_idle_per_host(idle)
+            .pool_idle_timeout(Duration::from_secs(30))
+            .user_agent(concat!("cupbearer/", env!("CARGO_PKG_VERSION")));
+        for (name, address) in &self.resolve {
+            builder = builder.resolve(name, SocketAddr::new(*address, 0));
+        }
+        builder.build()
+    }
 }
 
 /// An answer, whole; its body is zeroed when dropped.
@@ -110,31 +191,43 @@ impl Http {
         let mut tls = server.tls.clone();
         // reqwest leaves a config of ours as it is; a token request a few minutes gains nothing from h2.
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let mut builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .http1_only()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .https_only(!server.danger_allow_http)
-            .connect_timeout(settings.exchange_timeout)
-            .pool_idle_timeout(Duration::from_secs(30))
-            .user_agent(concat!("cupbearer/", env!("CARGO_PKG_VERSION")));
-        for (name, address) in &settings.resolve {
-            builder = builder.resolve(name, SocketAddr::new(*address, 0));
+        let plan = Plan {
+            limit: settings.exchange_timeout,
+            clear_text: server.clear_text,
+            tls,
+            resolve: settings.resolve.clone(),
+        };
+        let client = plan.client(plan.tls.clone(), IDLE).map_err(SettingsError::Client)?;
+        Ok(Self { plan, client, showing: Mutex::default() })
+    }
+    /// A client whose connections show `identity`. They aren't kept: a server that stops
+    /// taking a certificate looks at it in a handshake only.
+    fn showing(&self, identity: &Arc<ClientIdentity>) -> Result<reqwest::Client, Fault> {
+        let mut showing = self.showing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, client)) = showing.iter().find(|(id, _)| *id == identity.id()) {
+            return Ok(client.clone());
         }
-        let client = builder.build().map_err(SettingsError::Client)?;
-        Ok(Self { client, limit: settings.exchange_timeout, danger_allow_http: server.danger_allow_http })
+        let client = self.plan.client(identity.shown_by(&self.plan.tls), 0);
+        let client = client.map_err(|error| Fault::settings(SettingsError::Client(error)))?;
+        if showing.len() >= 4 {
+            showing.remove(0);
+        }
+        showing.push((identity.id(), client.clone()));
+        Ok(client)
     }
 
-    /// `text` as a URL that may be asked: https, or http to a loopback address where that is
-    /// allowed (A2); no user information, no fragment.
+    /// `text` as a URL that may be asked: https, or http to an address of this machine where
+    /// that is allowed (A2); no user information, no fragment.
     pub(super) fn permitted(&self, text: &str) -> Option<Url> {
         let url = Url::parse(text).ok()?;
         let host = url.host_str()?;
         let scheme = match url.scheme() {
             "https" => true,
-            "http" => self.danger_allow_http && is_loopback(host),
+            "http" => match self.plan.clear_text {
+                ClearText::Never => false,
+                ClearText::Loopback => is_loopback(host),
+                ClearText::Metadata => is_loopback(host) || is_metadata(host),
+            },
             _ => false,
         };
         let plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
@@ -153,9 +246,10 @@ impl Http {
     /// The limit spans everything from the connect to the last byte, so that an answer that
     /// drips ends too.
     async fn send(&self, request: reqwest::RequestBuilder, cap: usize) -> Result<Reply, Fault> {
-        match tokio::time::timeout(self.limit, exchange(request, cap)).await {
+        let limit = self.plan.limit;
+        match tokio::time::timeout(limit, exchange(request, cap)).await {
             Ok(result) => result,
-            Err(_) => Err(Fault::outage(Outage::Slow(self.limit), None)),
+            Err(_) => Err(Fault::outage(Outage::Slow(limit), None)),
         }
     }
 }
@@ -213,6 +307,19 @@ fn is_untrusted(error: &reqwest::Error) -> bool {
 }
 
 fn is_loopback(host: &str) -> bool {
-    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    host == "localhost" || address.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+    host == "localhost" || address(host).is_some_and(|address| address.is_loopback())
+}
+
+/// The metadata server of a cloud: a link-local address, or the name that Google gives it.
+fn is_metadata(host: &str) -> bool {
+    let link_local = |address| match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        // AWS: fd00:ec2::254.
+        IpAddr::V6(address) => address.is_unicast_link_local() || address.is_unique_local(),
+    };
+    host == "metadata.google.internal" || address(host).is_some_and(link_local)
+}
+
+fn address(host: &str) -> Option<IpAddr> {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).parse().ok()
 }

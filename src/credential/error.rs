@@ -10,7 +10,7 @@ use crate::{
     primitives::{CredentialName, Hint},
 };
 
-use super::source::SourceError;
+use super::{sign::KeyError, source::SourceError, store::StoreError};
 
 /// Shared by every caller that waited for the same flight.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -40,12 +40,50 @@ pub enum Failure {
     /// The credential's settings can't work; `config` should have said so.
     #[error("the credential's settings can't work: {0}")]
     Settings(#[source] SettingsError),
+    /// A human has to log in; waiting doesn't help, and neither does asking again.
+    #[error("a login is needed: {0}")]
+    LoginRequired(LoginReason),
+    /// The human who was asked said no, or didn't answer in time.
+    #[error("the human who was asked didn't approve: {0}")]
+    NotApproved(&'static str),
+    /// What is kept on the disk can't be read or written.
+    #[error("the token store can't be used: {0}")]
+    Store(#[source] StoreError),
+    /// A private key can't be used: the operator's to mend.
+    #[error("can't use the private key: {0}")]
+    Key(#[source] KeyError),
+    /// A client certificate or its key can't be used: the operator's to mend.
+    #[error("can't use the client certificate: {0}")]
+    Certificate(#[source] crate::tls::Error),
+    /// The credential that this one feeds on has no token.
+    #[error("{0}")]
+    Feed(#[source] Box<Error>),
     /// The request waited as long as it may.
     #[error("the token didn't come in time")]
     Timeout,
     /// A refresh ended without a result: a defect of ours, or the process is ending.
     #[error("the token request was given up")]
     Abandoned,
+}
+
+/// Why a refresh token is none, or none any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoginReason {
+    #[error("there has been no login yet")]
+    Never,
+    #[error("the authorization server doesn't take the refresh token any more")]
+    Refused,
+    /// B3: the server may have rotated the token in an answer that we never had.
+    #[error(
+        "a refresh broke off before its answer was kept, and the authorization server doesn't take the refresh token \
+         again (a leeway for rotated tokens, where the server has that setting, would have saved it)"
+    )]
+    Ambiguous,
+    #[error("the login has expired")]
+    Expired,
+    /// RFC 9470.
+    #[error("the resource wants a fresher or stronger authentication")]
+    StepUp,
 }
 
 /// How an authorization server is away.
@@ -92,10 +130,28 @@ pub enum Misbehaviour {
     Issuer { expected: String, found: String },
     #[error("no metadata found for issuer `{issuer}` (last: {last} from {url})")]
     NoMetadata { issuer: String, url: String, last: String },
-    #[error("the metadata has no `token_endpoint`")]
-    NoTokenEndpoint,
-    #[error("the metadata's `token_endpoint` is `{0}`, which isn't an https URL")]
+    #[error("the metadata has no `{0}`")]
+    NoEndpoint(&'static str),
+    #[error("the metadata's endpoint `{0}` isn't an https URL")]
     Endpoint(String),
+    #[error("no `issued_token_type` in it (RFC 8693 §2.2.1 requires one)")]
+    NoIssuedTokenType,
+    #[error("it issued a `{issued}`, not the `{wanted}` that was asked for")]
+    IssuedTokenType { issued: String, wanted: String },
+    /// RFC 9449 §5.
+    #[error("`token_type` is Bearer, though a token bound to our key was asked for: a downgrade (`dpop = \"required\"`)")]
+    Downgrade,
+    #[error("`token_type` is DPoP, though no proof was sent (set `dpop`)")]
+    UnaskedDpop,
+    #[error("`token_type` is N_A: the token is an input for another step, not for a request")]
+    NotForRequests,
+    #[error("it handed out a token again that an answer gave away")]
+    SameToken,
+    #[error("the answer lacks `{0}`")]
+    Lacks(&'static str),
+    /// RFC 9207 §2.4, and what else an answer at a redirect has to hold.
+    #[error("the answer of the authorization endpoint can't be trusted: {0}")]
+    Redirected(&'static str),
     #[error("its certificate can't be trusted")]
     Tls(#[source] reqwest::Error),
     #[error("the request can't be made")]
@@ -115,6 +171,22 @@ pub enum SettingsError {
     ReservedParameter(String),
     #[error("`{0}` isn't an https URL")]
     Url(String),
+    #[error("what it feeds on isn't there")]
+    NoInput,
+    #[error("the agent sent no token of its own in `Authorization`, and this credential exchanges it")]
+    NoSubject,
+    #[error("the assertion's audience is the issuer, and none is configured (set `issuer`, or `aud_mode`)")]
+    NoIssuer,
+    #[error("a token can't stand in a header field")]
+    NoFieldValue,
+    #[error("the system gave no random numbers")]
+    NoRandomness,
+    #[error("the SAML assertion that its source gives has ended")]
+    ExpiredAssertion,
+    #[error("this grant has no login")]
+    NoLogin,
+    #[error("the server refuses `plain`: its metadata names no S256 for PKCE")]
+    NoPkce,
     #[error("the HTTP client can't be made")]
     Client(#[source] reqwest::Error),
 }
@@ -128,13 +200,37 @@ impl Error {
     pub fn is_temporary(&self) -> bool {
         match *self.failure {
             Failure::Unavailable(_) | Failure::Timeout | Failure::Abandoned => true,
-            Failure::Refused { .. } | Failure::Protocol(_) | Failure::Source(_) | Failure::Settings(_) => false,
+            Failure::Feed(ref error) => error.is_temporary(),
+            Failure::Refused { .. }
+            | Failure::Protocol(_)
+            | Failure::Source(_)
+            | Failure::Settings(_)
+            | Failure::LoginRequired(_)
+            | Failure::NotApproved(_)
+            | Failure::Store(_)
+            | Failure::Key(_)
+            | Failure::Certificate(_) => false,
+        }
+    }
+
+    /// A human has to do something before a token can be had: 403, not 502.
+    pub fn wants_a_human(&self) -> bool {
+        match &*self.failure {
+            Failure::LoginRequired(_) | Failure::NotApproved(_) => true,
+            Failure::Feed(error) => error.wants_a_human(),
+            _something_else => false,
         }
     }
 
     /// The stable code of `surface.md`.
     pub fn code(&self) -> &'static str {
-        if self.is_temporary() { "credential_unavailable" } else { "credential_failed" }
+        match &*self.failure {
+            Failure::LoginRequired(_) => "login_required",
+            Failure::NotApproved(_) => "approval_denied",
+            Failure::Feed(error) => error.code(),
+            _ if self.is_temporary() => "credential_unavailable",
+            _ => "credential_failed",
+        }
     }
 
     /// What to do about it; a command where one helps.
@@ -168,6 +264,15 @@ impl Error {
             Failure::Source(_) => Hint::new(format!(
                 "make the secret of credential `{name}` readable, then run `cupbearer token refresh {name}`"
             )),
+            Failure::LoginRequired(_) => Hint::new(format!("the operator runs `cupbearer login {name}`")),
+            Failure::NotApproved(_) => Hint::fixed("ask the human who approves, then send the request again"),
+            Failure::Store(_) => Hint::new(format!(
+                "see to the state directory, then run `cupbearer token refresh {name}`"
+            )),
+            Failure::Key(_) | Failure::Certificate(_) => {
+                Hint::new(format!("see to the key files of credential `{name}`, then run `cupbearer token refresh {name}`"))
+            }
+            Failure::Feed(error) => error.hint(),
             Failure::Settings(SettingsError::UnknownCredential) => Hint::fixed("run `cupbearer token list`"),
             Failure::Settings(_) => Hint::fixed("run `cupbearer check`"),
             Failure::Timeout | Failure::Abandoned => Hint::new(format!("try again; see `cupbearer token show {name}`")),
@@ -205,6 +310,12 @@ impl Failure {
             Self::Protocol(fault) => fault.class(),
             Self::Source(_) => "secret_unreadable",
             Self::Settings(_) => "settings",
+            Self::LoginRequired(_) => "login_required",
+            Self::NotApproved(_) => "not_approved",
+            Self::Store(_) => "store",
+            Self::Key(_) => "key",
+            Self::Certificate(_) => "certificate",
+            Self::Feed(error) => error.failure.class(),
             Self::Timeout => "timeout",
             Self::Abandoned => "abandoned",
         }
@@ -248,7 +359,9 @@ impl Misbehaviour {
         match self {
             Self::Redirect(_) => "redirect",
             Self::Issuer { .. } => "issuer_mismatch",
-            Self::NoMetadata { .. } | Self::NoTokenEndpoint | Self::Endpoint(_) => "discovery",
+            Self::NoMetadata { .. } | Self::NoEndpoint(_) | Self::Endpoint(_) => "discovery",
+            Self::Downgrade | Self::UnaskedDpop => "dpop",
+            Self::Redirected(_) => "redirect_answer",
             Self::ScopeNarrower { .. } | Self::ScopeWider { .. } => "scope_mismatch",
             Self::Tls(_) => "tls",
             Self::Status(_)
@@ -258,6 +371,11 @@ impl Misbehaviour {
             | Self::TokenCharacter
             | Self::NoTokenType
             | Self::TokenType(_)
+            | Self::NoIssuedTokenType
+            | Self::IssuedTokenType { .. }
+            | Self::NotForRequests
+            | Self::SameToken
+            | Self::Lacks(_)
             | Self::Request(_) => "invalid_answer",
         }
     }
@@ -288,6 +406,7 @@ pub(crate) fn known_code(code: &str) -> Option<(&'static str, Class)> {
         ("unsupported_token_type", Class::Terminal),
         ("access_denied", Class::Terminal),
         ("expired_token", Class::Terminal),
+        ("authorization_pending", Class::Terminal),
         ("interaction_required", Class::Terminal),
         ("login_required", Class::Terminal),
         ("consent_required", Class::Terminal),
@@ -323,6 +442,38 @@ pub(crate) enum Retry {
 impl Fault {
     pub(crate) fn terminal(failure: Failure) -> Self {
         Self { failure, retry: Retry::No }
+    }
+
+    pub(crate) fn settings(error: SettingsError) -> Self {
+        Self::terminal(Failure::Settings(error))
+    }
+
+    pub(crate) fn key(error: KeyError) -> Self {
+        Self::terminal(Failure::Key(error))
+    }
+
+    /// The credential that this one feeds on failed; its own failure says whether to wait.
+    pub(crate) fn feed(error: Error) -> Self {
+        let retry = if error.is_temporary() { Retry::After(error.retry_after) } else { Retry::No };
+        Self { failure: Failure::Feed(Box::new(error)), retry }
+    }
+
+    pub(crate) fn login(reason: LoginReason) -> Self {
+        Self::terminal(Failure::LoginRequired(reason))
+    }
+
+    /// A full disk may be emptied: worth another try soon.
+    pub(crate) fn store(error: StoreError) -> Self {
+        Self { failure: Failure::Store(error), retry: Retry::After(None) }
+    }
+
+    /// The server's error code, if it said one.
+    pub(crate) fn code(&self) -> Option<&str> {
+        match &self.failure {
+            Failure::Refused { code, .. } => Some(code),
+            Failure::Unavailable(Outage::Refused { code, .. }) => Some(code),
+            _ => None,
+        }
     }
 
     pub(crate) fn protocol(fault: Misbehaviour) -> Self {

@@ -34,6 +34,16 @@ pub(crate) fn life(expires_in: Option<&Value>, token: &str, unix_now: u64, defau
     }
 }
 
+/// A life that the server gave as a moment.
+pub(crate) fn bounded(left: Duration) -> Duration {
+    clamp(left.as_secs_f64())
+}
+
+/// What is left of a JWT by its own dates; `None`: it is no JWT, or names no end.
+pub(crate) fn jwt_life(token: &str, unix_now: u64) -> Option<Duration> {
+    jwt_dates(token).map(|dates| clamp(dates.life(unix_now)))
+}
+
 fn clamp(seconds: f64) -> Duration {
     if seconds <= 0.0 {
         return SENSELESS_LIFE;

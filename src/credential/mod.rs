@@ -19,46 +19,82 @@ mod cache;
 pub mod client_auth;
 mod digest;
 mod discovery;
+mod dpop;
 mod endpoint;
 pub mod error;
 mod exchange;
 mod expiry;
 pub mod grant;
+pub mod inject;
+pub mod lease;
+pub mod metadata;
 mod pace;
 mod request;
 mod response;
+pub mod sign;
 pub mod source;
+pub mod step;
+pub mod store;
+mod tools;
+mod vault;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use http::HeaderValue;
 use rustls::ClientConfig;
-use tokio::time::Instant;
 
-use crate::{
-    observe::{Noted, Record, TokenUse},
-    primitives::{AuthorizationServerName, CredentialName, Fingerprint},
-};
+use crate::primitives::{AuthorizationServerName, CredentialName};
 
-pub use broker::Broker;
+pub use broker::{Asking, Broker};
 pub use error::Error;
+pub use inject::Injection;
+pub use lease::{Lease, Recipient};
+pub use metadata::EndpointKind;
 pub use source::Source;
+pub use step::Step;
 
-/// How a token is got: never a secret's value, only where it is.
+/// How a token is got and sent: never a secret's value, only where it is.
 #[derive(Clone, Debug)]
 pub struct Spec {
     pub name: CredentialName,
-    pub server: Arc<AuthorizationServer>,
     /// Each step's output may be the next one's subject; the last one's is the token.
-    pub steps: Vec<grant::Step>,
+    pub steps: Vec<Step>,
+    /// Instead of the last step's, for a route that wants other ones.
+    pub scopes: Option<Vec<String>>,
+    /// What upstreams may make it ask for besides (`insufficient_scope`).
+    pub max_scopes: Vec<String>,
     /// For an answer with neither `expires_in` nor a JWT `exp`.
     pub default_ttl: Duration,
     /// Fail where the server grants more scopes than were asked for.
     pub strict_scopes: bool,
+    /// Access tokens that a `run` asked for are revoked when it ends.
+    pub revoke_after_run: bool,
+    pub injection: Injection,
+}
+
+impl Spec {
+    /// Of the last step: the credential's name in events and metric labels.
+    pub fn grant(&self) -> &'static str {
+        self.steps.last().map_or("", Step::name)
+    }
+
+    /// No server is asked: nothing to share or to keep.
+    pub(crate) fn is_local(&self) -> bool {
+        self.steps.iter().all(|step| step.server.is_none())
+    }
+
+    /// Whether a token is for one agent's subject only.
+    pub fn takes_the_agents_token(&self) -> bool {
+        self.steps.iter().any(Step::takes_the_agents_token)
+    }
+
+    /// Whether tokens hold only on connections that show the client's certificate.
+    pub fn binds_tokens(&self) -> bool {
+        self.steps.last().is_some_and(|step| step.client.auth.binds_tokens())
+    }
 }
 
 /// One `[authorization_servers.NAME]`.
@@ -66,10 +102,22 @@ pub struct Spec {
 pub struct AuthorizationServer {
     pub name: AuthorizationServerName,
     pub location: Location,
+    /// Endpoints that the operator names: they count before what the metadata says.
+    pub endpoints: Vec<(EndpointKind, String)>,
     /// Roots for this server's certificate.
     pub tls: ClientConfig,
-    /// `danger_allow_http`: clear text, for a loopback address only (A2).
-    pub danger_allow_http: bool,
+    pub clear_text: ClearText,
+}
+
+/// Whether `http` URLs are asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClearText {
+    #[default]
+    Never,
+    /// `danger_allow_http`: at a loopback address (A2).
+    Loopback,
+    /// The metadata server of a cloud, at a link-local address.
+    Metadata,
 }
 
 /// Where the token endpoint is. URLs are `https`, checked by `config`.
@@ -100,64 +148,8 @@ pub struct Settings {
     pub storm_guard: Duration,
     /// Names that resolve to fixed addresses instead of DNS: `[resolve]`.
     pub resolve: Vec<(String, IpAddr)>,
-}
-
-/// The right to send one request with one token.
-#[derive(Clone, Debug)]
-pub struct Lease {
-    token: Option<Arc<Token>>,
-    wait: Duration,
-}
-
-impl Lease {
-    fn new(token: Arc<Token>, wait: Duration) -> Self {
-        Self { token: Some(token), wait }
-    }
-
-    /// For a route without a credential.
-    fn none() -> Self {
-        Self { token: None, wait: Duration::ZERO }
-    }
-
-    /// `Authorization`'s value, marked sensitive; built once a token.
-    pub fn header(&self) -> Option<&HeaderValue> {
-        self.token.as_ref().map(|token| &token.header)
-    }
-
-    pub fn generation(&self) -> Option<u64> {
-        self.token.as_ref().map(|token| token.generation)
-    }
-}
-
-impl Noted for Lease {
-    fn note(&self, record: &mut Record) {
-        record.token = self.token.as_ref().map(|token| TokenUse {
-            credential: token.credential.clone(),
-            fingerprint: token.fingerprint,
-            generation: token.generation,
-            wait: self.wait,
-        });
-    }
-}
-
-/// A token at hand.
-pub(crate) struct Token {
-    credential: CredentialName,
-    header: HeaderValue,
-    generation: u64,
-    fingerprint: Fingerprint,
-    /// As the server granted it, where it said so.
-    scope: Option<String>,
-    /// From here on a flight brings the next one.
-    refresh_at: Instant,
-    /// From here on it is not sent any more.
-    expires_at: Instant,
-}
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Token({} #{}, {})", self.credential, self.generation, self.fingerprint)
-    }
+    /// What this process asks for ends with it: `run`.
+    pub transient: bool,
 }
 
 /// What can be told of a credential's token without telling the token.
@@ -173,6 +165,24 @@ pub struct TokenState {
     pub fingerprint: Option<String>,
     pub scope: Option<String>,
     pub audience: Option<String>,
+    /// What else the server said with the token, by the names of `answer.extra`.
+    pub extra: BTreeMap<String, String>,
+    /// What the server said of its limits.
+    pub quota: Option<String>,
+    /// Of a login: when it ends, in seconds, where the server said so.
+    pub login: Option<LoginState>,
     pub last_error: Option<String>,
     pub next_attempt_in_seconds: Option<u64>,
+}
+
+/// What can be told of a login without telling the refresh token.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct LoginState {
+    pub generation: u64,
+    /// `None`: a login is needed.
+    pub fingerprint: Option<String>,
+    pub scope: Option<String>,
+    pub logged_in_at: u64,
+    pub refreshed_at: u64,
+    pub ends_at: Option<u64>,
 }

@@ -3,27 +3,43 @@
 //! Knows no network.
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue, Method};
 use zeroize::Zeroizing;
 
 use crate::primitives::Secret;
 
-use super::{error::SettingsError, grant::client_credentials::BodyFormat};
+use super::{error::SettingsError, lease::field_value, step::BodyFormat};
 
 /// Parameters, and how they are written.
 #[derive(Debug)]
 pub(crate) struct TokenRequest {
+    method: Method,
     params: Vec<(String, Secret)>,
     format: BodyFormat,
     authorization: Option<HeaderValue>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// A JSON body that is no list of parameters.
+    whole: Option<String>,
     /// What an error text must never show, in each spelling that was sent.
     secrets: Vec<Secret>,
 }
 
 impl TokenRequest {
-    pub(crate) fn new(grant_type: &str, format: BodyFormat) -> Self {
-        let grant_type = ("grant_type".to_owned(), Secret::new(grant_type.to_owned()));
-        Self { params: vec![grant_type], format, authorization: None, secrets: Vec::new() }
+    /// `grant_type` is empty for what is no token request.
+    pub(crate) fn new(grant_type: &str, format: BodyFormat, method: Method) -> Self {
+        let mut request = Self {
+            method,
+            params: Vec::new(),
+            format,
+            authorization: None,
+            headers: Vec::new(),
+            whole: None,
+            secrets: Vec::new(),
+        };
+        if !grant_type.is_empty() {
+            request.append("grant_type", grant_type);
+        }
+        request
     }
 
     /// Adds a parameter; one that is there already is refused (A1).
@@ -51,6 +67,33 @@ impl TokenRequest {
         self.authorization = Some(header);
     }
 
+    /// `Authorization: Bearer`, for what takes a token to give one.
+    pub(crate) fn authorize_bearer(&mut self, token: &Secret) -> Result<(), SettingsError> {
+        let value = field_value(&format!("Bearer {}", token.expose())).ok_or(SettingsError::NoFieldValue)?;
+        self.authorize(value);
+        self.hide(token.clone());
+        Ok(())
+    }
+
+    /// Sets a field; one that is there already is replaced.
+    pub(crate) fn header(&mut self, name: HeaderName, value: HeaderValue) {
+        self.headers.retain(|(known, _)| *known != name);
+        self.headers.push((name, value));
+    }
+
+    /// A JSON body instead of the parameters.
+    pub(crate) fn whole_body(&mut self, json: String) {
+        self.whole = Some(json);
+    }
+
+    pub(crate) fn method(&self) -> &Method {
+        &self.method
+    }
+
+    pub(crate) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.headers
+    }
+
     /// `secret` and its form-encoded spelling will be cut out of error texts.
     pub(crate) fn hide(&mut self, secret: Secret) {
         self.secrets.push(Secret::new(form_encoded(secret.expose()).to_string()));
@@ -61,18 +104,27 @@ impl TokenRequest {
         self.authorization.as_ref()
     }
 
-    pub(crate) fn content_type(&self) -> HeaderValue {
-        HeaderValue::from_static(match self.format {
+    /// `None`: there is nothing to send.
+    pub(crate) fn content_type(&self) -> Option<HeaderValue> {
+        if self.whole.is_some() {
+            return Some(HeaderValue::from_static("application/json"));
+        }
+        if self.params.is_empty() {
+            return None;
+        }
+        Some(HeaderValue::from_static(match self.format {
             BodyFormat::Form => "application/x-www-form-urlencoded",
             BodyFormat::Json => "application/json",
-        })
+        }))
     }
 
     /// The body, zeroed when the last holder drops it.
     pub(crate) fn body(&self) -> Bytes {
-        let text = match self.format {
-            BodyFormat::Form => self.form(),
-            BodyFormat::Json => self.json(),
+        let text = match (&self.whole, self.format) {
+            (Some(whole), _) => Zeroizing::new(whole.clone()),
+            (None, _) if self.params.is_empty() => Zeroizing::default(),
+            (None, BodyFormat::Form) => self.form(),
+            (None, BodyFormat::Json) => self.json(),
         };
         Bytes::from_owner(text)
     }

@@ -7,13 +7,17 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::primitives::Secret;
 
 use super::{
     error::{Class, Failure, Fault, Misbehaviour, Outage, known_code},
     request::TokenRequest,
+    step::AnswerFormat,
 };
+
+mod pointers;
 
 /// No `Retry-After` holds us longer.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
@@ -28,35 +32,83 @@ pub(crate) struct Answer<'a> {
     pub(crate) body: &'a [u8],
 }
 
-/// What a token endpoint granted. A refresh token in the answer isn't read (A5).
+/// What a token endpoint granted.
 #[derive(Debug)]
 pub(crate) struct Granted {
     pub(crate) token: Secret,
-    pub(crate) expires_in: Option<Value>,
+    pub(crate) kind: TokenKind,
+    pub(crate) life: Life,
     /// As the server wrote it; `None`: as it was asked for (RFC 6749 §5.1).
     pub(crate) scope: Option<String>,
+    /// Read, and used by no grant but those that expect one (A5).
+    pub(crate) refresh_token: Option<Secret>,
+    pub(crate) id_token: Option<Secret>,
+    /// RFC 8693 §2.2.1.
+    pub(crate) issued_token_type: Option<String>,
+    /// Until the refresh token ends unless it is used, and until the human has to log in
+    /// again, in seconds, where the server says so (B5).
+    pub(crate) refresh_life: (Option<u64>, Option<u64>),
+    pub(crate) extra: Vec<(String, String)>,
+}
+
+/// What the server said of the token's end.
+#[derive(Debug, Default)]
+pub(crate) struct Life {
+    pub(crate) expires_in: Option<Value>,
+    pub(crate) expires_at: Option<SystemTime>,
+}
+
+/// How a token is sent (RFC 6749 §7.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TokenKind {
+    Bearer,
+    /// Bound to a key (RFC 9449 §5).
+    Dpop,
+    /// To nobody: it is an input of the next step (RFC 8693 §2.2.1, ID-JAG).
+    NotApplicable,
 }
 
 /// Members that we don't know are ignored, those given twice are refused.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Body {
     #[serde(default, deserialize_with = "secret")]
     access_token: Option<Secret>,
     token_type: Option<Value>,
     expires_in: Option<Value>,
+    #[serde(skip)]
+    expires_at: Option<Value>,
     scope: Option<Value>,
+    #[serde(default, deserialize_with = "secret")]
+    refresh_token: Option<Secret>,
+    #[serde(default, deserialize_with = "secret")]
+    id_token: Option<Secret>,
+    issued_token_type: Option<Value>,
+    #[serde(alias = "refresh_expires_in", alias = "refresh_token_expires_in")]
+    refresh_token_timeout: Option<Value>,
+    authorization_expires_in: Option<Value>,
     error: Option<Value>,
     error_description: Option<Value>,
+    #[serde(skip)]
+    extra: Vec<(String, String)>,
 }
 
 /// Sorts an answer. `wall` is the time now, for dates in headers.
-pub(crate) fn read(answer: &Answer<'_>, request: &TokenRequest, wall: SystemTime) -> Result<Granted, Fault> {
+pub(crate) fn read(
+    answer: &Answer<'_>,
+    format: &AnswerFormat,
+    request: &TokenRequest,
+    wall: SystemTime,
+) -> Result<Granted, Fault> {
     let status = answer.status;
     if status.is_redirection() {
         return Err(Fault::protocol(Misbehaviour::Redirect(status.as_u16())));
     }
     // serde_json's own message may quote what it read: it is dropped.
-    let body = serde_json::from_slice::<Body>(answer.body).ok();
+    let body = if *format == AnswerFormat::default() {
+        serde_json::from_slice::<Body>(answer.body).ok()
+    } else {
+        pointers::read(answer.body, format)
+    };
     if let Some(body) = &body
         && let Some(Value::String(code)) = &body.error
     {
@@ -68,10 +120,18 @@ pub(crate) fn read(answer: &Answer<'_>, request: &TokenRequest, wall: SystemTime
     if status != StatusCode::OK && status != StatusCode::CREATED {
         return Err(Fault::protocol(Misbehaviour::Status(status.as_u16())));
     }
-    grant(body.ok_or_else(|| Fault::protocol(Misbehaviour::NotJson))?, request)
+    grant(body.ok_or_else(|| Fault::protocol(Misbehaviour::NotJson))?, format, request)
 }
 
-fn grant(body: Body, request: &TokenRequest) -> Result<Granted, Fault> {
+/// What an answer says that is no success, whatever endpoint it is from.
+pub(crate) fn failed(answer: &Answer<'_>, request: &TokenRequest, wall: SystemTime) -> Fault {
+    match read(answer, &AnswerFormat::default(), request, wall) {
+        Err(fault) => fault,
+        Ok(_) => Fault::protocol(Misbehaviour::Status(answer.status.as_u16())),
+    }
+}
+
+fn grant(body: Body, format: &AnswerFormat, request: &TokenRequest) -> Result<Granted, Fault> {
     let token = body.access_token.filter(|token| !token.is_empty());
     let token = token.ok_or_else(|| Fault::protocol(Misbehaviour::NoToken))?;
     // Every b64token is VCHAR, not the other way round; opaque tokens with `|` or `:` exist,
@@ -79,16 +139,55 @@ fn grant(body: Body, request: &TokenRequest) -> Result<Granted, Fault> {
     if !token.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(Fault::protocol(Misbehaviour::TokenCharacter));
     }
-    match body.token_type {
-        Some(Value::String(kind)) if kind.eq_ignore_ascii_case("bearer") => {}
-        None | Some(Value::Null) => return Err(Fault::protocol(Misbehaviour::NoTokenType)),
-        Some(Value::String(kind)) => {
-            return Err(Fault::protocol(Misbehaviour::TokenType(request.clean(&kind, 40))));
-        }
-        Some(_) => return Err(Fault::protocol(Misbehaviour::NotJson)),
-    }
+    let kind = kind(body.token_type, format, request)?;
     let scope = body.scope.and_then(scope_text).map(|text| request.clean(&text, LONGEST_SCOPE));
-    Ok(Granted { token, expires_in: body.expires_in, scope })
+    let text = |value: Option<Value>| match value {
+        Some(Value::String(text)) => Some(text),
+        Some(_) | None => None,
+    };
+    let seconds = |value: Option<Value>| value.as_ref().and_then(whole_number);
+    Ok(Granted {
+        token,
+        kind,
+        life: Life { expires_in: body.expires_in, expires_at: body.expires_at.as_ref().and_then(moment) },
+        scope,
+        refresh_token: body.refresh_token.filter(|token| !token.is_empty()),
+        id_token: body.id_token.filter(|token| !token.is_empty()),
+        issued_token_type: text(body.issued_token_type),
+        refresh_life: (seconds(body.refresh_token_timeout), seconds(body.authorization_expires_in)),
+        extra: body.extra.into_iter().map(|(name, value)| (name, request.clean(&value, MAX_DETAIL))).collect(),
+    })
+}
+
+fn kind(value: Option<Value>, format: &AnswerFormat, request: &TokenRequest) -> Result<TokenKind, Fault> {
+    match value {
+        Some(Value::String(kind)) if kind.eq_ignore_ascii_case("bearer") => Ok(TokenKind::Bearer),
+        Some(Value::String(kind)) if kind.eq_ignore_ascii_case("dpop") => Ok(TokenKind::Dpop),
+        Some(Value::String(kind)) if kind.eq_ignore_ascii_case("n_a") => Ok(TokenKind::NotApplicable),
+        None | Some(Value::Null) if format.bearer => Ok(TokenKind::Bearer),
+        None | Some(Value::Null) => Err(Fault::protocol(Misbehaviour::NoTokenType)),
+        Some(Value::String(kind)) => Err(Fault::protocol(Misbehaviour::TokenType(request.clean(&kind, 40)))),
+        Some(_) => Err(Fault::protocol(Misbehaviour::NotJson)),
+    }
+}
+
+fn whole_number(value: &Value) -> Option<u64> {
+    match value {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => text.trim().parse().ok(),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// RFC 3339, or seconds or milliseconds since 1970: what is too large for the one is the other.
+fn moment(value: &Value) -> Option<SystemTime> {
+    const MILLISECONDS: u64 = 100_000_000_000;
+    if let Some(number) = whole_number(value) {
+        let since =
+            if number >= MILLISECONDS { Duration::from_millis(number) } else { Duration::from_secs(number) };
+        return SystemTime::UNIX_EPOCH.checked_add(since);
+    }
+    OffsetDateTime::parse(value.as_str()?.trim(), &Rfc3339).ok().map(SystemTime::from)
 }
 
 /// In characters. The scopes are shown to the operator; what is cut counts as not granted.
@@ -178,7 +277,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::credential::{error::Retry, grant::client_credentials::BodyFormat};
+    use crate::credential::{error::Retry, step::BodyFormat};
 
     const WALL: u64 = 1_800_000_000;
 
@@ -187,14 +286,15 @@ mod tests {
     }
 
     fn sort(status: u16, headers: &[(&'static str, &str)], body: &str) -> Result<Granted, Fault> {
-        let mut request = TokenRequest::new("client_credentials", BodyFormat::Form);
+        let mut request = TokenRequest::new("client_credentials", BodyFormat::Form, http::Method::POST);
         request.set_secret("client_secret", &Secret::new("hunter2hunter2".to_owned())).unwrap();
         let headers: HeaderMap = headers
             .iter()
             .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
             .collect();
         let status = StatusCode::from_u16(status).unwrap();
-        read(&Answer { status, headers: &headers, body: body.as_bytes() }, &request, wall())
+        let answer = Answer { status, headers: &headers, body: body.as_bytes() };
+        read(&answer, &AnswerFormat::default(), &request, wall())
     }
 
     fn fault(status: u16, body: &str) -> Fault {
@@ -240,8 +340,6 @@ mod tests {
             (r#"{"access_token":"t","token_type":null}"#, "no `token_type`"),
             (r#"{"access_token":"t","token_type":7}"#, "not the JSON object"),
             (r#"{"access_token":"t","token_type":"mac"}"#, "`mac`"),
-            (r#"{"access_token":"t","token_type":"DPoP"}"#, "`DPoP`"),
-            (r#"{"access_token":"t","token_type":"N_A"}"#, "`N_A`"),
         ];
         for (body, wanted) in table {
             let fault = fault(200, body);

@@ -11,6 +11,7 @@ pub mod authority;
 pub mod certificate;
 pub mod client;
 pub mod files;
+pub mod identity;
 pub mod leaf;
 pub mod server;
 
@@ -29,6 +30,7 @@ use rustls::{
 
 pub use authority::{CertificateAuthority, Leaf};
 pub use certificate::CertificateInfo;
+pub use identity::ClientIdentity;
 pub use leaf::LeafCache;
 
 /// What can go wrong with keys and certificates. All but `Mint`, `Random` and `Config`

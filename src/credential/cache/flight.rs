@@ -3,35 +3,30 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::HeaderValue;
 use tokio::{sync::watch, time::Instant};
-use zeroize::Zeroizing;
 
 use crate::{
     credential::{
-        Token,
         error::{Failure, Fault, Misbehaviour, Retry},
-        expiry,
-        pace::chance,
+        lease::Token,
     },
     observe::{Event, record::TokenEvent},
-    primitives::Secret,
 };
 
-use super::{Landing, Obtained, Slot, Trouble};
+use super::{Landing, Obtained, Slot, Trouble, Want};
 
 /// One way to a token, with its retries. A task of its own: whoever waits may leave. Dropped
 /// before it landed (a panic, the end of the runtime), it leaves the slot free for the next.
 pub(super) struct Flight {
     slot: Arc<Slot>,
+    want: Want,
     result: watch::Sender<Landing>,
     landed: bool,
 }
 
 impl Flight {
-    pub(super) fn new(slot: Arc<Slot>, result: watch::Sender<Landing>) -> Self {
-        Self { slot, result, landed: false }
+    pub(super) fn new(slot: Arc<Slot>, want: Want, result: watch::Sender<Landing>) -> Self {
+        Self { slot, want, result, landed: false }
     }
 
     pub(super) async fn run(mut self) {
@@ -41,7 +36,7 @@ impl Flight {
         let mut made = 0;
         let outcome = loop {
             let attempt = Instant::now();
-            let fault = match self.slot.obtain.obtain().await {
+            let fault = match self.slot.obtain.obtain(&self.want).await {
                 Ok(obtained) => break self.arrive(obtained, attempt),
                 Err(fault) => fault,
             };
@@ -60,44 +55,60 @@ impl Flight {
     /// Publishes the token, wakes who waits, then tells the log.
     fn arrive(&mut self, obtained: Obtained, attempt: Instant) -> Result<(), (Fault, Instant)> {
         let slot = self.slot.clone();
-        let Some(header) = bearer(&obtained.token) else {
-            return Err((Fault::protocol(Misbehaviour::TokenCharacter), attempt));
-        };
-        let window = expiry::window(obtained.life, chance());
+        let Obtained { material, refresh_at, expires_at } = obtained;
+        let times = (refresh_at, expires_at);
         let now = Instant::now();
         let mut inner = slot.state.lock();
-        inner.generation += 1;
-        let token = Arc::new(Token {
-            credential: slot.name.clone(),
-            header,
-            generation: inner.generation,
-            fingerprint: obtained.token.fingerprint(),
-            scope: obtained.scope,
-            refresh_at: obtained.started + window.refresh,
-            expires_at: obtained.started + window.usable,
-        });
+        let token = Token::new(slot.name.clone(), inner.generation + 1, material, &slot.injection, times);
+        let Some(mut token) = token else {
+            drop(inner);
+            return Err((Fault::protocol(Misbehaviour::TokenCharacter), attempt));
+        };
+        if inner.leaked == Some(token.fingerprint) {
+            drop(inner);
+            return Err((Fault::protocol(Misbehaviour::SameToken), attempt));
+        }
+        let former = slot.state.token.load_full().or(inner.refused.clone());
+        // The same again, good for longer: a static token that was read anew.
+        let same = former.as_ref().filter(|former| former.is_same_as(&token));
+        token.generation = same.map_or(token.generation, |same| same.generation);
+        let is_new = same.is_none();
+        inner.generation = token.generation;
+        let token = Arc::new(token);
         let replaced = slot.state.token.swap(Some(token.clone()));
         if std::mem::take(&mut inner.forced) {
             inner.forced_at = Some(now);
         }
         inner.trouble = None;
         inner.refused = None;
+        inner.leaked = None;
         inner.flight = None;
         drop(inner);
         self.landed = true;
         self.result.send_replace(Some(Ok(token.clone())));
+        if is_new {
+            let renewed = replaced.is_some_and(|old| now < old.expires_at);
+            self.tell(&token, renewed, attempt);
+        }
+        Ok(())
+    }
 
+    fn tell(&self, token: &Token, renewed: bool, attempt: Instant) {
+        let shared = &self.slot.shared;
+        let left = token.expires_at.saturating_duration_since(Instant::now());
         let event = TokenEvent {
-            credential: slot.name.clone(),
-            grant: slot.grant,
+            credential: token.credential.clone(),
+            grant: self.slot.grant,
             fingerprint: token.fingerprint,
             generation: token.generation,
-            expires_at: slot.shared.clock.now() + token.expires_at.saturating_duration_since(now),
+            expires_at: shared.clock.now() + left,
             duration: attempt.elapsed(),
         };
-        let renewed = replaced.is_some_and(|old| now < old.expires_at);
-        slot.shared.recorder.event(if renewed { Event::TokenRefreshed(event) } else { Event::TokenIssued(event) });
-        Ok(())
+        shared.recorder.event(match (token.minted, renewed) {
+            (false, _) => Event::TokenLoaded(event),
+            (true, true) => Event::TokenRefreshed(event),
+            (true, false) => Event::TokenIssued(event),
+        });
     }
 
     /// No token: the slot rests, and everybody who waited hears the same.
@@ -105,7 +116,11 @@ impl Flight {
         let slot = self.slot.clone();
         let mut inner = slot.state.lock();
         let failures = inner.trouble.take().map_or(0, |trouble| trouble.failures).saturating_add(1);
-        let rest = slot.shared.pace.rest(failures, fault.retry);
+        let rest = match fault.failure {
+            // Costs nobody anything to look again: somebody may have logged in.
+            Failure::LoginRequired(_) => slot.shared.pace.refusal.0,
+            _ => slot.shared.pace.rest(failures, fault.retry),
+        };
         let retry_after = (fault.retry != Retry::No).then_some(rest);
         let error = slot.error(fault.failure, retry_after);
         inner.trouble = Some(Trouble { error: error.clone(), until: Instant::now() + rest, failures });
