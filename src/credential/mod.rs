@@ -27,6 +27,7 @@ pub mod grant;
 mod pace;
 mod request;
 mod response;
+pub mod sign;
 pub mod source;
 #[cfg(test)]
 mod testing;
