@@ -1,5 +1,5 @@
-//! Key and certificate files: read with the checks that a key deserves, written so
-//! that a crash leaves a whole set or none. Knows files; not what the keys are for.
+//! Files that hold secrets, and those beside them: read with the checks that a key deserves,
+//! written so that a crash leaves a whole set or none. Knows files; not what is in them.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -10,13 +10,27 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::Error;
 use crate::primitives::digest::hex;
 
 /// Mode bits of the group and of everybody else.
 const OTHERS: u32 = 0o077;
 /// The same, for writing only.
 const OTHERS_WRITE: u32 = 0o022;
+
+/// What can go wrong with such a file: all of it is for the operator to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("can't read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("can't write {path}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error("{path} can be read by other users (mode {mode:04o}): run `chmod 600 {path}`")]
+    LooseMode { path: PathBuf, mode: u32 },
+    #[error("{path} can be changed by other users (mode {mode:04o}): run `chmod 700 {path}`")]
+    LooseDirectory { path: PathBuf, mode: u32 },
+    #[error("the system gave no random numbers")]
+    Random,
+}
 
 /// The text of a file that holds no secret.
 pub(crate) fn read_text(path: &Path) -> Result<String, Error> {
