@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod credential;
 pub mod demo;
+pub mod files;
 pub mod identity;
 pub mod launch;
 pub mod observe;

@@ -11,6 +11,7 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use reqwest::Url;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use crate::{primitives::Clock, route::Scheme};
 
@@ -52,8 +53,8 @@ impl Prover {
     }
 
     /// PKCS#8, to be kept with the refresh token that is bound to it.
-    pub(crate) fn pkcs8(&self) -> Option<&[u8]> {
-        self.key.to_pkcs8()
+    pub(crate) fn pkcs8(&self) -> Option<Zeroizing<Vec<u8>>> {
+        self.key.to_pkcs8().ok()
     }
 
     /// RFC 7638: what tokens are bound to.
@@ -88,7 +89,7 @@ impl Prover {
     }
 
     fn proof(&self, method: &Method, htu: &str, hash: Option<&str>, origin: &Origin) -> Result<HeaderValue, KeyError> {
-        let header = Header { typ: Some("dpop+jwt".to_owned()), jwk: true, ..Header::default() };
+        let header = Header { jwk: true, ..Header::of_type("dpop+jwt") };
         let mut claims = json!({
             "jti": sign::unique_id()?,
             "htm": method.as_str(),

@@ -10,7 +10,7 @@ use crate::{
     primitives::{CredentialName, Hint},
 };
 
-use super::{sign::KeyError, source::SourceError, store::StoreError};
+use super::{sign::KeyError, source::SourceError, vault::VaultError};
 
 /// Shared by every caller that waited for the same flight.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -48,7 +48,7 @@ pub enum Failure {
     NotApproved(&'static str),
     /// What is kept on the disk can't be read or written.
     #[error("the token store can't be used: {0}")]
-    Store(#[source] StoreError),
+    Store(#[source] VaultError),
     /// A private key can't be used: the operator's to mend.
     #[error("can't use the private key: {0}")]
     Key(#[source] KeyError),
@@ -463,7 +463,7 @@ impl Fault {
     }
 
     /// A full disk may be emptied: worth another try soon.
-    pub(crate) fn store(error: StoreError) -> Self {
+    pub(crate) fn store(error: VaultError) -> Self {
         Self { failure: Failure::Store(error), retry: Retry::After(None) }
     }
 

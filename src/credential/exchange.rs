@@ -39,7 +39,7 @@ use super::{
     sign::SigningKey,
     step::{AudMode, DpopUse, Input, Step, Which},
     tools::{Drift, Neighbours, Tools, left},
-    vault::{self, KeptToken, key_bytes, key_text, token_key},
+    vault::{self, KeptToken, VaultError, key_bytes, key_text, token_key},
 };
 
 pub(crate) use ask::Reached;
@@ -458,7 +458,7 @@ impl Exchange {
 
     /// The same key is the same prover: it knows the nonces.
     fn prover_of(&self, key: &Secret) -> Result<Arc<Prover>, Fault> {
-        let unusable = || Fault::store(super::store::StoreError::DamagedEntry);
+        let unusable = || Fault::store(VaultError::Damaged { key: vault::session_key(&self.spec.name) });
         let bytes = key_bytes(key).ok_or_else(unusable)?;
         let key = SigningKey::from_pkcs8(&bytes, None).map_err(Fault::key)?;
         let mut state = self.state();

@@ -55,6 +55,7 @@ pub use lease::{Lease, Recipient};
 pub use metadata::EndpointKind;
 pub use source::Source;
 pub use step::Step;
+pub use vault::VaultError;
 
 /// How a token is got and sent: never a secret's value, only where it is.
 #[derive(Clone, Debug)]

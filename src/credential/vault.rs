@@ -17,9 +17,26 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use crate::primitives::{CredentialName, Secret, digest::hex};
+use crate::primitives::{CredentialName, Secret};
 
-use super::store::{Change, Guard, Key, Memory, Store, StoreError};
+use super::store::{Change, Guard, Key, Kind, Memory, Store, StoreError};
+
+/// Why what is kept can't be used. All of it is the operator's to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Longer than any exchange takes.
+    #[error("another process has had the {key} for {limit:?}: one that was stopped? It keeps others from a refresh")]
+    Busy { key: Key, limit: Duration },
+    #[error("the {key} in the token store can't be read: `cupbearer logout` and `login` make it anew")]
+    Damaged { key: Key },
+    #[error("the {key} in the token store has version {found}, and this cupbearer knows up to {known}: use the newer one")]
+    Newer { key: Key, found: u32, known: u32 },
+    /// The process is ending.
+    #[error("the token store wasn't waited for")]
+    Abandoned,
+}
 
 /// Of the entries; the store has one of its own.
 const VERSION: u32 = 1;
@@ -92,7 +109,7 @@ impl Vault {
     }
 
     /// The right to change what `key` names, exclusive among all processes.
-    pub(crate) async fn lock(&self, key: &Key, limit: Duration) -> Result<Guard, StoreError> {
+    pub(crate) async fn lock(&self, key: &Key, limit: Duration) -> Result<Guard, VaultError> {
         let deadline = Instant::now() + limit;
         loop {
             let wanted = key.clone();
@@ -100,42 +117,43 @@ impl Vault {
                 return Ok(guard);
             }
             if Instant::now() >= deadline {
-                return Err(StoreError::Busy { limit });
+                return Err(VaultError::Busy { key: key.clone(), limit });
             }
             tokio::time::sleep(LOCK_PAUSE).await;
         }
     }
 
-    pub(crate) async fn token(&self, key: &Key) -> Result<Option<KeptToken>, StoreError> {
+    pub(crate) async fn token(&self, key: &Key) -> Result<Option<KeptToken>, VaultError> {
         let Some(bytes) = self.get(key).await? else { return Ok(None) };
-        KeptToken::read(&bytes).map(Some)
+        KeptToken::read(&bytes).map(Some).map_err(|unread| unread.of(key))
     }
 
-    pub(crate) async fn keep_token(&self, key: &Key, token: &KeptToken) -> Result<(), StoreError> {
-        self.put(key, token.write()?).await
+    pub(crate) async fn keep_token(&self, key: &Key, token: &KeptToken) -> Result<(), VaultError> {
+        self.put(key, token.write()).await
     }
 
-    pub(crate) async fn session(&self, name: &CredentialName) -> Result<Option<Session>, StoreError> {
-        let Some(bytes) = self.get(&session_key(name)).await? else { return Ok(None) };
-        Session::read(&bytes).map(Some)
+    pub(crate) async fn session(&self, name: &CredentialName) -> Result<Option<Session>, VaultError> {
+        let key = session_key(name);
+        let Some(bytes) = self.get(&key).await? else { return Ok(None) };
+        Session::read(&bytes).map(Some).map_err(|unread| unread.of(&key))
     }
 
     /// Durable when it returns (B2).
-    pub(crate) async fn keep_session(&self, name: &CredentialName, session: &Session) -> Result<(), StoreError> {
-        self.put(&session_key(name), session.write()?).await
+    pub(crate) async fn keep_session(&self, name: &CredentialName, session: &Session) -> Result<(), VaultError> {
+        self.put(&session_key(name), session.write()).await
     }
 
-    pub(crate) async fn forget(&self, key: Key) -> Result<(), StoreError> {
+    pub(crate) async fn forget(&self, key: Key) -> Result<(), VaultError> {
         self.blocking(move |store| store.write(&[Change::Remove(&key)])).await
     }
 
     /// Removes access tokens that have ended. An entry that can't be read is left to whoever
     /// asks for it.
-    pub(crate) async fn sweep(&self, now: SystemTime) -> Result<(), StoreError> {
+    pub(crate) async fn sweep(&self, now: SystemTime) -> Result<(), VaultError> {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis());
         self.blocking(move |store| {
             let mut ended = Vec::new();
-            for key in store.keys()?.into_iter().filter(Key::is_token) {
+            for key in store.keys()?.into_iter().filter(|key| key.kind() == Kind::Token) {
                 let Some(bytes) = store.get(&key)? else { continue };
                 if KeptToken::read(&bytes).is_ok_and(|token| u128::from(token.expires_at) <= now) {
                     ended.push(key);
@@ -149,12 +167,12 @@ impl Vault {
         .await
     }
 
-    async fn get(&self, key: &Key) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+    async fn get(&self, key: &Key) -> Result<Option<Zeroizing<Vec<u8>>>, VaultError> {
         let key = key.clone();
         self.blocking(move |store| store.get(&key)).await
     }
 
-    async fn put(&self, key: &Key, bytes: Zeroizing<Vec<u8>>) -> Result<(), StoreError> {
+    async fn put(&self, key: &Key, bytes: Zeroizing<Vec<u8>>) -> Result<(), VaultError> {
         let key = key.clone();
         self.blocking(move |store| store.write(&[Change::Put(&key, &bytes)])).await
     }
@@ -163,24 +181,24 @@ impl Vault {
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
+    ) -> Result<T, VaultError> {
         let store = self.store.clone();
         if !store.blocks() {
-            return work(&*store);
+            return Ok(work(&*store)?);
         }
         let done = tokio::task::spawn_blocking(move || work(&*store)).await;
         // The runtime is ending, or the thread panicked.
-        done.unwrap_or(Err(StoreError::Abandoned))
+        done.map_or(Err(VaultError::Abandoned), |done| Ok(done?))
     }
 }
 
 pub(crate) fn session_key(name: &CredentialName) -> Key {
-    Key::session(name.as_str())
+    Key::session(name)
 }
 
 /// `digest`: of all that makes two tokens the same.
 pub(crate) fn token_key(digest: &[u8; 32]) -> Key {
-    Key::token(&hex(digest))
+    Key::token(digest)
 }
 
 // === the bytes ===
@@ -222,30 +240,48 @@ struct Versioned {
     v: u32,
 }
 
+/// Why an entry's bytes say nothing.
+#[derive(Debug, PartialEq, Eq)]
+enum Unread {
+    Damaged,
+    Newer(u32),
+}
+
+impl Unread {
+    fn of(self, key: &Key) -> VaultError {
+        let key = key.clone();
+        match self {
+            Self::Damaged => VaultError::Damaged { key },
+            Self::Newer(found) => VaultError::Newer { key, found, known: VERSION },
+        }
+    }
+}
+
 /// Looks at the version before anything else.
-fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, StoreError> {
-    let damaged = |_| StoreError::DamagedEntry;
+fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Unread> {
+    let damaged = |_| Unread::Damaged;
     let Versioned { v } = serde_json::from_slice(bytes).map_err(damaged)?;
     if v > VERSION {
-        return Err(StoreError::NewerEntry { found: v, known: VERSION });
+        return Err(Unread::Newer(v));
     }
     serde_json::from_slice(bytes).map_err(damaged)
 }
 
 /// Into a buffer that is large enough from the start: one that grows leaves copies behind.
-fn write(value: &impl Serialize, size: usize) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+#[expect(clippy::expect_used, reason = "strings and numbers are always JSON, and a Vec takes every byte")]
+fn write(value: &impl Serialize, size: usize) -> Zeroizing<Vec<u8>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(size * 2 + 1024));
-    serde_json::to_writer(&mut *bytes, value).map_err(|_| StoreError::DamagedEntry)?;
-    Ok(bytes)
+    serde_json::to_writer(&mut *bytes, value).expect("JSON into memory");
+    bytes
 }
 
 fn armoured(secret: &Secret) -> Secret {
     key_text(secret.expose().as_bytes())
 }
 
-fn opened(text: &str) -> Result<Secret, StoreError> {
-    let mut bytes = Zeroizing::new(STANDARD.decode(text).map_err(|_| StoreError::DamagedEntry)?);
-    String::from_utf8(std::mem::take(&mut *bytes)).map(Secret::new).map_err(|_| StoreError::DamagedEntry)
+fn opened(text: &str) -> Result<Secret, Unread> {
+    let mut bytes = Zeroizing::new(STANDARD.decode(text).map_err(|_| Unread::Damaged)?);
+    String::from_utf8(std::mem::take(&mut *bytes)).map(Secret::new).map_err(|_| Unread::Damaged)
 }
 
 fn secret(text: &str) -> Secret {
@@ -257,7 +293,7 @@ fn size(secrets: &[&Option<Secret>]) -> usize {
 }
 
 impl Session {
-    fn write(&self) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    fn write(&self) -> Zeroizing<Vec<u8>> {
         let (refresh_token, id_token) = (self.refresh_token.as_ref().map(armoured), self.id_token.as_ref().map(armoured));
         let bytes = SessionBytes {
             v: VERSION,
@@ -278,7 +314,7 @@ impl Session {
         write(&bytes, size(&[&self.refresh_token, &self.id_token, &self.dpop_key]))
     }
 
-    fn read(bytes: &[u8]) -> Result<Self, StoreError> {
+    fn read(bytes: &[u8]) -> Result<Self, Unread> {
         let read: SessionBytes<'_> = read(bytes)?;
         Ok(Self {
             refresh_token: read.refresh_token.map(opened).transpose()?,
@@ -299,7 +335,7 @@ impl Session {
 }
 
 impl KeptToken {
-    fn write(&self) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    fn write(&self) -> Zeroizing<Vec<u8>> {
         let token = armoured(&self.token);
         let bytes = TokenBytes {
             v: VERSION,
@@ -315,7 +351,7 @@ impl KeptToken {
         write(&bytes, self.token.expose().len() + size(&[&self.dpop_key]))
     }
 
-    fn read(bytes: &[u8]) -> Result<Self, StoreError> {
+    fn read(bytes: &[u8]) -> Result<Self, Unread> {
         let read: TokenBytes<'_> = read(bytes)?;
         Ok(Self {
             token: opened(read.token)?,

@@ -27,13 +27,12 @@ use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use crate::primitives::{Clock, Host};
-
-use super::{
-    CertificateInfo, Error,
+use crate::{
     files::{self, NewFile, Staged},
-    provider,
+    primitives::{Clock, Host},
 };
+
+use super::{CertificateInfo, Error, provider};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -107,7 +106,7 @@ impl CertificateAuthority {
         let (target, previous) = (ca_directory(directory), directory.join("ca.previous"));
         let failed = |path: &Path| {
             let path = path.to_owned();
-            move |source| Error::Write { path, source }
+            move |source| files::Error::Write { path, source }
         };
         let staged = Made::new(clock, PERSISTENT_LIFE)?.stage(directory)?;
         if !files::is_absent_or_empty(&target)? {
@@ -262,15 +261,13 @@ impl Made {
     fn stage(&self, directory: &Path) -> Result<Staged, Error> {
         let root_key = Zeroizing::new(self.root_key.serialize_pem());
         let issuing_key = Zeroizing::new(self.issuing_key.serialize_pem());
-        Staged::write(
-            directory,
-            &[
-                NewFile { name: "root.pem", text: &self.root_pem, mode: 0o644 },
-                NewFile { name: "root.key", text: &root_key, mode: 0o600 },
-                NewFile { name: "issuing.pem", text: &self.issuing_pem, mode: 0o644 },
-                NewFile { name: "issuing.key", text: &issuing_key, mode: 0o600 },
-            ],
-        )
+        let files = [
+            NewFile { name: "root.pem", text: &self.root_pem, mode: 0o644 },
+            NewFile { name: "root.key", text: &root_key, mode: 0o600 },
+            NewFile { name: "issuing.pem", text: &self.issuing_pem, mode: 0o644 },
+            NewFile { name: "issuing.key", text: &issuing_key, mode: 0o600 },
+        ];
+        Ok(Staged::write(directory, &files)?)
     }
 }
 
@@ -584,7 +581,7 @@ mod tests {
             load().unwrap();
         }
         fs::set_permissions(&ca, fs::Permissions::from_mode(0o770)).unwrap();
-        assert!(matches!(load(), Err(Error::LooseDirectory { mode: 0o770, .. })));
+        assert!(matches!(load(), Err(Error::File(files::Error::LooseDirectory { mode: 0o770, .. }))));
     }
 
     #[test]
@@ -601,7 +598,10 @@ mod tests {
         }
         fs::remove_file(one.path().join("ca/root.pem")).unwrap();
         let error = CertificateAuthority::load_or_create(one.path(), &clock()).unwrap_err();
-        assert!(matches!(error, Error::Read { .. }), "half a CA is never made whole silently: {error}");
+        assert!(
+            matches!(error, Error::File(files::Error::Read { .. })),
+            "half a CA is never made whole silently: {error}"
+        );
     }
 
     #[test]

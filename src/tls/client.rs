@@ -9,7 +9,9 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
-use super::{Error, files, http_alpn, provider};
+use crate::files;
+
+use super::{Error, http_alpn, provider};
 
 /// Sessions kept to resume, per configuration (rustls counts servers).
 const SESSIONS: usize = 256;
@@ -93,7 +95,7 @@ mod tests {
     fn a_file_without_a_usable_root_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("roots.pem");
-        assert!(matches!(roots_from_file(&path, None), Err(Error::Read { .. })));
+        assert!(matches!(roots_from_file(&path, None), Err(Error::File(files::Error::Read { .. }))));
         for text in ["", "not PEM", "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n"] {
             fs::write(&path, text).unwrap();
             assert!(matches!(roots_from_file(&path, None), Err(Error::NoCertificate { .. })), "{text}");

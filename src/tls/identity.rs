@@ -19,8 +19,8 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use super::{Error, files, provider};
-use crate::primitives::sha256;
+use super::{Error, provider};
+use crate::{files, primitives::sha256};
 
 /// What a client proves itself with.
 pub struct ClientIdentity {
@@ -115,6 +115,6 @@ mod tests {
         let two = ClientIdentity::load(&certificate, &key).unwrap();
         assert_ne!((one.id(), one.thumbprint()), (two.id(), two.thumbprint()));
         fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(ClientIdentity::load(&certificate, &key), Err(Error::LooseMode { .. })));
+        assert!(matches!(ClientIdentity::load(&certificate, &key), Err(Error::File(files::Error::LooseMode { .. }))));
     }
 }

@@ -10,7 +10,6 @@
 pub mod authority;
 pub mod certificate;
 pub mod client;
-pub mod files;
 pub mod identity;
 pub mod leaf;
 pub mod server;
@@ -28,6 +27,8 @@ use rustls::{
     },
 };
 
+use crate::files;
+
 pub use authority::{CertificateAuthority, Leaf};
 pub use certificate::CertificateInfo;
 pub use identity::ClientIdentity;
@@ -37,14 +38,8 @@ pub use leaf::LeafCache;
 /// are for the operator to mend.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("can't read {path}")]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("can't write {path}")]
-    Write { path: PathBuf, source: std::io::Error },
-    #[error("{path} can be read by other users (mode {mode:04o}): run `chmod 600 {path}`")]
-    LooseMode { path: PathBuf, mode: u32 },
-    #[error("{path} can be changed by other users (mode {mode:04o}): run `chmod 700 {path}`")]
-    LooseDirectory { path: PathBuf, mode: u32 },
+    #[error(transparent)]
+    File(#[from] files::Error),
     #[error("{path} holds no certificate")]
     NoCertificate { path: PathBuf },
     #[error("{path} holds a certificate that can't be used")]

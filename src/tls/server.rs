@@ -6,7 +6,9 @@ use std::{path::Path, sync::Arc};
 use rustls::{ServerConfig, sign::CertifiedKey, sign::SingleCertAndKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use super::{Error, files, leaf, provider};
+use crate::files;
+
+use super::{Error, leaf, provider};
 
 /// ALPN `h2` and `http/1.1`, TLS 1.2 and 1.3, no early data.
 ///
@@ -67,7 +69,9 @@ mod tests {
         assert!(matches!(listener_config(&certificate, &other_key), Err(Error::Mismatch(_))));
         assert!(matches!(listener_config(&key, &key), Err(Error::NoCertificate { path }) if path == key));
         let missing = directory.path().join("none");
-        assert!(matches!(listener_config(&missing, &key), Err(Error::Read { path, .. }) if path == missing));
+        assert!(
+            matches!(listener_config(&missing, &key), Err(Error::File(files::Error::Read { path, .. })) if path == missing)
+        );
         let public = directory.path().join("public.key");
         fs::copy(&certificate, &public).unwrap();
         fs::set_permissions(&public, fs::Permissions::from_mode(0o600)).unwrap();

@@ -20,6 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["identity"],
     &["tls"],
     &["observe"],
+    &["files"],
     &["primitives"],
 ];
 

@@ -1,6 +1,8 @@
 //! JWTs made here: client assertions (RFC 7523 §2.2), assertions that are a grant (§2.1), and
 //! tokens that need no server. A new one for every attempt, with an id of its own (E1-E3).
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -40,7 +42,11 @@ pub(crate) async fn made(
     let account = ServiceAccount::read(&text);
     let pem = account.as_ref().map_or(&text, |account| &account.private_key);
     let key = SigningKey::parse(pem, source.algorithm).map_err(Fault::key)?;
-    let file = Named { source, account: account.as_ref(), thumbprints: thumbprints(source, tools).await? };
+    let thumbprints = thumbprints(source, tools).await?;
+    if let Some(thumbprints) = &thumbprints {
+        thumbprints.check(&key).map_err(Fault::key)?;
+    }
+    let file = Named { source, account: account.as_ref(), thumbprints };
     signed(assertion, &key, Some(&file), occasion)
 }
 
@@ -62,7 +68,7 @@ pub(crate) fn signed(
     let thumbprints = named.and_then(|named| named.thumbprints.as_ref());
     let key_id = named.and_then(|named| named.source.key_id.clone());
     let header = Header {
-        typ: Some(assertion.typ.clone().unwrap_or_else(|| "JWT".to_owned())),
+        typ: Some(assertion.typ.clone().map_or(Cow::Borrowed("JWT"), Cow::Owned)),
         kid: key_id.or_else(|| account.and_then(|account| account.key_id.clone())),
         x5t: thumbprints.map(|thumbprints| thumbprints.x5t.clone()),
         x5t_s256: thumbprints.map(|thumbprints| thumbprints.x5t_s256.clone()),
@@ -102,7 +108,7 @@ fn claims(
 async fn thumbprints(source: &KeySource, tools: &Tools) -> Result<Option<Thumbprints>, Fault> {
     let Some(path) = &source.certificate else { return Ok(None) };
     let pem = tools.read(&crate::credential::Source::File(path.clone())).await?;
-    Thumbprints::of_pem(pem.expose()).map(Some).map_err(Fault::key)
+    Thumbprints::parse(pem.expose()).map(Some).map_err(Fault::key)
 }
 
 /// Google's file of a service account: the key, and who it is for.

@@ -22,9 +22,8 @@ use crate::{
         metadata::EndpointKind,
         request::TokenRequest,
         response::Granted,
-        store::StoreError,
         step::Step,
-        vault::{Session, session_key},
+        vault::{Session, VaultError, session_key},
     },
     primitives::{CredentialName, Secret},
 };
@@ -139,7 +138,7 @@ impl Exchange {
                 return Ok(());
             };
             written += 1;
-            if written < WRITES && !matches!(error, StoreError::Abandoned) {
+            if written < WRITES && !matches!(error, VaultError::Abandoned) {
                 tokio::time::sleep(WRITE_PAUSE).await;
                 continue;
             }
