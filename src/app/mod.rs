@@ -17,7 +17,8 @@ use arc_swap::ArcSwap;
 use tokio::{runtime::Handle, sync::watch};
 
 use crate::{
-    admin, config, credential,
+    admin, config,
+    credential::{self, store::Store},
     identity::{self, Registry},
     observe::{self, Recorder},
     primitives::{Authority, Clock, ListenerName, RequestIds},
@@ -58,6 +59,8 @@ pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     /// Random; names this process in `Via` and in request ids.
     pub instance: u64,
+    /// What outlives the process.
+    pub store: Arc<dyn Store>,
 }
 
 /// A proxy that serves.
@@ -135,9 +138,9 @@ impl Running {
 
 /// What the workers are made of.
 fn worker(settings: &config::Settings, surroundings: &Surroundings, wall: Wall) -> Result<Worker, Error> {
-    let Surroundings { authority, clock, instance } = surroundings;
+    let Surroundings { authority, clock, instance, store } = surroundings;
     let recorder = Recorder::start(&settings.observe).map_err(Error::Audit)?;
-    let rules = rules(settings, clock, &recorder)?;
+    let rules = rules(settings, clock, &recorder, Arc::clone(store))?;
     let leaves = LeafCache::new(Arc::clone(authority), Arc::clone(clock), settings.server.limits.leaf_cache)?;
     let shared = Shared {
         rules: ArcSwap::from_pointee(rules),
@@ -157,13 +160,19 @@ fn worker(settings: &config::Settings, surroundings: &Surroundings, wall: Wall) 
     })
 }
 
-fn rules(settings: &config::Settings, clock: &Arc<dyn Clock>, recorder: &Recorder) -> Result<Rules, Error> {
+fn rules(
+    settings: &config::Settings,
+    clock: &Arc<dyn Clock>,
+    recorder: &Recorder,
+    store: Arc<dyn Store>,
+) -> Result<Rules, Error> {
     let broker = credential::Broker::new(
         settings.credentials.clone(),
         settings.tokens.clone(),
         Arc::clone(clock),
         recorder.clone(),
         Handle::current(),
+        store,
     )?;
     Ok(rules_with(settings, broker))
 }
@@ -180,12 +189,15 @@ fn rules_with(settings: &config::Settings, broker: credential::Broker) -> Rules 
 
 /// Where agents have no business.
 pub fn authorization_servers(settings: &config::Settings) -> Vec<Authority> {
-    settings.credentials.iter().filter_map(server_of).collect()
+    let servers = settings.credentials.iter().flat_map(|spec| &spec.steps).filter_map(|step| step.server.as_deref());
+    let urls = servers.flat_map(|server| {
+        std::iter::once(server.location.url()).chain(server.endpoints.iter().map(|(_, url)| url.as_str()))
+    });
+    urls.filter_map(authority_of).collect()
 }
 
-/// Where a credential's authorization server is.
-fn server_of(spec: &credential::Spec) -> Option<Authority> {
-    let url: http::Uri = spec.server.location.url().parse().ok()?;
+fn authority_of(url: &str) -> Option<Authority> {
+    let url: http::Uri = url.parse().ok()?;
     let port = if url.scheme_str() == Some("http") { 80 } else { 443 };
     Authority::parse(url.authority()?.as_str(), Some(port)).ok()
 }

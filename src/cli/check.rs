@@ -1,12 +1,12 @@
 //! `cupbearer check`: every problem of the config, with its line; `--online` also fetches
 //! one token for each credential.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use tokio::runtime::Handle;
 
-use crate::{config::Settings, credential::Broker, observe::Recorder};
+use crate::{config::Settings, credential::{Broker, store::Memory}, observe::Recorder};
 
 use super::{
     FAILED, Result, args,
@@ -35,7 +35,7 @@ fn online(settings: &Settings) -> Result {
     let recorder = Recorder::start(&crate::observe::Settings::default()).context("can't start the recorder")?;
     runtime.block_on(async {
         let (specs, tokens) = (settings.credentials.clone(), settings.tokens.clone());
-        let broker = Broker::new(specs, tokens, context::clock(), recorder, Handle::current())?;
+        let broker = Broker::new(specs, tokens, context::clock(), recorder, Handle::current(), Arc::new(Memory::default()))?;
         let mut failed = false;
         for spec in &settings.credentials {
             match broker.refresh(&spec.name).await {

@@ -7,6 +7,7 @@ use anyhow::{Context, anyhow};
 use crate::{
     app::{self, Surroundings},
     config::{self, Settings},
+    credential::store::Memory,
     primitives::{AgentName, Clock, SystemClock},
     tls::CertificateAuthority,
 };
@@ -57,7 +58,8 @@ pub(super) fn authority(settings: &Settings) -> Result<Arc<CertificateAuthority>
 }
 
 pub(super) fn surroundings(authority: Arc<CertificateAuthority>) -> Result<Surroundings> {
-    Ok(Surroundings { authority, clock: clock(), instance: app::random_instance().context("no random numbers")? })
+    let instance = app::random_instance().context("no random numbers")?;
+    Ok(Surroundings { authority, clock: clock(), instance, store: Arc::new(Memory::default()) })
 }
 
 /// The agent named on the command line, or the only one there is.

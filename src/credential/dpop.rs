@@ -13,7 +13,7 @@ use reqwest::Url;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::{primitives::Clock, route::Scheme};
+use crate::primitives::Clock;
 
 use super::{
     lease::Recipient,
@@ -103,7 +103,7 @@ impl Prover {
             claims["nonce"] = (*nonce).into();
         }
         let proof = self.key.sign(&header, &claims)?;
-        HeaderValue::from_str(proof.expose()).map_err(|_| KeyError::Sign)
+        HeaderValue::from_str(proof.expose()).map_err(|_| KeyError::Field)
     }
 
     fn nonce(&self, origin: &Origin) -> Option<Arc<str>> {
@@ -174,7 +174,10 @@ fn normal_path(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::primitives::{Authority, SystemClock};
+    use crate::{
+        primitives::{Authority, SystemClock},
+        route::Scheme,
+    };
 
     fn seen(url: &str) -> String {
         let url = Url::parse(url).unwrap();

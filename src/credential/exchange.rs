@@ -42,7 +42,8 @@ use super::{
     vault::{self, KeptToken, VaultError, key_bytes, key_text, token_key},
 };
 
-pub(crate) use ask::Reached;
+pub(crate) use ask::{Heard, Question, Reached};
+pub(crate) use ciba::{Pending, seconds};
 
 /// How one credential's token is got.
 #[derive(Debug)]

@@ -48,7 +48,7 @@ use rustls::ClientConfig;
 
 use crate::primitives::{AuthorizationServerName, CredentialName};
 
-pub use broker::{Asking, Broker};
+pub use broker::{Asking, Broker, subject_of};
 pub use error::Error;
 pub use inject::Injection;
 pub use lease::{Lease, Recipient};

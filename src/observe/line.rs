@@ -15,6 +15,7 @@ use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 
 use super::{Decision, Event, Record, record::TokenEvent};
+use crate::primitives::Fingerprint;
 
 /// Bytes of a path that the log shows; the rest is replaced by its length.
 const PATH_LIMIT: usize = 2048;
@@ -63,7 +64,7 @@ struct RequestLine<'a> {
     decision: Option<&'static str>,
     reason: Option<Cow<'a, str>>,
     credential: Option<&'a str>,
-    token_fingerprint: Option<Shown<crate::primitives::Fingerprint>>,
+    token_fingerprint: Option<Shown<Fingerprint>>,
     token_generation: Option<u64>,
     token_wait_us: Option<u64>,
     upstream_addr: Option<std::net::SocketAddr>,
@@ -123,8 +124,16 @@ struct EventLine<'a> {
 enum Fact<'a> {
     Token { event: &'static str, token: &'a TokenEvent },
     TokenFailed(TokenFailed<'a>),
+    /// A login, or the end of a token or a login.
+    Held { event: &'static str, credential: &'a str, grant: Option<&'static str>, held: Held },
     ConfigReloaded { accepted: bool, detail: Cow<'a, str> },
     Alert { kind: &'static str, detail: Cow<'a, str> },
+}
+
+/// What became of a token.
+enum Held {
+    Is(Fingerprint),
+    WasRevoked(bool),
 }
 
 struct TokenFailed<'a> {
@@ -151,6 +160,25 @@ impl<'a> From<&'a Event> for Fact<'a> {
                     retry_in: *retry_in,
                 })
             }
+            Event::TokenLoaded(token) => Self::Token { event: "token.loaded", token },
+            Event::TokenRevoked { credential, fingerprint } => Self::Held {
+                event: "token.revoked",
+                credential: credential.as_str(),
+                grant: None,
+                held: Held::Is(*fingerprint),
+            },
+            Event::Login { credential, grant, fingerprint } => Self::Held {
+                event: "login",
+                credential: credential.as_str(),
+                grant: Some(grant),
+                held: Held::Is(*fingerprint),
+            },
+            Event::Logout { credential, revoked } => Self::Held {
+                event: "logout",
+                credential: credential.as_str(),
+                grant: None,
+                held: Held::WasRevoked(*revoked),
+            },
             Event::ConfigReloaded { accepted, detail } => {
                 Self::ConfigReloaded { accepted: *accepted, detail: free_text(detail) }
             }
@@ -182,6 +210,17 @@ impl Serialize for EventLine<'_> {
                 map.serialize_entry("detail", &failed.detail)?;
                 map.serialize_entry("duration_us", &micros(failed.duration))?;
                 map.serialize_entry("retry_in_us", &failed.retry_in.map(micros))?;
+            }
+            Fact::Held { event, credential, grant, held } => {
+                map.serialize_entry("event", event)?;
+                map.serialize_entry("credential", credential)?;
+                if let Some(grant) = grant {
+                    map.serialize_entry("grant", grant)?;
+                }
+                match held {
+                    Held::Is(fingerprint) => map.serialize_entry("token_fingerprint", &Shown(fingerprint))?,
+                    Held::WasRevoked(revoked) => map.serialize_entry("revoked", revoked)?,
+                }
             }
             Fact::ConfigReloaded { accepted, detail } => {
                 map.serialize_entry("event", "config.reloaded")?;

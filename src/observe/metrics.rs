@@ -143,16 +143,26 @@ impl Metrics {
                     .inc();
             }
             // Counted where they happen: `audit_dropped` by whoever drops.
-            Event::ConfigReloaded { .. } | Event::Alert { .. } => {}
+            // Nobody was asked, but it has an end.
+            Event::TokenLoaded(token) => self.token_ends(token),
+            Event::TokenRevoked { .. }
+            | Event::Login { .. }
+            | Event::Logout { .. }
+            | Event::ConfigReloaded { .. }
+            | Event::Alert { .. } => {}
         }
     }
 
-    fn token_got(&self, token: &TokenEvent, outcome: TokenOutcome) {
-        let credential = token.credential.clone();
+    fn token_ends(&self, token: &TokenEvent) {
         let expires = token.expires_at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         self.token_expiry
-            .get_or_create(&ExpiryLabels { credential: credential.clone() })
+            .get_or_create(&ExpiryLabels { credential: token.credential.clone() })
             .set(i64::try_from(expires).unwrap_or(i64::MAX));
+    }
+
+    fn token_got(&self, token: &TokenEvent, outcome: TokenOutcome) {
+        self.token_ends(token);
+        let credential = token.credential.clone();
         self.token_requests.get_or_create(&TokenLabels { credential, grant: token.grant, outcome }).inc();
         self.token_request_duration.observe(token.duration.as_secs_f64());
     }

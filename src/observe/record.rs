@@ -159,6 +159,24 @@ pub enum Event {
         duration: Duration,
         retry_in: Option<Duration>,
     },
+    /// A token that another process asked for, or this one before it was started again.
+    TokenLoaded(TokenEvent),
+    /// Taken back at its server (RFC 7009).
+    TokenRevoked {
+        credential: CredentialName,
+        fingerprint: Fingerprint,
+    },
+    /// A human logged in.
+    Login {
+        credential: CredentialName,
+        grant: &'static str,
+        fingerprint: Fingerprint,
+    },
+    /// A login was given up; `revoked`: its server said that it took it back.
+    Logout {
+        credential: CredentialName,
+        revoked: bool,
+    },
     ConfigReloaded {
         accepted: bool,
         detail: String,

@@ -44,7 +44,12 @@ impl Summary {
             Event::TokenIssued(_) => add(&self.issued, 1),
             Event::TokenRefreshed(_) => add(&self.refreshed, 1),
             Event::TokenFailed { .. } => add(&self.token_failures, 1),
-            Event::ConfigReloaded { .. } | Event::Alert { .. } => {}
+            Event::TokenLoaded(_)
+            | Event::TokenRevoked { .. }
+            | Event::Login { .. }
+            | Event::Logout { .. }
+            | Event::ConfigReloaded { .. }
+            | Event::Alert { .. } => {}
         }
     }
 }

@@ -155,6 +155,14 @@ impl Rewinder {
         self.source.as_ref().and_then(|shared| lock(shared).broken)
     }
 
+    /// Holds the body back until the upstream asks for it, at most for `limit`; no byte of it
+    /// has passed yet, or all that has is kept.
+    pub(super) fn hold(&self, limit: Duration) {
+        if let Some(shared) = &self.source {
+            lock(shared).gate.opens_at = Some(Instant::now() + limit);
+        }
+    }
+
     /// There is no body at all.
     pub(super) fn is_empty(&self) -> bool {
         self.source.is_none()
@@ -336,6 +344,8 @@ enum Kind {
     /// Made here: a refusal.
     Local(Option<Bytes>),
     Upstream {
+        /// What was read of it before it was given to the agent.
+        ahead: Bytes,
         incoming: Incoming,
         idle: IdleTimer,
         /// What is still to come, where the answer said how long it is: hyper's server
@@ -351,15 +361,15 @@ impl Body {
     }
 
     pub(super) fn upstream(
-        incoming: Incoming,
+        (ahead, incoming): (Bytes, Incoming),
         connection: upstream::ConnectionGuard,
         idle: Duration,
         open: Open,
     ) -> Self {
         let left = incoming.size_hint().exact();
-        let ended = incoming.is_end_stream() || left == Some(0);
+        let ended = ahead.is_empty() && (incoming.is_end_stream() || left == Some(0));
         let mut body = Self {
-            kind: Kind::Upstream { incoming, idle: IdleTimer::new(idle), left, _connection: connection },
+            kind: Kind::Upstream { ahead, incoming, idle: IdleTimer::new(idle), left, _connection: connection },
             open: Some(open),
         };
         if ended {
@@ -399,6 +409,14 @@ impl HttpBody for Body {
                 this.count(text.as_ref().map_or(0, Bytes::len));
                 this.finish(None);
                 return Poll::Ready(text.map(|text| Ok(Frame::data(text))));
+            }
+            Kind::Upstream { ahead, .. } if !ahead.is_empty() => {
+                let ahead = std::mem::take(ahead);
+                this.count(ahead.len());
+                if this.is_end_stream() {
+                    this.finish(None);
+                }
+                return Poll::Ready(Some(Ok(Frame::data(ahead))));
             }
             Kind::Upstream { incoming, idle, left, .. } => (incoming, idle, left),
         };
@@ -440,14 +458,17 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Local(text) => text.is_none(),
-            Kind::Upstream { incoming, .. } => incoming.is_end_stream(),
+            Kind::Upstream { ahead, incoming, .. } => ahead.is_empty() && incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Local(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
-            Kind::Upstream { incoming, .. } => incoming.size_hint(),
+            Kind::Upstream { ahead, incoming, .. } => match (ahead.len(), incoming.size_hint()) {
+                (0, rest) => rest,
+                (ahead, rest) => rest.exact().map_or(SizeHint::default(), |rest| SizeHint::with_exact(rest + ahead as u64)),
+            },
         }
     }
 }

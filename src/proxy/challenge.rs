@@ -17,11 +17,36 @@ impl Challenge {
     }
 }
 
-/// Whether the upstream says that the token itself is no longer good (RFC 6750 §3.1).
-/// A 403 `insufficient_scope` isn't: a new token would have the same scope.
-pub(super) fn refuses_token(headers: &HeaderMap) -> bool {
-    headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|line| line.to_str().ok()).flat_map(parse).any(|challenge| {
-        challenge.scheme.eq_ignore_ascii_case("bearer") && challenge.parameter("error") == Some("invalid_token")
+/// What the upstream says of the token that it was sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Complaint {
+    /// It is no longer good (RFC 6750 §3.1).
+    InvalidToken,
+    /// It is good, and not for this (RFC 6750 §3.1): these scopes are wanted, where the
+    /// upstream names them.
+    InsufficientScope(Vec<String>),
+    /// The proof wants the server's nonce (RFC 9449 §9).
+    UseDpopNonce,
+    /// The human behind it has to authenticate in another way, or anew (RFC 9470 §3).
+    InsufficientAuthentication { acr_values: Option<String>, max_age: Option<String> },
+}
+
+/// The complaint of an answer, in challenges of `scheme` (`bearer`, `dpop`).
+pub(super) fn complaint(headers: &HeaderMap, scheme: &str) -> Option<Complaint> {
+    let lines = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|line| line.to_str().ok());
+    let mut ours = lines.flat_map(parse).filter(|challenge| challenge.scheme.eq_ignore_ascii_case(scheme));
+    ours.find_map(|challenge| match challenge.parameter("error")? {
+        "invalid_token" => Some(Complaint::InvalidToken),
+        "use_dpop_nonce" => Some(Complaint::UseDpopNonce),
+        "insufficient_scope" => {
+            let scopes = challenge.parameter("scope").unwrap_or_default();
+            Some(Complaint::InsufficientScope(scopes.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect()))
+        }
+        "insufficient_user_authentication" => {
+            let text = |name| challenge.parameter(name).map(str::to_owned);
+            Some(Complaint::InsufficientAuthentication { acr_values: text("acr_values"), max_age: text("max_age") })
+        }
+        _ => None,
     })
 }
 
@@ -121,21 +146,30 @@ mod tests {
     }
 
     #[test]
-    fn only_an_invalid_token_calls_for_a_new_one() {
-        let refuses = |lines: &[&str]| {
+    fn complaints_are_told_apart() {
+        let of = |scheme: &str, lines: &[&str]| {
             let mut headers = HeaderMap::new();
             for line in lines {
                 headers.append(WWW_AUTHENTICATE, HeaderValue::from_str(line).unwrap());
             }
-            refuses_token(&headers)
+            complaint(&headers, scheme)
         };
-        assert!(refuses(&[r#"Bearer error="invalid_token""#]));
-        assert!(refuses(&["Basic", r#"bearer ERROR="invalid_token", realm=x"#]));
-        assert!(refuses(&[r#"DPoP error="x", Bearer realm="a", error="invalid_token""#]));
-        assert!(!refuses(&["Bearer"]));
-        assert!(!refuses(&[]));
-        assert!(!refuses(&[r#"Bearer error="insufficient_scope""#]));
-        assert!(!refuses(&[r#"Basic realm="Bearer error=invalid_token""#]));
-        assert!(!refuses(&[r#"DPoP error="invalid_token""#]));
+        let invalid = Some(Complaint::InvalidToken);
+        assert_eq!(of("bearer", &[r#"Bearer error="invalid_token""#]), invalid);
+        assert_eq!(of("bearer", &["Basic", r#"bearer ERROR="invalid_token", realm=x"#]), invalid);
+        assert_eq!(of("bearer", &[r#"DPoP error="x", Bearer realm="a", error="invalid_token""#]), invalid);
+        assert_eq!(of("dpop", &[r#"Bearer error="invalid_token", DPoP error="use_dpop_nonce""#]), Some(Complaint::UseDpopNonce));
+        for nothing in ["Bearer", "", r#"Basic realm="Bearer error=invalid_token""#, r#"DPoP error="invalid_token""#] {
+            assert_eq!(of("bearer", &[nothing]), None, "{nothing}");
+        }
+        let scopes = |scopes: &[&str]| Some(Complaint::InsufficientScope(scopes.iter().map(|&s| s.to_owned()).collect()));
+        assert_eq!(of("bearer", &[r#"Bearer error="insufficient_scope", scope="a  b""#]), scopes(&["a", "b"]));
+        assert_eq!(of("bearer", &["Bearer error=insufficient_scope"]), scopes(&[]));
+        let stronger = r#"Bearer error="insufficient_user_authentication", acr_values="gold silver", max_age=5"#;
+        let wanted = Complaint::InsufficientAuthentication {
+            acr_values: Some("gold silver".to_owned()),
+            max_age: Some("5".to_owned()),
+        };
+        assert_eq!(of("bearer", &[stronger]), Some(wanted));
     }
 }

@@ -15,6 +15,8 @@ use crate::{
     upstream,
 };
 
+use super::recover::StepUp;
+
 /// Why a request got no answer from its upstream.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -39,6 +41,12 @@ pub enum Error {
     /// There is no token: the operator's config, or the authorization server.
     #[error("there is no token for this request now")]
     Token(#[from] credential::Error),
+    /// A token's proof can't be signed.
+    #[error("the token's proof can't be made")]
+    Proof(#[source] credential::sign::KeyError),
+    /// The upstream wants a human to authenticate in another way, or anew (RFC 9470).
+    #[error("the upstream wants a fresher or stronger authentication of the user")]
+    StepUp(Box<StepUp>),
     /// The way to the upstream failed.
     #[error("{}", upstream_message(.0))]
     Upstream(#[from] upstream::Error),
@@ -139,6 +147,12 @@ impl Error {
             Self::AuthorizationServer => Verdict::new(403, "host_not_allowed", "http_request_denied")
                 .hint("tokens are got by the proxy; send the request to the API itself"),
             Self::Token(error) => token(error),
+            Self::Proof(_) => Verdict::new(502, "credential_failed", "proxy_internal_error")
+                .hint("the operator finds the cause in the log"),
+            Self::StepUp(wanted) => {
+                let verdict = Verdict::new(403, "login_required", "http_request_denied");
+                Verdict { hint: wanted.hint(), ..verdict }
+            }
             Self::Upstream(error) => upstream(error),
             Self::UnaskedUpgrade => Verdict::new(502, "upstream_protocol", "http_upgrade_failed")
                 .hint("the upstream's answer can't be forwarded"),
@@ -182,7 +196,9 @@ fn refused(refusal: &policy::Refusal) -> Verdict {
 }
 
 fn token(error: &credential::Error) -> Verdict {
-    let verdict = if error.is_temporary() {
+    let verdict = if error.wants_a_human() {
+        Verdict::new(403, error.code(), "http_request_denied")
+    } else if error.is_temporary() {
         let wait = error.retry_after.unwrap_or(Duration::from_secs(1));
         Verdict { retry_after: Some(wait), ..Verdict::new(503, "credential_unavailable", "connection_timeout") }
     } else {
@@ -269,6 +285,27 @@ impl From<policy::Refusal> for Error {
     }
 }
 
+impl From<StepUp> for Error {
+    fn from(wanted: StepUp) -> Self {
+        Self::StepUp(Box::new(wanted))
+    }
+}
+
+impl StepUp {
+    /// The command, with what the upstream asked for as far as a shell takes it as it is.
+    fn hint(&self) -> Hint {
+        let plain = |text: &&String| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:/".contains(&byte));
+        let mut command = format!("the operator runs `cupbearer login {}", self.credential);
+        for (name, value) in [("acr_values", &self.acr_values), ("max_age", &self.max_age)] {
+            if let Some(value) = value.as_ref().filter(plain) {
+                command.push_str(&format!(" --param {name}={value}"));
+            }
+        }
+        command.push('`');
+        Hint::new(command)
+    }
+}
+
 impl From<NoRoute> for Error {
     fn from(_: NoRoute) -> Self {
         Self::NoRoute
@@ -298,6 +335,7 @@ impl Noted for Error {
                 record.decision.reason = "authorization_server".into();
             }
             Self::Token(error) => error.note(record),
+            Self::Proof(_) | Self::StepUp(_) => {}
             Self::Upstream(error) => error.note(record),
             Self::BadRequest(_) | Self::TargetMismatch | Self::UnaskedUpgrade | Self::Loop => {}
         }

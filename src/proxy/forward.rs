@@ -1,26 +1,30 @@
 //! The way out of the corridor: strip, inject last, send; once more where the
 //! standards allow it (standards 3.6).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use http::{Request, StatusCode, Version};
+use http::{
+    HeaderValue, Method, Request, StatusCode, Version,
+    header::{CONTENT_TYPE, EXPECT},
+};
 use tokio::time::Instant;
 
 use crate::{
-    credential::{Broker, Lease},
+    credential::{self, Asking, Broker, Lease, Recipient},
     observe::{Noted, Record, Traffic},
     policy::Permit,
+    primitives::Secret,
     upstream::{self, Destination, Sent},
 };
 
 use super::{
     Error, Proxy, RequestBody,
     body::{self, Rewinder},
-    challenge,
     error::BadRequest,
     headers,
     inbound::{self, Inbound},
     interim::InterimSink,
+    recover::{Remedy, Tries},
     spare::Spare,
 };
 
@@ -28,23 +32,27 @@ impl Proxy {
     pub(super) async fn forward(
         &self,
         broker: &Broker,
-        Prepared { outbound, request }: Prepared,
+        Prepared { outbound, request, subject }: Prepared,
         permit: &Permit,
         lease: Lease,
         record: &mut Record,
     ) -> Result<Sent, Error> {
-        let sent = self.send(permit, &outbound, &lease, request, record).await?;
-        if !is_refused_token(&sent, &lease) {
-            return Ok(sent);
+        let asking = Asking { subject: subject.as_ref() };
+        let (mut lease, mut request, mut tries) = (lease, request, Tries::default());
+        loop {
+            let mut sent = self.send(permit, &outbound, &lease, request, record).await?;
+            let Some(remedy) = tries.remedy(broker, permit, asking, &lease, &mut sent).await? else { return Ok(sent) };
+            // A refusal says that the request has not been applied (RFC 9110 §15.5.2): the one
+            // licence to send a POST twice. The answer is kept until a better one is sure.
+            let Some(again) = outbound.again() else { return Ok(sent) };
+            drop(sent);
+            if let Remedy::Other(other) = remedy {
+                lease = other;
+                lease.note(record);
+            }
+            record.outcome.retried = true;
+            request = again;
         }
-        // A 401 says that the request has not been applied (RFC 9110 §15.5.2): the one
-        // licence to send a POST twice. The old answer is kept until a better one is sure.
-        let Some(renewed) = renewed_lease(broker, permit, &lease).await else { return Ok(sent) };
-        let Some(again) = outbound.again() else { return Ok(sent) };
-        drop(sent);
-        renewed.note(record);
-        record.outcome.retried = true;
-        self.send(permit, &outbound, &renewed, again, record).await
     }
 
     /// Makes of the agent's request what may leave. Nothing is injected yet: it comes before
@@ -58,6 +66,8 @@ impl Proxy {
         let via = &self.shared.via;
         let reverse = inbound.is_reverse();
         let Inbound { arrival, mut parts, body, .. } = inbound;
+        // Before it is stripped: the credential may exchange it (RFC 8693), by explicit opt-in.
+        let subject = permit.credential().and_then(|_| credential::subject_of(&parts.headers));
         // HTTP/1.0 knows no interim answers.
         let interim = arrival.interim.filter(|_| parts.version == Version::HTTP_11).cloned();
         if permit.credential().is_some() && inbound::has_token_in_query(&parts.uri) {
@@ -72,8 +82,11 @@ impl Proxy {
         parts.extensions.clear();
         let may_repeat = permit.credential().is_some() || parts.method.is_idempotent();
         let spare = may_repeat.then(|| Spare::of(&parts));
-        let outbound = Outbound { spare, rewinder, interim };
-        Ok(Prepared { outbound, request: Request::from_parts(parts, body) })
+        let length = http_body::Body::size_hint(&body).exact();
+        let is_grpc = parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        let is_large = length.is_none_or(|length| length > settings.replay_limit as u64) && !is_grpc;
+        let outbound = Outbound { spare, rewinder, interim, is_large, continue_timeout: settings.continue_timeout };
+        Ok(Prepared { outbound, request: Request::from_parts(parts, body), subject })
     }
 
     /// Sends one attempt; once more where nothing can have been applied, or where
@@ -87,15 +100,20 @@ impl Proxy {
         record: &mut Record,
     ) -> Result<Sent, Error> {
         let started = Instant::now();
-        let to = Destination { permit, without_interim: &|| outbound.rewinder.continued() };
-        let mut sent = self.upstream.send(to, outbound.ready(request, lease)).await;
+        let to = Destination {
+            permit,
+            without_interim: &|| outbound.rewinder.continued(),
+            identity: lease.identity(),
+            h1_only: outbound.waits_for_a_nonce(lease),
+        };
+        let mut sent = self.upstream.send(to, outbound.ready(request, permit, lease)?).await;
         if let Err(failure) = &sent
             && broke_off(&failure.error)
             && outbound.is_idempotent()
             && let Some(again) = outbound.again()
         {
             record.outcome.retried = true;
-            sent = self.upstream.send(to, outbound.ready(again, lease)).await;
+            sent = self.upstream.send(to, outbound.ready(again, permit, lease)?).await;
         }
         record.outcome.upstream_time = Some(started.elapsed());
         let sent = sent.map_err(|failure| {
@@ -105,6 +123,9 @@ impl Proxy {
                 None => Error::Upstream(failure.error),
             }
         })?;
+        if lease.is_bound_to_key() {
+            lease.learn(&recipient(permit, outbound.method(), outbound.path()), sent.response.headers());
+        }
         if sent.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::UnaskedUpgrade);
         }
@@ -116,6 +137,14 @@ impl Proxy {
 pub(super) struct Prepared {
     outbound: Outbound,
     request: Request<RequestBody>,
+    /// The agent's own token.
+    subject: Option<Secret>,
+}
+
+impl Prepared {
+    pub(super) fn asking(&self) -> Asking<'_> {
+        Asking { subject: self.subject.as_ref() }
+    }
 }
 
 /// What stays behind of a request that was stripped of all that was the agent's
@@ -127,6 +156,9 @@ struct Outbound {
     rewinder: Rewinder,
     /// Where the upstream's interim answers go.
     interim: Option<InterimSink>,
+    /// The body is more than is kept to be sent again, or may be.
+    is_large: bool,
+    continue_timeout: Duration,
 }
 
 impl Outbound {
@@ -140,9 +172,36 @@ impl Outbound {
         Some(Request::from_parts(spare.head(), self.rewinder.rewind()?))
     }
 
-    /// Puts in what an attempt needs.
-    fn ready(&self, mut request: Request<RequestBody>, lease: &Lease) -> Request<RequestBody> {
-        headers::inject(request.headers_mut(), lease.header());
+    fn method(&self) -> &Method {
+        self.spare.as_ref().map_or(&Method::GET, Spare::method)
+    }
+
+    fn path(&self) -> &str {
+        self.spare.as_ref().map_or("/", Spare::path)
+    }
+
+    /// A server that wants another nonce says so before it has seen a body that can't be sent
+    /// twice, if it is asked to: by `Expect`, which h2 servers hardly answer.
+    fn waits_for_a_nonce(&self, lease: &Lease) -> bool {
+        lease.is_bound_to_key() && self.is_large && !self.rewinder.is_empty()
+    }
+
+    /// Puts in what an attempt needs; the token last of all.
+    fn ready(
+        &self,
+        mut request: Request<RequestBody>,
+        permit: &Permit,
+        lease: &Lease,
+    ) -> Result<Request<RequestBody>, Error> {
+        if self.waits_for_a_nonce(lease) {
+            request.headers_mut().insert(EXPECT, HeaderValue::from_static("100-continue"));
+            self.rewinder.hold(self.continue_timeout);
+        }
+        if lease.is_some() {
+            let (method, uri) = (request.method().clone(), request.uri().clone());
+            let to = recipient(permit, &method, uri.path());
+            headers::inject(request.headers_mut(), lease, &to)?;
+        }
         let body = request.body().rewinder();
         if !body.is_empty() || self.interim.is_some() {
             let interim = self.interim.clone();
@@ -159,26 +218,14 @@ impl Outbound {
                 }
             });
         }
-        request
+        Ok(request)
     }
 }
 
-fn is_refused_token(sent: &Sent, lease: &Lease) -> bool {
-    sent.response.status() == StatusCode::UNAUTHORIZED
-        && lease.header().is_some()
-        && challenge::refuses_token(sent.response.headers())
-}
-
-/// Another token than the refused one. Where there is none to be had, the upstream's
-/// own 401 says more to the agent than our failure would.
-async fn renewed_lease(broker: &Broker, permit: &Permit, refused: &Lease) -> Option<Lease> {
-    match broker.renew(permit, refused).await {
-        Ok(renewed) => renewed,
-        Err(error) => {
-            tracing::warn!(%error, "the upstream refused a token and no other could be got");
-            None
-        }
-    }
+/// Whom a request goes to, for its proof.
+fn recipient<'a>(permit: &'a Permit, method: &'a Method, path: &'a str) -> Recipient<'a> {
+    let htu_base = permit.credential().and_then(|binding| binding.htu_base.as_deref());
+    Recipient { method, scheme: permit.scheme(), authority: permit.authority(), path, htu_base }
 }
 
 /// The connection ended before an answer began; whether the request arrived is unknown.

@@ -11,7 +11,11 @@ use http::{
     },
 };
 
-use crate::{identity, policy::Permit};
+use crate::{
+    credential::{Lease, Recipient},
+    identity,
+    policy::Permit,
+};
 
 use super::{
     error::{BadRequest, Error},
@@ -55,6 +59,9 @@ static OVERRIDES: [HeaderName; 5] = [
     HeaderName::from_static("x-rewrite-url"),
 ];
 
+/// A proof of the agent's own would be about a token that isn't sent.
+static DPOP: HeaderName = HeaderName::from_static("dpop");
+
 /// Fields of a response that would lead the agent around the proxy (threat 84).
 static ALTERNATIVES: [HeaderName; 2] = [HeaderName::from_static("alt-svc"), HeaderName::from_static("alt-used")];
 
@@ -87,11 +94,9 @@ pub fn rewrite_request(
     Ok(())
 }
 
-/// Puts the token in: exactly one `Authorization`, ours.
-pub fn inject(fields: &mut HeaderMap, authorization: Option<&HeaderValue>) {
-    if let Some(value) = authorization {
-        fields.insert(AUTHORIZATION, value.clone());
-    }
+/// Puts the token in: exactly one `Authorization`, ours (or the field that the API wants).
+pub fn inject(fields: &mut HeaderMap, lease: &Lease, to: &Recipient<'_>) -> Result<(), Error> {
+    lease.authorize(fields, to).map_err(Error::Proof)
 }
 
 /// Makes the upstream's fields fit for the agent, with ourselves in `Via`.
@@ -114,6 +119,7 @@ fn strip_request(fields: &mut HeaderMap, permit: &Permit, reverse: bool) -> Resu
     }
     if permit.credential().is_some() {
         fields.remove(AUTHORIZATION);
+        fields.remove(&DPOP);
         for name in &identity::REVERSE_FIELDS {
             fields.remove(name);
         }

@@ -19,6 +19,7 @@ pub mod inbound;
 pub(crate) mod interim;
 pub(crate) mod open;
 pub mod pipeline;
+pub(crate) mod recover;
 pub(crate) mod respond;
 mod spare;
 pub mod tunnel;

@@ -46,12 +46,12 @@ impl Answering {
 
     /// The upstream's answer.
     pub(super) fn pass_on(self, sent: Sent, shared: &Shared, open: Open) -> Response<Body> {
-        let Sent { response, connection, .. } = sent;
+        let Sent { response, ahead, connection, .. } = sent;
         let (mut parts, incoming) = response.into_parts();
         let received = std::mem::replace(&mut parts.version, Version::HTTP_11);
         headers::rewrite_response(&mut parts.headers, &shared.via, received);
         parts.extensions.clear();
-        Response::from_parts(parts, Body::upstream(incoming, connection, shared.settings.idle_timeout, open))
+        Response::from_parts(parts, Body::upstream((ahead, incoming), connection, shared.settings.idle_timeout, open))
     }
 
     /// Our own answer.

@@ -33,6 +33,10 @@ impl Spare {
         &self.method
     }
 
+    pub(super) fn path(&self) -> &str {
+        self.uri.path()
+    }
+
     /// The head again, without extensions.
     pub(super) fn head(&self) -> Parts {
         let (mut head, ()) = http::Request::new(()).into_parts();

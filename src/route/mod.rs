@@ -114,6 +114,23 @@ pub struct CredentialBinding {
     pub id: CredentialId,
     /// Empty means nowhere (threat 41).
     pub hosts: Vec<HostPattern>,
+    pub refresh_on: RefreshOn,
+    /// What the resource server believes its URL to begin with, for DPoP's `htu`.
+    pub htu_base: Option<String>,
+}
+
+/// Which of the upstream's answers say that the token is no longer good (standards C5, C6).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RefreshOn {
+    /// 401 with a challenge that says `invalid_token` (RFC 6750 §3.1).
+    #[default]
+    InvalidToken,
+    /// Any 401: APIs that send no challenge, or one of their own.
+    Any401,
+    /// No answer does.
+    Never,
+    /// One of these statuses, and, where it is named, this text in a short body.
+    Answer { statuses: Vec<u16>, body: Option<String> },
 }
 
 /// Index into the list of credentials of one snapshot.

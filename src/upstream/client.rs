@@ -17,6 +17,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use ipnet::IpNet;
+use rustls::ClientConfig;
 use tokio::task::AbortHandle;
 
 use super::{
@@ -57,6 +58,8 @@ pub struct Client<B> {
 #[derive(Debug)]
 pub struct Sent {
     pub response: Response<Incoming>,
+    /// What was read of the body already: it goes before the rest.
+    pub ahead: Bytes,
     pub address: SocketAddr,
     /// Gives the connection back; to be dropped after the body.
     pub connection: ConnectionGuard,
@@ -97,8 +100,8 @@ where
     /// answer's head is limited by the route's `response_timeout`, from the last byte
     /// of the request's body on. A caller that leaves ends the exchange at once.
     pub async fn send(&self, to: Destination<'_>, request: Request<B>) -> Result<Sent, SendFailure<B>> {
-        let h1_only = request.headers().contains_key(UPGRADE);
-        let slot = self.pool.slot(to.permit, h1_only);
+        let h1_only = to.h1_only || request.headers().contains_key(UPGRADE);
+        let slot = self.pool.slot(&to, h1_only);
         let limit = to.permit.route().upstream.response_timeout;
         let mut request = request.map(Tracked::new);
         let mut again = false;
@@ -147,21 +150,27 @@ where
         let acquired = tokio::time::timeout(limit, async {
             match slot.acquire(again).await? {
                 Acquired::Pooled(loan) => Ok(loan),
-                Acquired::Open(opening) => self.open(opening, permit, h1_only).await,
+                Acquired::Open(opening) => self.open(opening, permit, &slot.tls, h1_only).await,
             }
         });
         acquired.await.unwrap_or(Err(Error::ConnectTimeout { limit }))
     }
 
-    async fn open(&self, opening: Opening<B>, permit: &Permit, h1_only: bool) -> Result<Loan<B>, Error> {
-        match self.connect(permit, h1_only).await {
+    async fn open(
+        &self,
+        opening: Opening<B>,
+        permit: &Permit,
+        tls: &Arc<ClientConfig>,
+        h1_only: bool,
+    ) -> Result<Loan<B>, Error> {
+        match self.connect(permit, tls, h1_only).await {
             Ok(Opened::H1(sender, driver, address)) => Ok(opening.h1(sender, driver, address)),
             Ok(Opened::H2(sender, peer_limit, address)) => Ok(opening.h2(sender, peer_limit, address)),
             Err(error) => Err(opening.failed(error)),
         }
     }
 
-    async fn connect(&self, permit: &Permit, h1_only: bool) -> Result<Opened<B>, Error> {
+    async fn connect(&self, permit: &Permit, tls: &Arc<ClientConfig>, h1_only: bool) -> Result<Opened<B>, Error> {
         let (authority, upstream) = (permit.authority(), &permit.route().upstream);
         let (stream, address) = self.connector.open(authority, &upstream.private_addresses).await?;
         match permit.scheme() {
@@ -170,7 +179,7 @@ where
                 Ok(Opened::H1(sender, driver, address))
             }
             Scheme::Https => {
-                let stream = self.connector.secure(stream, authority.host(), &upstream.tls, h1_only).await?;
+                let stream = self.connector.secure(stream, authority.host(), tls, h1_only).await?;
                 let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 if is_h2 {
                     let (sender, peer_limit) = start_h2(TokioIo::new(stream)).await?;
@@ -265,7 +274,7 @@ where
         (Some(Ok(response)), Connection::H1(_)) if !has_one_length(response.headers()) => {
             Err(failed(Error::Framing, None))
         }
-        (Some(Ok(response)), _) => Ok(Sent { response, address, connection: guard }),
+        (Some(Ok(response)), _) => Ok(Sent { response, ahead: Bytes::new(), address, connection: guard }),
         (Some(Err(error)), _) => {
             let (error, unsent) = split(error);
             Err(failed(Error::Http(error), unsent))

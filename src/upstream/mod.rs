@@ -20,9 +20,9 @@ pub mod resolve;
 #[cfg(test)]
 mod testing;
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use crate::policy::Permit;
+use crate::{policy::Permit, tls::ClientIdentity};
 
 pub use address::Wall;
 pub use client::{Client, SendFailure, Sent};
@@ -51,12 +51,16 @@ pub struct Destination<'a> {
     /// Called when the request goes over h2, where hyper tells of no interim answer:
     /// whoever holds its body back for a `100 Continue` would wait for nothing.
     pub without_interim: &'a (dyn Fn() + Sync),
+    /// What the connection shows of us, where a token is bound to it (RFC 8705 §3).
+    pub identity: Option<&'a Arc<ClientIdentity>>,
+    /// The request waits for a `100 Continue` that has to be heard.
+    pub h1_only: bool,
 }
 
 impl<'a> Destination<'a> {
     /// For a request that waits for no interim answer.
     pub fn new(permit: &'a Permit) -> Self {
-        Self { permit, without_interim: &|| () }
+        Self { permit, without_interim: &|| (), identity: None, h1_only: false }
     }
 }
 

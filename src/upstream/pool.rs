@@ -18,11 +18,11 @@ use std::{
 
 use http::{HeaderValue, uri};
 use hyper::client::conn::{http1, http2};
+use rustls::ClientConfig;
 use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 
-use super::{Error, Settings, body::Tracked};
+use super::{Destination, Error, Settings, body::Tracked};
 use crate::{
-    policy::Permit,
     primitives::{AgentName, Authority},
     route::{Scheme, Upstream},
 };
@@ -59,11 +59,15 @@ struct Key {
     scheme: Scheme,
     authority: Authority,
     h1_only: bool,
+    /// The number of the identity that its connections show; 0: none.
+    identity: u64,
 }
 
 /// The connections of one key.
 pub(super) struct Slot<B> {
     _upstream: Arc<Upstream>,
+    /// The upstream's, with the identity that its connections show.
+    pub(super) tls: Arc<ClientConfig>,
     limits: Arc<Limits>,
     pub(super) target: Target,
     state: Mutex<State<B>>,
@@ -122,7 +126,8 @@ impl<B: Send + 'static> Pool<B> {
     }
 
     /// The slot of a permit, made where there is none. `h1_only`: for what h2 can't do.
-    pub(super) fn slot(self: &Arc<Self>, permit: &Permit, h1_only: bool) -> Arc<Slot<B>> {
+    pub(super) fn slot(self: &Arc<Self>, to: &Destination<'_>, h1_only: bool) -> Arc<Slot<B>> {
+        let permit = to.permit;
         let upstream = &permit.route().upstream;
         let key = Key {
             agent: permit.agent().name().clone(),
@@ -130,12 +135,17 @@ impl<B: Send + 'static> Pool<B> {
             scheme: permit.scheme(),
             authority: permit.authority().clone(),
             h1_only,
+            identity: to.identity.map_or(0, |identity| identity.id()),
         };
         let mut slots = lock(&self.slots);
         if let Some(slot) = slots.get(&key) {
             return slot.clone();
         }
-        let slot = Arc::new(Slot::new(upstream.clone(), self.limits.clone(), &key));
+        let tls = match to.identity {
+            Some(identity) => Arc::new(identity.shown_by(&upstream.tls)),
+            None => upstream.tls.clone(),
+        };
+        let slot = Arc::new(Slot::new(upstream.clone(), tls, self.limits.clone(), &key));
         slots.insert(key, slot.clone());
         drop(slots);
         self.sweep_while_used();
@@ -181,12 +191,12 @@ impl<B> fmt::Debug for Pool<B> {
 // === impl Slot ===
 
 impl<B: Send + 'static> Slot<B> {
-    fn new(upstream: Arc<Upstream>, limits: Arc<Limits>, key: &Key) -> Self {
+    fn new(upstream: Arc<Upstream>, tls: Arc<ClientConfig>, limits: Arc<Limits>, key: &Key) -> Self {
         let h1_only = key.h1_only || key.scheme == Scheme::Http;
         let protocol = h1_only.then_some(Protocol::H1);
         let state = State { protocol, idle: Vec::new(), h2: Vec::new(), opening: false, failures: 0, failure: None };
         let target = Target::new(key.scheme, &key.authority);
-        Self { _upstream: upstream, limits, target, state: Mutex::new(state), opened: Notify::new() }
+        Self { _upstream: upstream, tls, limits, target, state: Mutex::new(state), opened: Notify::new() }
     }
 
     /// A connection with room, if there is one. `fresh`: an idle h1 connection won't do,

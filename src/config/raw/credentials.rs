@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     credential::{
         client_auth::{BasicEncoding, Client, ClientAuth},
-        grant::{ClientCredentials, client_credentials::BodyFormat},
+        step::{Ask, BodyFormat},
     },
     primitives::CredentialName,
 };
@@ -26,7 +26,7 @@ pub(in crate::config) struct Credential {
     pub(in crate::config) text: At<String>,
     pub(in crate::config) name: Option<CredentialName>,
     pub(in crate::config) server: Option<At<String>>,
-    pub(in crate::config) grant: Option<ClientCredentials>,
+    pub(in crate::config) grant: Option<(Client, Ask)>,
     /// The second lock.
     pub(in crate::config) hosts: Vec<HostEntry>,
     pub(in crate::config) default_ttl: Duration,
@@ -70,7 +70,7 @@ pub(in crate::config) fn credential(text: At<String>, mut section: Section<'_>) 
     Credential { text, name, server, grant, hosts, default_ttl, strict_scopes }
 }
 
-fn client_credentials(name: &str, section: &mut Section<'_>) -> Option<ClientCredentials> {
+fn client_credentials(name: &str, section: &mut Section<'_>) -> Option<(Client, Ask)> {
     section.need("client_id", "client_id = \"…\"");
     let id = section.string("client_id", "client_id = \"…\"");
     let auth = client_auth(name, section);
@@ -84,14 +84,16 @@ fn client_credentials(name: &str, section: &mut Section<'_>) -> Option<ClientCre
     let resource = resource.map_or(Vec::new(), |list| list.value.into_iter().map(|item| item.value).collect());
     let params = params(section);
     let body = section.choice("body", &[("form", BodyFormat::Form), ("json", BodyFormat::Json)], &[]);
-    Some(ClientCredentials {
-        client: Client { id: id?.value, auth: auth? },
-        audience,
+    let ask = Ask {
+        audience: audience.into_iter().collect(),
         scopes,
         resource,
         params,
         body: body.unwrap_or_default(),
-    })
+        method: http::Method::POST,
+        ..Ask::default()
+    };
+    Some((Client { id: id?.value, auth: auth? }, ask))
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -144,8 +146,8 @@ fn client_auth(name: &str, section: &mut Section<'_>) -> Option<ClientAuth> {
     table.finish();
     let secret = secret?;
     Some(match method? {
-        Method::Basic => ClientAuth::SecretBasic { secret, encoding: encoding.unwrap_or_default() },
-        Method::Post => ClientAuth::SecretPost { secret },
+        Method::Basic => ClientAuth::SecretBasic { secrets: vec![secret], encoding: encoding.unwrap_or_default() },
+        Method::Post => ClientAuth::SecretPost { secrets: vec![secret] },
     })
 }
 

@@ -54,6 +54,7 @@ impl Default for Limits {
                 lease_timeout: seconds(30),
                 storm_guard: seconds(10),
                 resolve: Vec::new(),
+                transient: false,
             },
         }
     }

@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    credential::{AuthorizationServer, Spec},
+    credential::{AuthorizationServer, ClearText, Injection, Spec, Step, grant::Grant},
     tls::client::token_client_config,
 };
 
-use super::{super::document::Document, dangling, raw, roots::Roots, step};
+use super::{super::document::Document, dangling, raw, roots::Roots};
 
 /// In the order of the file: a credential's id is its place here.
 pub(super) fn specs(doc: &Document<'_>, raw: &raw::Config, roots: &Roots) -> Vec<Spec> {
@@ -27,8 +27,18 @@ pub(super) fn specs(doc: &Document<'_>, raw: &raw::Config, roots: &Roots) -> Vec
         if let (Some(name), Some(server), Some(grant)) = (&credential.name, server, &credential.grant) {
             specs.push(Spec {
                 name: name.clone(),
-                server: server.clone(),
-                steps: vec![step(grant)],
+                steps: vec![Step {
+                    grant: Grant::ClientCredentials,
+                    server: Some(server.clone()),
+                    client: grant.0.clone(),
+                    ask: grant.1.clone(),
+                    answer: Default::default(),
+                    dpop: Default::default(),
+                }],
+                scopes: None,
+                max_scopes: Vec::new(),
+                revoke_after_run: true,
+                injection: Injection::default(),
                 default_ttl: credential.default_ttl,
                 strict_scopes: credential.strict_scopes,
             });
@@ -47,6 +57,7 @@ fn authorization_server(
         name: server.name.clone()?,
         location: server.location.clone()?,
         tls: token_client_config(store),
-        danger_allow_http: server.danger_allow_http,
+        endpoints: Vec::new(),
+        clear_text: if server.danger_allow_http { ClearText::Loopback } else { ClearText::Never },
     }))
 }

@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     admin,
-    credential::{Source, client_auth::ClientAuth, grant::Step},
+    credential::Source,
     identity::AgentSettings,
     observe,
     route::Table,
@@ -138,13 +138,12 @@ fn launch(doc: &Document<'_>, raw: &raw::Config) -> Launch {
             doc.problem(&name.span, message, "one variable has one placeholder: write the same value");
         }
     }
-    let steps = raw.credentials.iter().filter_map(|credential| credential.grant.as_ref());
-    let mut secret_variables: Vec<String> = steps
-        .filter_map(|grant| match &grant.client.auth {
-            ClientAuth::SecretBasic { secret: Source::Env(name), .. }
-            | ClientAuth::SecretPost { secret: Source::Env(name) } => Some(name.clone()),
-            ClientAuth::SecretBasic { secret: Source::File(_) | Source::Command { .. }, .. }
-            | ClientAuth::SecretPost { secret: Source::File(_) | Source::Command { .. } } => None,
+    let sources = raw.credentials.iter().filter_map(|credential| credential.grant.as_ref());
+    let mut secret_variables: Vec<String> = sources
+        .flat_map(|(client, _)| client.auth.sources())
+        .filter_map(|source| match source {
+            Source::Env(name) => Some(name.clone()),
+            Source::File(_) | Source::Command { .. } => None,
         })
         .collect();
     secret_variables.sort();
@@ -180,8 +179,4 @@ fn dangling(doc: &Document<'_>, name: &At<String>, role: &str, table: &str, name
         None => format!("the file has {}", listed(names.iter().copied())),
     };
     doc.problem(&name.span, format!("there is no {role} `{}`", shown(&name.value)), help);
-}
-
-fn step(grant: &crate::credential::grant::ClientCredentials) -> Step {
-    Step::ClientCredentials(grant.clone())
 }

@@ -112,6 +112,8 @@ fn credential(doc: &Document<'_>, raw: &raw::Config, route: &RawRoute) -> Option
         name: credential.name.clone()?,
         id: CredentialId(id),
         hosts: credential.hosts.iter().map(|host| host.pattern.clone()).collect(),
+        refresh_on: Default::default(),
+        htu_base: None,
     }))
 }
 

@@ -158,11 +158,3 @@ impl Drop for Flight {
         }
     }
 }
-
-/// `Bearer TOKEN`, sensitive (never in an HPACK table), zeroed when the last clone goes.
-fn bearer(token: &Secret) -> Option<HeaderValue> {
-    let text = Zeroizing::new(format!("Bearer {}", token.expose()));
-    let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
-    header.set_sensitive(true);
-    Some(header)
-}

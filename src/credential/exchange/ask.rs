@@ -44,26 +44,29 @@ struct Tries {
 
 /// Where a question goes and who asks it.
 #[derive(Clone, Copy)]
-pub(super) struct Question<'a> {
-    pub(super) number: usize,
-    pub(super) step: &'a Step,
-    pub(super) kind: EndpointKind,
-    pub(super) scopes: &'a [&'a str],
-    pub(super) prover: Option<&'a Arc<Prover>>,
+pub(crate) struct Question<'a> {
+    pub(crate) number: usize,
+    pub(crate) step: &'a Step,
+    pub(crate) kind: EndpointKind,
+    pub(crate) scopes: &'a [&'a str],
+    pub(crate) prover: Option<&'a Arc<Prover>>,
 }
 
+/// Writes a request, for each attempt anew.
+pub(crate) type Make<'a> = dyn Fn() -> Result<TokenRequest, Fault> + Sync + 'a;
+
 /// One exchange, read no further than its bytes.
-pub(super) struct Heard {
-    pub(super) reply: Reply,
-    pub(super) started: Instant,
-    pub(super) unix_now: u64,
+pub(crate) struct Heard {
+    pub(crate) reply: Reply,
+    started: Instant,
+    unix_now: u64,
     identity: Option<Arc<ClientIdentity>>,
     /// The server handed out another nonce than the one that was used.
     new_nonce: bool,
 }
 
 impl Exchange {
-    /// Asks the token endpoint.
+    /// Asks the token endpoint for what the step's grant says.
     pub(super) async fn ask(
         &self,
         number: usize,
@@ -74,24 +77,30 @@ impl Exchange {
     ) -> Result<Reached, Fault> {
         let question = Question { number, step, kind: EndpointKind::Token, scopes, prover: prover.as_ref() };
         let make = || step.request(given, scopes).map_err(Fault::settings);
+        self.ask_for_token(question, &make).await
+    }
+
+    /// Asks the token endpoint with a request of any kind.
+    pub(crate) async fn ask_for_token(&self, question: Question<'_>, make: &Make<'_>) -> Result<Reached, Fault> {
+        let format = &question.step.answer;
         let (granted, heard) = self
             .question(question, make, |heard, request, wall| {
                 let reply = &heard.reply;
                 let answer = Answer { status: reply.status, headers: &reply.headers, body: &reply.body };
-                response::read(&answer, &step.answer, request, wall)
+                response::read(&answer, format, request, wall)
             })
             .await?;
         let Heard { started, unix_now, identity, .. } = heard;
-        Ok(Reached { granted, started, unix_now, prover, identity })
+        Ok(Reached { granted, started, unix_now, prover: question.prover.cloned(), identity })
     }
 
     /// Asks any endpoint that the client authenticates at. `make` writes the request anew for
     /// every attempt, `read` judges the answer.
-    pub(super) async fn question<T>(
+    pub(crate) async fn question<T: Send>(
         &self,
         question: Question<'_>,
-        make: impl Fn() -> Result<TokenRequest, Fault>,
-        read: impl Fn(&Heard, &TokenRequest, SystemTime) -> Result<T, Fault>,
+        make: &Make<'_>,
+        read: impl Fn(&Heard, &TokenRequest, SystemTime) -> Result<T, Fault> + Send + Sync,
     ) -> Result<(T, Heard), Fault> {
         let Question { number, step, .. } = question;
         let endpoint = self.endpoint(number)?;

@@ -21,7 +21,7 @@ use crate::{
 
 use super::{
     Exchange, Output,
-    ask::{Heard, Question, Reached},
+    ask::{Heard, Make, Question, Reached},
 };
 
 /// RFC 8628 §3.2 and CIBA §7.3.
@@ -33,7 +33,6 @@ const SLOWEST: Duration = Duration::from_secs(300);
 
 /// What was begun and is polled for.
 pub(crate) struct Pending {
-    pub(crate) code: Secret,
     pub(crate) interval: Duration,
     pub(crate) deadline: Instant,
 }
@@ -66,18 +65,16 @@ impl Exchange {
             step.ask.fill(&mut request, scopes).map_err(Fault::settings)?;
             Ok(request)
         };
-        let (begun, _) = self.question(question, make, begun).await?;
+        let (begun, _) = self.question(question, &make, begun).await?;
+        let code = Secret::new(begun.auth_req_id);
         let pending = Pending {
-            code: Secret::new(begun.auth_req_id),
             interval: seconds(begun.interval.as_ref()).unwrap_or(INTERVAL),
             deadline: Instant::now() + seconds(begun.expires_in.as_ref()).unwrap_or(Duration::from_secs(300)),
         };
         let prover = self.own_prover(step)?;
-        let reached = self
-            .poll(pending, async |code: &Secret| {
-                self.ask(number, step, std::slice::from_ref(code), scopes, prover.clone()).await
-            })
-            .await?;
+        let question = Question { kind: EndpointKind::Token, prover: prover.as_ref(), ..question };
+        let code = std::slice::from_ref(&code);
+        let reached = self.poll(question, &|| step.request(code, scopes).map_err(Fault::settings), pending).await?;
         self.output(step, scopes, reached)
     }
 
@@ -85,17 +82,18 @@ impl Exchange {
     /// never twice at a time.
     pub(crate) async fn poll(
         &self,
+        question: Question<'_>,
+        make: &Make<'_>,
         pending: Pending,
-        ask: impl AsyncFn(&Secret) -> Result<Reached, Fault>,
     ) -> Result<Reached, Fault> {
-        let Pending { code, mut interval, deadline } = pending;
+        let Pending { mut interval, deadline } = pending;
         let mut backoff = Duration::ZERO;
         loop {
             tokio::time::sleep(interval + backoff).await;
             if Instant::now() >= deadline {
                 return Err(Fault::terminal(Failure::NotApproved("no answer in time")));
             }
-            let fault = match ask(&code).await {
+            let fault = match self.ask_for_token(question, make).await {
                 Ok(reached) => return Ok(reached),
                 Err(fault) => fault,
             };

@@ -245,7 +245,7 @@ impl Exchange {
             request.set("token_type_hint", hint).map_err(Fault::settings)?;
             Ok(request)
         };
-        let revoked = self.question(question, make, |heard, request, wall| {
+        let revoked = self.question(question, &make, |heard, request, wall| {
             let reply = &heard.reply;
             if reply.status.is_success() {
                 return Ok(true);

@@ -91,6 +91,9 @@ pub enum KeyError {
     /// A defect of the caller: a secret has no public half and no form but itself.
     #[error("a secret has no public key")]
     Symmetric,
+    /// Can't happen: base64url and dots.
+    #[error("the signed JWT can't stand in a header field")]
+    Field,
     #[error("the crypto library failed")]
     Crypto(#[source] Unspecified),
 }

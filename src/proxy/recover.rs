@@ -1,0 +1,130 @@
+//! What an upstream's answer calls for (standards 3.6, 1.C, 1.R.5, 1.M): another token, another
+//! nonce, more scopes, a human; or nothing, and it goes to the agent as it is. Decides; sends
+//! nothing.
+
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use http_body::Body as _;
+use http_body_util::BodyExt;
+
+use crate::{
+    credential::{Asking, Broker, Lease},
+    policy::Permit,
+    primitives::CredentialName,
+    route::RefreshOn,
+    upstream::Sent,
+};
+
+use super::{
+    Error,
+    challenge::{Complaint, complaint},
+};
+
+/// Longest body that is read to find the text of `refresh_on`.
+const MAX_LOOK: u64 = 8 * 1024;
+
+/// Attempts with another nonce: a server that hands out a new one with every answer may
+/// have done so between our last answer and this request.
+const MAX_NONCES: u32 = 4;
+
+/// What was tried for a request.
+#[derive(Debug, Default)]
+pub(super) struct Tries {
+    renewed: bool,
+    stepped_up: bool,
+    nonces: u32,
+}
+
+/// What to send the request again with.
+pub(super) enum Remedy {
+    /// As before, with a proof of its own.
+    SameToken,
+    Other(Lease),
+}
+
+/// The upstream wants a human to authenticate (RFC 9470).
+#[derive(Debug)]
+pub struct StepUp {
+    pub credential: CredentialName,
+    pub acr_values: Option<String>,
+    pub max_age: Option<String>,
+}
+
+impl Tries {
+    /// `None`: the answer is the agent's.
+    pub(super) async fn remedy(
+        &mut self,
+        broker: &Broker,
+        permit: &Permit,
+        asking: Asking<'_>,
+        lease: &Lease,
+        sent: &mut Sent,
+    ) -> Result<Option<Remedy>, Error> {
+        let Some(binding) = permit.credential().filter(|_| lease.is_some()) else { return Ok(None) };
+        let status = sent.response.status();
+        let is_refusal = status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN;
+        let complaint = is_refusal.then(|| complaint(sent.response.headers(), lease.scheme())).flatten();
+        match complaint {
+            Some(Complaint::UseDpopNonce) if lease.is_bound_to_key() && self.nonces < MAX_NONCES => {
+                self.nonces += 1;
+                return Ok(Some(Remedy::SameToken));
+            }
+            Some(Complaint::InsufficientScope(wanted)) => {
+                if std::mem::replace(&mut self.stepped_up, true) {
+                    return Ok(None);
+                }
+                let other = broker.step_up(permit, asking, lease, &wanted).await;
+                return Ok(or_none(other, "the upstream wants more scopes, and no token with them can be got"));
+            }
+            Some(Complaint::InsufficientAuthentication { acr_values, max_age }) => {
+                return Err(StepUp { credential: binding.name.clone(), acr_values, max_age }.into());
+            }
+            Some(Complaint::UseDpopNonce | Complaint::InvalidToken) | None => {}
+        }
+        let refused = match &binding.refresh_on {
+            RefreshOn::InvalidToken => {
+                status == StatusCode::UNAUTHORIZED && complaint == Some(Complaint::InvalidToken)
+            }
+            RefreshOn::Any401 => status == StatusCode::UNAUTHORIZED,
+            RefreshOn::Never => false,
+            RefreshOn::Answer { statuses, body } => {
+                statuses.contains(&status.as_u16()) && says(sent, body.as_deref()).await
+            }
+        };
+        if !refused || std::mem::replace(&mut self.renewed, true) {
+            return Ok(None);
+        }
+        // Where there is no other, the upstream's own 401 says more to the agent than our
+        // failure would.
+        let other = broker.renew(permit, asking, lease).await;
+        Ok(or_none(other, "the upstream refused a token and no other could be got"))
+    }
+}
+
+fn or_none(other: Result<Option<Lease>, crate::credential::Error>, otherwise: &str) -> Option<Remedy> {
+    match other {
+        Ok(other) => other.map(Remedy::Other),
+        Err(error) => {
+            tracing::warn!(%error, "{otherwise}");
+            None
+        }
+    }
+}
+
+/// Whether a short body holds `text`. What was read of it goes to the agent all the same.
+async fn says(sent: &mut Sent, text: Option<&str>) -> bool {
+    let Some(text) = text else { return true };
+    let body = sent.response.body_mut();
+    if body.size_hint().upper().is_none_or(|upper| upper > MAX_LOOK) {
+        return false;
+    }
+    let mut read = BytesMut::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        if let Ok(data) = frame.into_data() {
+            read.extend_from_slice(&data);
+        }
+    }
+    sent.ahead = Bytes::from(read);
+    let wanted = text.as_bytes();
+    !wanted.is_empty() && sent.ahead.windows(wanted.len()).any(|part| part == wanted)
+}
