@@ -234,27 +234,10 @@ impl Slot {
     /// `None`: they were asked for already, or too often.
     pub(crate) async fn step_up(self: &Arc<Self>, refused: &Token, more: &[String]) -> Result<Option<Lease>, Error> {
         let asked = Instant::now();
-        let ready = {
-            let mut inner = self.state.lock();
-            let missing: Vec<String> =
-                more.iter().filter(|scope| !inner.more_scopes.contains(scope)).cloned().collect();
-            let current = self.state.token.load_full();
-            let is_newer = current.is_some_and(|current| current.generation > refused.generation);
-            if missing.is_empty() {
-                // Another request brought them meanwhile.
-                is_newer
-            } else {
-                if inner.step_ups >= MAX_STEP_UPS || inner.resting(asked).is_some() {
-                    return Ok(None);
-                }
-                inner.step_ups += 1;
-                inner.more_scopes.extend(missing);
-                inner.more_scopes.sort_unstable();
-                false
-            }
-        };
-        if ready {
-            return self.lease().await.map(Some);
+        match self.stepping_up(refused, more, asked) {
+            SteppingUp::Asked => {}
+            SteppingUp::Done => return self.lease().await.map(Some),
+            SteppingUp::Vain => return Ok(None),
         }
         let boarded = self.board(true)?;
         let token = match boarded {
@@ -262,6 +245,30 @@ impl Slot {
             Boarded::Flight(flight) => self.wait(flight).await?,
         };
         Ok((!token.is_same_as(refused)).then(|| Lease::new(token, asked.elapsed())))
+    }
+
+    fn stepping_up(&self, refused: &Token, more: &[String], now: Instant) -> SteppingUp {
+        let mut inner = self.state.lock();
+        let missing: Vec<String> = more.iter().filter(|scope| !inner.more_scopes.contains(scope)).cloned().collect();
+        let current = self.state.token.load_full();
+        let is_newer = current.is_some_and(|current| current.generation > refused.generation);
+        match (missing.is_empty(), inner.flight.is_some()) {
+            (true, true) => SteppingUp::Asked,
+            (true, false) => {
+                if is_newer {
+                    SteppingUp::Done
+                } else {
+                    SteppingUp::Vain
+                }
+            }
+            (false, _) if inner.step_ups >= MAX_STEP_UPS || inner.resting(now).is_some() => SteppingUp::Vain,
+            (false, _) => {
+                inner.step_ups += 1;
+                inner.more_scopes.extend(missing);
+                inner.more_scopes.sort_unstable();
+                SteppingUp::Asked
+            }
+        }
     }
 
     /// The token is in somebody's hands who mustn't have it: it is out of use at once, and
@@ -432,6 +439,16 @@ impl Slot {
     fn error(&self, failure: Failure, retry_after: Option<Duration>) -> Error {
         Error { credential: self.name.clone(), failure: Arc::new(failure), retry_after }
     }
+}
+
+/// Whether more scopes are worth a flight.
+enum SteppingUp {
+    /// They are wanted, or a flight for them is in the air.
+    Asked,
+    /// Another request brought them meanwhile.
+    Done,
+    /// It has them, or they were asked for too often.
+    Vain,
 }
 
 /// What became of a refused token.

@@ -77,7 +77,7 @@ impl Exchange {
         self.output(step, scopes, reached)
     }
 
-    /// Asks until there is an answer: never sooner than `interval` after the last one, and
+    /// Asks until there is an answer: never sooner than the interval after the last one, and
     /// never twice at a time.
     pub(crate) async fn poll(
         &self,
@@ -85,10 +85,10 @@ impl Exchange {
         make: &Make<'_>,
         pending: Pending,
     ) -> Result<Reached, Fault> {
-        let Pending { mut interval, deadline } = pending;
-        let mut backoff = Duration::ZERO;
+        let Pending { interval, deadline } = pending;
+        let mut rhythm = Rhythm { interval, backoff: Duration::ZERO };
         loop {
-            tokio::time::sleep(interval + backoff).await;
+            tokio::time::sleep(rhythm.pause()).await;
             if Instant::now() >= deadline {
                 return Err(Fault::terminal(Failure::NotApproved("no answer in time")));
             }
@@ -97,22 +97,45 @@ impl Exchange {
                 Err(fault) => fault,
             };
             match fault.code() {
-                Some("authorization_pending") => backoff = Duration::ZERO,
-                Some("slow_down") => {
-                    let wish = match fault.retry {
-                        Retry::After(wish) => wish.unwrap_or_default(),
-                        Retry::No => Duration::ZERO,
-                    };
-                    interval = (interval + SLOWER).max(wish).min(SLOWEST);
-                    backoff = Duration::ZERO;
-                }
+                Some("authorization_pending") => rhythm.go_on(),
+                Some("slow_down") => rhythm.slow_down(match fault.retry {
+                    Retry::After(wish) => wish,
+                    Retry::No => None,
+                }),
                 Some("access_denied") => return Err(Fault::terminal(Failure::NotApproved("it was denied"))),
                 Some("expired_token") => return Err(Fault::terminal(Failure::NotApproved("no answer in time"))),
-                // RFC 8628 §3.5: a connection that times out makes us slower, twice each time.
-                _ if is_passing(&fault) => backoff = (backoff * 2).max(interval).min(SLOWEST),
+                _ if is_passing(&fault) => rhythm.back_off(),
                 _ => return Err(fault),
             }
         }
+    }
+}
+
+/// How long to wait between two polls.
+struct Rhythm {
+    interval: Duration,
+    /// Besides, while the server can't be reached.
+    backoff: Duration,
+}
+
+impl Rhythm {
+    fn pause(&self) -> Duration {
+        self.interval + self.backoff
+    }
+
+    fn go_on(&mut self) {
+        self.backoff = Duration::ZERO;
+    }
+
+    /// For good (RFC 8628 §3.5); `wish`: what the server wants at least.
+    fn slow_down(&mut self, wish: Option<Duration>) {
+        self.interval = (self.interval + SLOWER).max(wish.unwrap_or_default()).min(SLOWEST);
+        self.go_on();
+    }
+
+    /// A connection that times out makes us slower, twice each time (RFC 8628 §3.5).
+    fn back_off(&mut self) {
+        self.backoff = (self.backoff * 2).max(self.interval).min(SLOWEST);
     }
 }
 
@@ -151,5 +174,28 @@ impl Ciba {
             ciba::Hint::LoginHint(_) => None,
             ciba::Hint::LoginHintToken(source) | ciba::Hint::IdTokenHint(source) => Some(source),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn polls_get_slower_and_stay_so() {
+        let seconds = Duration::from_secs;
+        let mut rhythm = Rhythm { interval: seconds(5), backoff: Duration::ZERO };
+        rhythm.slow_down(None);
+        assert_eq!(rhythm.pause(), seconds(10));
+        rhythm.go_on();
+        assert_eq!(rhythm.pause(), seconds(10), "for good");
+        rhythm.slow_down(Some(seconds(60)));
+        assert_eq!(rhythm.pause(), seconds(60));
+        for wanted in [120, 180, 300, 360, 360] {
+            rhythm.back_off();
+            assert_eq!(rhythm.pause(), seconds(wanted));
+        }
+        rhythm.go_on();
+        assert_eq!(rhythm.pause(), seconds(60));
     }
 }
