@@ -231,44 +231,43 @@ impl Slot {
     }
 
     /// A token with `more` scopes than `refused` had (RFC 6750 §3.1 `insufficient_scope`);
-    /// `None`: they were asked for already, or too often.
+    /// `None`: it has them, or they were asked for too often.
     pub(crate) async fn step_up(self: &Arc<Self>, refused: &Token, more: &[String]) -> Result<Option<Lease>, Error> {
         let asked = Instant::now();
-        match self.stepping_up(refused, more, asked) {
-            SteppingUp::Asked => {}
-            SteppingUp::Done => return self.lease().await.map(Some),
-            SteppingUp::Vain => return Ok(None),
+        let has_all = |token: &Token| more.iter().all(|scope| token.more_scopes.contains(scope));
+        if has_all(refused) || !self.want_more(more, asked) {
+            return Ok(None);
         }
-        let boarded = self.board(true)?;
-        let token = match boarded {
-            Boarded::Token(token) => token,
-            Boarded::Flight(flight) => self.wait(flight).await?,
-        };
-        Ok((!token.is_same_as(refused)).then(|| Lease::new(token, asked.elapsed())))
+        // The flight in the air may have left without them: then there is one more.
+        for _ in 0..2 {
+            if let Some(token) = self.state.usable(Instant::now()).filter(|token| has_all(token)) {
+                return Ok(Some(Lease::new(token, asked.elapsed())));
+            }
+            let token = match self.board(true)? {
+                Boarded::Token(token) => token,
+                Boarded::Flight(flight) => self.wait(flight).await?,
+            };
+            if has_all(&token) {
+                return Ok(Some(Lease::new(token, asked.elapsed())));
+            }
+        }
+        Ok(None)
     }
 
-    fn stepping_up(&self, refused: &Token, more: &[String], now: Instant) -> SteppingUp {
+    /// From now on these scopes are asked for, too. `false`: that was said too often.
+    fn want_more(&self, more: &[String], now: Instant) -> bool {
         let mut inner = self.state.lock();
         let missing: Vec<String> = more.iter().filter(|scope| !inner.more_scopes.contains(scope)).cloned().collect();
-        let current = self.state.token.load_full();
-        let is_newer = current.is_some_and(|current| current.generation > refused.generation);
-        match (missing.is_empty(), inner.flight.is_some()) {
-            (true, true) => SteppingUp::Asked,
-            (true, false) => {
-                if is_newer {
-                    SteppingUp::Done
-                } else {
-                    SteppingUp::Vain
-                }
-            }
-            (false, _) if inner.step_ups >= MAX_STEP_UPS || inner.resting(now).is_some() => SteppingUp::Vain,
-            (false, _) => {
-                inner.step_ups += 1;
-                inner.more_scopes.extend(missing);
-                inner.more_scopes.sort_unstable();
-                SteppingUp::Asked
-            }
+        if missing.is_empty() {
+            return inner.resting(now).is_none();
         }
+        if inner.step_ups >= MAX_STEP_UPS || inner.resting(now).is_some() {
+            return false;
+        }
+        inner.step_ups += 1;
+        inner.more_scopes.extend(missing);
+        inner.more_scopes.sort_unstable();
+        true
     }
 
     /// The token is in somebody's hands who mustn't have it: it is out of use at once, and
@@ -439,16 +438,6 @@ impl Slot {
     fn error(&self, failure: Failure, retry_after: Option<Duration>) -> Error {
         Error { credential: self.name.clone(), failure: Arc::new(failure), retry_after }
     }
-}
-
-/// Whether more scopes are worth a flight.
-enum SteppingUp {
-    /// They are wanted, or a flight for them is in the air.
-    Asked,
-    /// Another request brought them meanwhile.
-    Done,
-    /// It has them, or they were asked for too often.
-    Vain,
 }
 
 /// What became of a refused token.
