@@ -28,6 +28,7 @@ mod pace;
 mod request;
 mod response;
 pub mod source;
+pub mod store;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -28,6 +28,8 @@ pub enum Error {
     LooseMode { path: PathBuf, mode: u32 },
     #[error("{path} can be changed by other users (mode {mode:04o}): run `chmod 700 {path}`")]
     LooseDirectory { path: PathBuf, mode: u32 },
+    #[error("{path} is open to other users (mode {mode:04o}): run `chmod 700 {path}`")]
+    OpenDirectory { path: PathBuf, mode: u32 },
     #[error("the system gave no random numbers")]
     Random,
 }
@@ -46,6 +48,16 @@ pub(crate) fn read_key(path: &Path) -> Result<Zeroizing<String>, Error> {
     let mut text = Zeroizing::new(String::new());
     file.read_to_string(&mut text).map_err(failed)?;
     Ok(text)
+}
+
+/// The bytes of a private file that its owner may write to, checked like a key's.
+pub(crate) fn read_private(path: &Path) -> Result<Vec<u8>, Error> {
+    let failed = |source| Error::Read { path: path.to_owned(), source };
+    let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
+    check_key(path, &file)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
 }
 
 /// Checks a private key file's mode, and reads nothing.
@@ -69,6 +81,19 @@ pub(crate) fn check_directory_mode(path: &Path) -> Result<(), Error> {
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & OTHERS_WRITE != 0 {
         return Err(Error::LooseDirectory { path: path.to_owned(), mode });
+    }
+    Ok(())
+}
+
+/// A directory for its owner alone: made, with what is above it, where missing, and refused
+/// where others can look into it.
+pub(crate) fn private_directory(path: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Write { path: path.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    let metadata = fs::metadata(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & OTHERS != 0 {
+        return Err(Error::OpenDirectory { path: path.to_owned(), mode });
     }
     Ok(())
 }
@@ -110,7 +135,7 @@ impl Staged {
         let staged = Self { path, published: false };
         for file in files {
             let path = staged.path.join(file.name);
-            write_new(&path, file).map_err(failed(&path))?;
+            write_new(&path, file.text, file.mode).map_err(failed(&path))?;
         }
         sync_directory(&staged.path).map_err(failed(&staged.path))?;
         Ok(staged)
@@ -140,10 +165,33 @@ impl Drop for Staged {
     }
 }
 
-fn write_new(path: &Path, file: &NewFile<'_>) -> io::Result<()> {
-    let mut open = OpenOptions::new().write(true).create_new(true).mode(file.mode).open(path)?;
-    open.write_all(file.text.as_bytes())?;
-    open.sync_all()
+/// Puts a private file at `path`, in place of one that may be there: after a crash it is the
+/// old one or the new one, and when this returns it is the new one. The caller sees to it
+/// that nobody else does the same at once.
+pub(crate) fn replace(path: &Path, text: &str) -> Result<(), Error> {
+    let failed = |source| Error::Write { path: path.to_owned(), source };
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".new");
+    let aside = PathBuf::from(aside);
+    match fs::remove_file(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        Ok(()) | Err(_) => {}
+    }
+    write_new(&aside, text, 0o600).map_err(failed)?;
+    rename(&aside, path)
+}
+
+/// Renames, and has the new name on the disk when it returns.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Write { path: to.to_owned(), source };
+    fs::rename(from, to).map_err(failed)?;
+    sync_directory(to.parent().unwrap_or(to)).map_err(failed)
+}
+
+fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
@@ -155,4 +203,42 @@ pub(crate) fn random_hex<const N: usize>() -> Result<String, Error> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::Random)?;
     Ok(hex(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_private_directory_is_made_or_judged() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("a/b");
+        private_directory(&directory).unwrap();
+        private_directory(&directory).unwrap();
+        assert_eq!((mode(&directory), mode(directory.parent().unwrap())), (0o700, 0o700));
+        for loose in [0o755, 0o750, 0o701, 0o770] {
+            fs::set_permissions(&directory, fs::Permissions::from_mode(loose)).unwrap();
+            let error = private_directory(&directory).unwrap_err().to_string();
+            assert!(error.contains(&format!("chmod 700 {}", directory.display())), "{error}");
+            assert_eq!(mode(&directory), loose, "refused, and not mended behind the operator's back");
+        }
+    }
+
+    #[test]
+    fn a_replaced_file_is_whole_and_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x");
+        // What a crash may have left.
+        fs::write(directory.path().join("x.new"), "half").unwrap();
+        for text in ["one", "two"] {
+            replace(&path, text).unwrap();
+            assert_eq!((read_text(&path).unwrap().as_str(), mode(&path)), (text, 0o600));
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert!(matches!(replace(&path.join("none"), "x"), Err(Error::Write { .. })));
+    }
 }
