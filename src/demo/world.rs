@@ -184,6 +184,6 @@ fn demo_client(secret: Secret) -> Client {
         grants: vec![GrantType::ClientCredentials, GrantType::RefreshToken],
         scopes: vec![READ_ORDERS.to_owned(), WRITE_ORDERS.to_owned()],
         audiences: vec![AUDIENCE.to_owned()],
-        default_audience: None,
+        ..Client::default()
     }
 }

@@ -12,13 +12,9 @@ use axum::{
 use http::Uri;
 use serde_json::{Value, json};
 
-use super::{
-    Shared,
-    fault::{Afterwards, Verdict, disconnect},
-};
+use super::{AuthMethod, Endpoint, GrantType, Shared, fault::Verdict};
 
 const JWKS_PATH: &str = "/.well-known/jwks.json";
-pub(super) const TOKEN_PATH: &str = "/oauth/token";
 
 /// Where things are, as absolute URLs.
 #[derive(Debug)]
@@ -37,7 +33,8 @@ impl Endpoints {
             _ => return None,
         };
         let path = issuer.path().trim_end_matches('/').to_owned();
-        Some(Self { token: format!("{origin}{TOKEN_PATH}"), jwks: format!("{origin}{JWKS_PATH}"), path })
+        let token = format!("{origin}{}", Endpoint::Token.path());
+        Some(Self { token, jwks: format!("{origin}{JWKS_PATH}"), path })
     }
 
     /// RFC 8414 puts the well-known part before the issuer's path, OIDC behind it.
@@ -51,12 +48,12 @@ impl Endpoints {
     }
 }
 
-pub(super) fn routes(shared: Arc<Shared>) -> Router {
+pub(super) fn routes(shared: &Arc<Shared>) -> Router {
     let mut router = Router::new().route(JWKS_PATH, get(jwks));
     for path in shared.endpoints.metadata_paths() {
         router = router.route(&path, get(metadata));
     }
-    router.with_state(shared)
+    router.with_state(Arc::clone(shared))
 }
 
 pub(super) fn document(shared: &Shared) -> Value {
@@ -64,22 +61,21 @@ pub(super) fn document(shared: &Shared) -> Value {
         "issuer": shared.issuer,
         "token_endpoint": shared.endpoints.token,
         "jwks_uri": shared.endpoints.jwks,
-        "grant_types_supported": ["client_credentials", "refresh_token"],
+        "grant_types_supported": GrantType::ALL.map(GrantType::name),
         "response_types_supported": [],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": [shared.signer.algorithm_name()],
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+        "token_endpoint_auth_methods_supported": AuthMethod::ALL.map(AuthMethod::name),
     })
 }
 
 async fn metadata(State(shared): State<Arc<Shared>>) -> Response {
     match shared.discovery_fault.meet().await {
         Verdict::Answer(answer) => *answer,
-        Verdict::Proceed(Afterwards::Lose) => disconnect(),
         Verdict::Proceed(afterwards) => {
             let mut document = document(&shared);
-            afterwards.apply(&mut document);
-            Json(document).into_response()
+            afterwards.amend(&mut document);
+            shared.discovery_fault.release(afterwards, Json(document).into_response()).await
         }
     }
 }

@@ -8,11 +8,16 @@ use std::{collections::HashMap, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    demo::{Error, random_secret},
+    demo::{
+        Error,
+        authorization_server::{
+            Shared, client_auth::Caller, consent::Consent, error::OAuthError, post::Reply, request::Params,
+        },
+        journal::lock,
+        random_secret,
+    },
     primitives::{Secret, sha256},
 };
-
-use super::token::OAuthError;
 
 /// Whether refresh tokens change with each use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,82 +29,105 @@ pub enum Rotation {
     On { leeway: Duration },
 }
 
-/// What a refresh token stands for.
-#[derive(Clone, Debug)]
-pub(super) struct Grant {
-    pub(super) client_id: String,
-    pub(super) scopes: Vec<String>,
-    pub(super) audiences: Vec<String>,
+/// A login whose refresh tokens are all dead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevokedFamily {
+    pub client_id: String,
+    pub cause: Cause,
+}
+
+/// Why a family was revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A token that had been replaced was used again.
+    Reuse,
+    /// A test asked for it.
+    Told,
 }
 
 #[derive(Debug)]
 struct Family {
-    grant: Grant,
+    consent: Consent,
     generation: u64,
     rotated: Option<Instant>,
-    revoked: bool,
+    revoked: Option<Cause>,
 }
 
 #[derive(Debug)]
-pub(super) struct RefreshTokens {
+pub(in crate::demo::authorization_server) struct RefreshTokens {
     rotation: Rotation,
     families: Vec<Family>,
     /// From a token's digest to its family and generation.
     tokens: HashMap<[u8; 32], (usize, u64)>,
 }
 
+impl Shared {
+    pub(super) fn refresh(&self, caller: &Caller, params: &Params) -> Result<Reply, OAuthError> {
+        let token = params.secret("refresh_token");
+        let token = token.ok_or_else(|| OAuthError::invalid_request("refresh_token is missing"))?;
+        let narrow = |consent: &Consent| consent.narrowed(&caller.client, params);
+        let (consent, next) = lock(&self.refresh_tokens).redeem(&token, &caller.client.id, narrow)?;
+        self.grant(consent, next)
+    }
+}
+
 impl RefreshTokens {
-    pub(super) fn new(rotation: Rotation) -> Self {
+    pub(in crate::demo::authorization_server) fn new(rotation: Rotation) -> Self {
         Self { rotation, families: Vec::new(), tokens: HashMap::new() }
     }
 
-    pub(super) fn set_rotation(&mut self, rotation: Rotation) {
+    pub(in crate::demo::authorization_server) fn set_rotation(&mut self, rotation: Rotation) {
         self.rotation = rotation;
     }
 
-    pub(super) fn issue(&mut self, grant: Grant) -> Result<Secret, Error> {
+    /// The first token of a new family.
+    pub(in crate::demo::authorization_server) fn issue(&mut self, consent: Consent) -> Result<Secret, Error> {
         let token = random_secret()?;
-        self.families.push(Family { grant, generation: 0, rotated: None, revoked: false });
+        self.families.push(Family { consent, generation: 0, rotated: None, revoked: None });
         self.tokens.insert(sha256(token.expose().as_bytes()), (self.families.len() - 1, 0));
         Ok(token)
     }
 
-    pub(super) fn revoke_client(&mut self, client_id: &str) {
-        for family in self.families.iter_mut().filter(|family| family.grant.client_id == client_id) {
-            family.revoked = true;
+    pub(in crate::demo::authorization_server) fn revoke_client(&mut self, client_id: &str) {
+        for family in self.families.iter_mut().filter(|family| family.consent.client_id == client_id) {
+            family.revoke(Cause::Told);
         }
     }
 
-    /// Spends `token`. `check` sees the grant first and may refuse, which leaves the
+    pub(in crate::demo::authorization_server) fn revoked(&self) -> Vec<RevokedFamily> {
+        let revoked = |family: &Family| {
+            let client_id = family.consent.client_id.clone();
+            family.revoked.map(|cause| RevokedFamily { client_id, cause })
+        };
+        self.families.iter().filter_map(revoked).collect()
+    }
+
+    /// Spends `token`. `check` sees the consent first and may refuse, which leaves the
     /// token unspent. Gives what `check` made, and the next refresh token where there is one.
-    pub(super) fn redeem<T>(
+    fn redeem<T>(
         &mut self,
         token: &Secret,
         client_id: &str,
-        check: impl FnOnce(&Grant) -> Result<T, OAuthError>,
+        check: impl FnOnce(&Consent) -> Result<T, OAuthError>,
     ) -> Result<(T, Option<Secret>), OAuthError> {
         let unknown = OAuthError::invalid_grant("the refresh token is unknown, expired or revoked");
         let Some((index, generation)) = self.tokens.get(&sha256(token.expose().as_bytes())).copied() else {
             return Err(unknown);
         };
-        let Some(family) = self.families.get_mut(index).filter(|family| family.grant.client_id == client_id) else {
+        let Some(family) = self.families.get_mut(index).filter(|family| family.consent.client_id == client_id) else {
             return Err(unknown);
         };
-        if family.revoked {
+        if family.revoked.is_some() {
             return Err(unknown);
         }
         let now = Instant::now();
         if let Rotation::On { leeway } = self.rotation
-            && generation != family.generation
+            && !family.is_usable(generation, now, leeway)
         {
-            let in_leeway = generation + 1 == family.generation
-                && family.rotated.is_some_and(|rotated| now.duration_since(rotated) < leeway);
-            if !in_leeway {
-                family.revoked = true;
-                return Err(OAuthError::invalid_grant("the refresh token was used before; its family is revoked"));
-            }
+            family.revoke(Cause::Reuse);
+            return Err(OAuthError::invalid_grant("the refresh token was used before; its family is revoked"));
         }
-        let checked = check(&family.grant)?;
+        let checked = check(&family.consent)?;
         if self.rotation == Rotation::Off {
             return Ok((checked, None));
         }
@@ -113,12 +141,28 @@ impl RefreshTokens {
     }
 }
 
+// === impl Family ===
+
+impl Family {
+    /// The newest generation, or for `leeway` the one before.
+    fn is_usable(&self, generation: u64, now: Instant, leeway: Duration) -> bool {
+        let in_leeway = || self.rotated.is_some_and(|rotated| now.duration_since(rotated) < leeway);
+        generation == self.generation || (generation + 1 == self.generation && in_leeway())
+    }
+
+    /// The first cause stands.
+    fn revoke(&mut self, cause: Cause) {
+        self.revoked.get_or_insert(cause);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn grant() -> Grant {
-        Grant { client_id: "client".to_owned(), scopes: Vec::new(), audiences: Vec::new() }
+    fn consent() -> Consent {
+        let text = || "client".to_owned();
+        Consent { client_id: text(), subject: text(), scopes: Vec::new(), audiences: Vec::new() }
     }
 
     fn redeem(tokens: &mut RefreshTokens, token: &Secret) -> Option<Secret> {
@@ -129,15 +173,17 @@ mod tests {
     async fn the_leeway_forgives_the_token_before_and_no_older_one() {
         let leeway = Duration::from_secs(3);
         let mut tokens = RefreshTokens::new(Rotation::On { leeway });
-        let first = tokens.issue(grant()).unwrap();
+        let first = tokens.issue(consent()).unwrap();
         let second = redeem(&mut tokens, &first).unwrap();
         let sibling = redeem(&mut tokens, &first).expect("inside the leeway");
         let third = redeem(&mut tokens, &sibling).unwrap();
         assert!(redeem(&mut tokens, &second).is_some(), "a sibling counts as the token before");
+        assert_eq!(tokens.revoked(), []);
         assert!(redeem(&mut tokens, &first).is_none(), "older than the one before");
         assert!(redeem(&mut tokens, &third).is_none(), "the family is revoked");
+        assert_eq!(tokens.revoked(), [RevokedFamily { client_id: "client".to_owned(), cause: Cause::Reuse }]);
 
-        let first = tokens.issue(grant()).unwrap();
+        let first = tokens.issue(consent()).unwrap();
         let second = redeem(&mut tokens, &first).unwrap();
         tokio::time::advance(leeway).await;
         assert!(redeem(&mut tokens, &first).is_none(), "the leeway is over");
@@ -147,7 +193,7 @@ mod tests {
     #[tokio::test]
     async fn a_refused_check_and_a_foreign_client_spend_nothing() {
         let mut tokens = RefreshTokens::new(Rotation::On { leeway: Duration::ZERO });
-        let token = tokens.issue(grant()).unwrap();
+        let token = tokens.issue(consent()).unwrap();
         assert!(tokens.redeem(&token, "other", |_| Ok(())).is_err());
         let refused: Result<((), _), _> = tokens.redeem(&token, "client", |_| Err(OAuthError::server_error()));
         assert!(refused.is_err());

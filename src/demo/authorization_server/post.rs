@@ -1,0 +1,150 @@
+//! The one way that every POST to this server goes, whichever endpoint it is for:
+//!
+//! ```text
+//!   read -> journal -> fault? -> who is it? -> the endpoint's duty -> journal -> fault? -> answer
+//! ```
+//!
+//! So each endpoint can be held before it does anything and after it has done everything.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    body::to_bytes,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use bytes::Bytes;
+use http::request::Parts;
+use serde_json::Value;
+
+use crate::demo::journal::Journal;
+
+use super::{
+    Shared,
+    client_auth::{Caller, Claim},
+    error::{OAuthError, no_store},
+    fault::{self, Verdict},
+    record::{Granted, Outcome, TokenRequest},
+    request::{self, Params},
+};
+
+const BODY_LIMIT: usize = 64 * 1024;
+
+/// An endpoint that takes a form from a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    Token,
+}
+
+impl Endpoint {
+    const ALL: [Self; 1] = [Self::Token];
+
+    pub(super) fn path(self) -> &'static str {
+        match self {
+            Self::Token => "/oauth/token",
+        }
+    }
+}
+
+/// What belongs to an endpoint, and to no other.
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    pub(super) requests: Journal<TokenRequest>,
+    pub(super) faults: fault::Switch,
+}
+
+/// What an endpoint answers where it doesn't refuse.
+pub(super) struct Reply {
+    pub(super) body: Value,
+    pub(super) granted: Option<Granted>,
+}
+
+struct Form {
+    params: Params,
+    claim: Claim,
+}
+
+pub(super) fn routes(shared: &Arc<Shared>) -> Router {
+    let mut router = Router::new();
+    for endpoint in Endpoint::ALL {
+        let handler = move |State(shared): State<Arc<Shared>>, request: Request| answer(shared, endpoint, request);
+        router = router.route(endpoint.path(), any(handler));
+    }
+    router.with_state(Arc::clone(shared))
+}
+
+async fn answer(shared: Arc<Shared>, endpoint: Endpoint, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let mut record = TokenRequest::of(&parts);
+    let form = match to_bytes(body, BODY_LIMIT).await {
+        Ok(body) => Form::read(&parts, &body, &mut record),
+        Err(_) => Err(OAuthError::invalid_request("the body is too long or broken")),
+    };
+    let desk = shared.desk(endpoint);
+    let number = desk.requests.push(record);
+    let afterwards = match desk.faults.meet().await {
+        Verdict::Answer(answer) => {
+            desk.requests.amend(number, |record| record.outcome = Outcome::Fault);
+            return *answer;
+        }
+        Verdict::Proceed(afterwards) => afterwards,
+    };
+
+    // From here to the journal nothing waits: a client that goes away can't stop it half-way.
+    let mut caller = None;
+    let result = form.and_then(|form| {
+        let caller = caller.insert(shared.authenticate(&form.claim)?);
+        shared.serve(endpoint, caller, &form.params)
+    });
+    desk.requests.amend(number, |record| {
+        if let Some(caller) = &caller {
+            record.know(caller);
+        }
+        record.outcome = Outcome::of(&result);
+    });
+
+    let answer = match result {
+        Ok(mut reply) => {
+            afterwards.amend(&mut reply.body);
+            (no_store(), Json(reply.body)).into_response()
+        }
+        Err(error) => error.into_response(),
+    };
+    desk.faults.release(afterwards, answer).await
+}
+
+impl Form {
+    fn read(parts: &Parts, body: &Bytes, record: &mut TokenRequest) -> Result<Self, OAuthError> {
+        let params = request::read(parts, body, record)?;
+        let claim = Claim::read(&parts.headers, &params)?;
+        record.auth_method = Some(claim.method);
+        record.client_id = claim.client_id().map(str::to_owned);
+        Ok(Self { params, claim })
+    }
+}
+
+impl Shared {
+    pub(super) fn desk(&self, endpoint: Endpoint) -> &Desk {
+        match endpoint {
+            Endpoint::Token => &self.token_desk,
+        }
+    }
+
+    fn serve(&self, endpoint: Endpoint, caller: &Caller, params: &Params) -> Result<Reply, OAuthError> {
+        match endpoint {
+            Endpoint::Token => self.token(caller, params),
+        }
+    }
+}
+
+// === impl TokenRequest ===
+
+impl TokenRequest {
+    fn know(&mut self, caller: &Caller) {
+        self.client_id = Some(caller.client.id.clone());
+        self.auth_method = Some(caller.method);
+        self.basic_encoding = caller.basic_encoding;
+    }
+}
