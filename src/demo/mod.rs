@@ -16,6 +16,7 @@ mod certificates;
 mod https;
 mod journal;
 pub mod jwt;
+mod one_time;
 pub mod protected_api;
 #[cfg(test)]
 mod testing;
@@ -23,6 +24,7 @@ pub mod world;
 
 pub use authorization_server::{AuthorizationServer, AuthorizationServerHandle, Fault};
 pub use https::{ConnectionId, Protocols};
+pub use one_time::Repeated;
 pub use protected_api::{ProtectedApi, ProtectedApiHandle};
 pub use world::{World, WorldSettings};
 

@@ -13,7 +13,7 @@ use crate::primitives::{Authority, Clock, Host, Secret, SystemClock};
 
 use super::{
     AuthorizationServer, AuthorizationServerHandle, Error, ProtectedApi, ProtectedApiHandle, Protocols,
-    authorization_server::{self, AuthMethod, Client, GrantType, Rotation},
+    authorization_server::{self, AuthMethod, Client, GrantType, Knobs, Rotation},
     certificates::DemoAuthority,
     jwt::SigningAlgorithm,
     protected_api::{self, READ_ORDERS, WRITE_ORDERS},
@@ -93,7 +93,7 @@ impl World {
             authorization_server::Settings {
                 issuer: format!("https://{address}{}", settings.issuer_path),
                 clients,
-                token_lifetime: settings.token_lifetime,
+                knobs: Knobs { token_lifetime: settings.token_lifetime, ..Knobs::default() },
                 rotation: settings.rotation,
                 algorithm: settings.algorithm,
                 clock: Arc::clone(clock),

@@ -1,5 +1,7 @@
 //! Who may ask for what: the registered clients.
 
+use jsonwebtoken::jwk::Jwk;
+
 use crate::primitives::Secret;
 
 /// A registered client. With `..Client::default()` only what matters has to be named; a
@@ -9,6 +11,10 @@ pub struct Client {
     pub id: String,
     /// Any of them is accepted: several during a rotation.
     pub secrets: Vec<Secret>,
+    /// Public keys; likewise.
+    pub keys: Vec<Jwk>,
+    /// Workloads of other issuers that may act as this client.
+    pub foreign: Vec<ForeignIdentity>,
     pub auth_methods: Vec<AuthMethod>,
     pub grants: Vec<GrantType>,
     /// What it may ask for, and what it gets where it asks for nothing (RFC 6749 §3.3).
@@ -24,8 +30,25 @@ pub struct Client {
 /// How a client shows who it is (the names of RFC 7591 §2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthMethod {
+    /// `none`: a public client that only names itself.
+    Public,
     ClientSecretBasic,
     ClientSecretPost,
+    ClientSecretJwt,
+    PrivateKeyJwt,
+    /// An assertion that another issuer made about a workload. RFC 7591 has no name for it.
+    ForeignAssertion,
+}
+
+/// Somebody whom another issuer vouches for: a pod, a CI job, a SPIFFE workload.
+#[derive(Clone, Debug)]
+pub struct ForeignIdentity {
+    pub issuer: String,
+    pub subject: String,
+    /// The issuer's.
+    pub keys: Vec<Jwk>,
+    /// What `aud` must name. `None`: as for other assertions.
+    pub audience: Option<String>,
 }
 
 /// A grant that this server knows.
@@ -38,13 +61,24 @@ pub enum GrantType {
 // === impl AuthMethod ===
 
 impl AuthMethod {
-    pub(super) const ALL: [Self; 2] = [Self::ClientSecretBasic, Self::ClientSecretPost];
+    pub(super) const ALL: [Self; 6] = [
+        Self::Public,
+        Self::ClientSecretBasic,
+        Self::ClientSecretPost,
+        Self::ClientSecretJwt,
+        Self::PrivateKeyJwt,
+        Self::ForeignAssertion,
+    ];
 
-    /// As metadata says it.
-    pub fn name(self) -> &'static str {
+    /// As metadata says it, if there is a word for it.
+    pub fn name(self) -> Option<&'static str> {
         match self {
-            Self::ClientSecretBasic => "client_secret_basic",
-            Self::ClientSecretPost => "client_secret_post",
+            Self::Public => Some("none"),
+            Self::ClientSecretBasic => Some("client_secret_basic"),
+            Self::ClientSecretPost => Some("client_secret_post"),
+            Self::ClientSecretJwt => Some("client_secret_jwt"),
+            Self::PrivateKeyJwt => Some("private_key_jwt"),
+            Self::ForeignAssertion => None,
         }
     }
 }

@@ -46,6 +46,11 @@ impl OAuthError {
         Self { status: StatusCode::UNAUTHORIZED, header, ..Self::bad_request("invalid_client", description) }
     }
 
+    /// The same with what is wrong, for those whose claim is complicated enough.
+    pub(super) fn unproved(description: &'static str) -> Self {
+        Self { description, ..Self::invalid_client(None) }
+    }
+
     pub(super) fn method_not_allowed() -> Self {
         let header = Some((header::ALLOW, HeaderValue::from_static("POST")));
         let error = Self::invalid_request("a token request is a POST");

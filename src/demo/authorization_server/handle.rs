@@ -2,15 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jsonwebtoken::jwk::Jwk;
 use serde_json::Value;
 
 use crate::{
-    demo::{Error, journal::lock, jwt::Claims, random_secret},
+    demo::{Error, Repeated, journal::lock, jwt::Claims, random_secret},
     primitives::Secret,
 };
 
 use super::{
-    Client, Endpoint, Fault, RevokedFamily, Rotation, Shared, TokenRequest, consent::Consent, metadata, record::Outcome,
+    Client, Endpoint, Fault, Knobs, RevokedFamily, Rotation, Shared, TokenRequest, consent::Consent, metadata,
+    record::Outcome,
 };
 
 /// Looks into a running server and turns its knobs. Cheap to clone.
@@ -30,6 +32,10 @@ impl AuthorizationServerHandle {
         &self.0.endpoints.token
     }
 
+    pub fn url(&self, endpoint: Endpoint) -> String {
+        self.0.endpoints.url(endpoint)
+    }
+
     pub fn jwks_uri(&self) -> &str {
         &self.0.endpoints.jwks
     }
@@ -42,7 +48,7 @@ impl AuthorizationServerHandle {
     /// An access token with any claims, signed with the server's key, for tests of
     /// resource servers.
     pub fn sign(&self, claims: &Claims) -> Result<Secret, Error> {
-        self.0.signer.sign(claims)
+        self.0.sign(claims)
     }
 }
 
@@ -80,6 +86,12 @@ impl AuthorizationServerHandle {
         self.0.issued.map(Clone::clone)
     }
 
+    /// The assertions of clients that came twice. A client that signs a new one for each attempt
+    /// leaves this empty.
+    pub fn repeated_assertions(&self) -> Vec<Repeated> {
+        self.0.assertions.repeated()
+    }
+
     /// The logins whose refresh tokens were all withdrawn, oldest login first.
     pub fn revoked_families(&self) -> Vec<RevokedFamily> {
         lock(&self.0.refresh_tokens).revoked()
@@ -114,13 +126,23 @@ impl AuthorizationServerHandle {
     pub fn set_client_secrets(&self, client_id: &str, secrets: Vec<Secret>) -> Result<(), Error> {
         self.change_client(client_id, |client| client.secrets = secrets)
     }
+
+    /// Gives a client a new key; the old ones are refused at once.
+    pub fn rotate_key(&self, client_id: &str, new: Jwk) -> Result<(), Error> {
+        self.set_client_keys(client_id, vec![new])
+    }
+
+    /// Several keys overlap likewise.
+    pub fn set_client_keys(&self, client_id: &str, keys: Vec<Jwk>) -> Result<(), Error> {
+        self.change_client(client_id, |client| client.keys = keys)
+    }
 }
 
 /// Refresh tokens and their life.
 impl AuthorizationServerHandle {
     /// For tokens to come; whole seconds, rounded up.
     pub fn set_token_lifetime(&self, lifetime: Duration) {
-        *lock(&self.0.token_lifetime) = lifetime;
+        self.adjust(|knobs| knobs.token_lifetime = lifetime);
     }
 
     pub fn set_rotation(&self, rotation: Rotation) {
@@ -150,8 +172,12 @@ impl AuthorizationServerHandle {
     }
 }
 
-/// What it does wrong.
+/// What it does otherwise, and what it does wrong.
 impl AuthorizationServerHandle {
+    pub fn adjust(&self, change: impl FnOnce(&mut Knobs)) {
+        change(&mut lock(&self.0.knobs));
+    }
+
     /// What the token endpoint does wrong until this is called again.
     pub fn set_fault(&self, fault: Option<Fault>) {
         self.set_fault_at(Endpoint::Token, fault);

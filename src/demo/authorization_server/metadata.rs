@@ -10,6 +10,7 @@ use axum::{
     routing::get,
 };
 use http::Uri;
+use jsonwebtoken::jwk::JwkSet;
 use serde_json::{Value, json};
 
 use super::{AuthMethod, Endpoint, GrantType, Shared, fault::Verdict};
@@ -20,6 +21,7 @@ const JWKS_PATH: &str = "/.well-known/jwks.json";
 #[derive(Debug)]
 pub(super) struct Endpoints {
     pub(super) token: String,
+    origin: String,
     pub(super) jwks: String,
     /// The issuer's path without a `/` at its end.
     path: String,
@@ -34,7 +36,11 @@ impl Endpoints {
         };
         let path = issuer.path().trim_end_matches('/').to_owned();
         let token = format!("{origin}{}", Endpoint::Token.path());
-        Some(Self { token, jwks: format!("{origin}{JWKS_PATH}"), path })
+        Some(Self { token, jwks: format!("{origin}{JWKS_PATH}"), origin, path })
+    }
+
+    pub(super) fn url(&self, endpoint: Endpoint) -> String {
+        format!("{}{}", self.origin, endpoint.path())
     }
 
     /// RFC 8414 puts the well-known part before the issuer's path, OIDC behind it.
@@ -57,15 +63,18 @@ pub(super) fn routes(shared: &Arc<Shared>) -> Router {
 }
 
 pub(super) fn document(shared: &Shared) -> Value {
+    let assertion_algorithms =
+        ["ES256", "ES384", "EdDSA", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "HS256", "HS384", "HS512"];
     json!({
         "issuer": shared.issuer,
-        "token_endpoint": shared.endpoints.token,
+        "token_endpoint": shared.endpoints.url(Endpoint::Token),
         "jwks_uri": shared.endpoints.jwks,
         "grant_types_supported": GrantType::ALL.map(GrantType::name),
         "response_types_supported": [],
         "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": [shared.signer.algorithm_name()],
-        "token_endpoint_auth_methods_supported": AuthMethod::ALL.map(AuthMethod::name),
+        "id_token_signing_alg_values_supported": [shared.key.algorithm()],
+        "token_endpoint_auth_methods_supported": AuthMethod::ALL.into_iter().filter_map(AuthMethod::name).collect::<Vec<_>>(),
+        "token_endpoint_auth_signing_alg_values_supported": assertion_algorithms,
     })
 }
 
@@ -81,5 +90,5 @@ async fn metadata(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn jwks(State(shared): State<Arc<Shared>>) -> Response {
-    Json(shared.signer.jwks()).into_response()
+    Json(JwkSet { keys: vec![shared.key.public().clone()] }).into_response()
 }

@@ -19,6 +19,7 @@ mod fault;
 mod form;
 mod grant;
 mod handle;
+mod knobs;
 mod metadata;
 mod post;
 mod record;
@@ -32,7 +33,6 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use axum::Router;
@@ -45,14 +45,16 @@ use super::{
     Error,
     https::Server,
     journal::Journal,
-    jwt::{Signer, SigningAlgorithm},
+    jwt::{SigningAlgorithm, SigningKey},
+    one_time::OneTime,
 };
 
-pub use client::{AuthMethod, Client, GrantType};
+pub use client::{AuthMethod, Client, ForeignIdentity, GrantType};
 pub use fault::Fault;
 use grant::RefreshTokens;
 pub use grant::{Cause, RevokedFamily, Rotation};
 pub use handle::AuthorizationServerHandle;
+pub use knobs::{AssertionAudience, Knobs};
 use post::Desk;
 pub use post::Endpoint;
 pub use record::{BasicEncoding, BodyFormat, Granted, Outcome, TokenRequest};
@@ -64,8 +66,7 @@ pub struct Settings {
     /// without a `/` at the end; may have a path.
     pub issuer: String,
     pub clients: Vec<Client>,
-    /// Of an access token; whole seconds, rounded up.
-    pub token_lifetime: Duration,
+    pub knobs: Knobs,
     pub rotation: Rotation,
     pub algorithm: SigningAlgorithm,
     pub clock: Arc<dyn Clock>,
@@ -105,10 +106,12 @@ impl AuthorizationServer {
 struct Shared {
     issuer: String,
     endpoints: metadata::Endpoints,
-    signer: Signer,
+    key: SigningKey,
     clock: Arc<dyn Clock>,
     clients: Mutex<BTreeMap<String, Client>>,
-    token_lifetime: Mutex<Duration>,
+    knobs: Mutex<Knobs>,
+    /// The `jti` of clients' assertions.
+    assertions: OneTime,
     refresh_tokens: Mutex<RefreshTokens>,
     token_desk: Desk,
     discovery_fault: fault::Switch,
@@ -120,10 +123,11 @@ impl Shared {
     fn new(settings: Settings) -> Result<Self, Error> {
         Ok(Self {
             endpoints: metadata::Endpoints::of(&settings.issuer).ok_or(Error::Issuer)?,
-            signer: Signer::generate(settings.algorithm)?,
+            key: SigningKey::generate(settings.algorithm)?,
             clock: settings.clock,
             clients: Mutex::new(settings.clients.into_iter().map(|client| (client.id.clone(), client)).collect()),
-            token_lifetime: Mutex::new(settings.token_lifetime),
+            knobs: Mutex::new(settings.knobs),
+            assertions: OneTime::default(),
             refresh_tokens: Mutex::new(RefreshTokens::new(settings.rotation)),
             token_desk: Desk::default(),
             discovery_fault: fault::Switch::default(),

@@ -95,7 +95,7 @@ async fn answer(shared: Arc<Shared>, endpoint: Endpoint, request: Request) -> Re
     // From here to the journal nothing waits: a client that goes away can't stop it half-way.
     let mut caller = None;
     let result = form.and_then(|form| {
-        let caller = caller.insert(shared.authenticate(&form.claim)?);
+        let caller = caller.insert(shared.authenticate(&form.claim, endpoint)?);
         shared.serve(endpoint, caller, &form.params)
     });
     desk.requests.amend(number, |record| {
@@ -119,7 +119,7 @@ impl Form {
     fn read(parts: &Parts, body: &Bytes, record: &mut TokenRequest) -> Result<Self, OAuthError> {
         let params = request::read(parts, body, record)?;
         let claim = Claim::read(&parts.headers, &params)?;
-        record.auth_method = Some(claim.method);
+        record.auth_method = Some(claim.method());
         record.client_id = claim.client_id().map(str::to_owned);
         Ok(Self { params, claim })
     }

@@ -3,7 +3,12 @@
 use serde_json::json;
 
 use crate::{
-    demo::{journal::lock, jwt::Claims, random_id},
+    demo::{
+        Error,
+        journal::lock,
+        jwt::{ACCESS_TOKEN_TYPE, Claims},
+        random_id,
+    },
     primitives::Secret,
 };
 
@@ -23,9 +28,13 @@ impl Shared {
         self.redeem(grant, caller, params)
     }
 
+    pub(super) fn sign(&self, claims: &Claims) -> Result<Secret, Error> {
+        self.key.sign(&self.key.header(ACCESS_TOKEN_TYPE), claims)
+    }
+
     /// An access token for what was consented to, and with it the refresh token, if there is one.
     pub(super) fn grant(&self, consent: Consent, refresh_token: Option<Secret>) -> Result<Reply, OAuthError> {
-        let lifetime = *lock(&self.token_lifetime);
+        let lifetime = lock(&self.knobs).token_lifetime;
         let lifetime = lifetime.as_secs() + u64::from(lifetime.subsec_nanos() > 0);
         let iat = self.clock.unix_seconds();
         let claims = Claims {
@@ -40,7 +49,7 @@ impl Shared {
             exp: iat.saturating_add(lifetime).saturating_add(1),
             jti: random_id().map_err(|_| OAuthError::server_error())?,
         };
-        let token = self.signer.sign(&claims).map_err(|_| OAuthError::server_error())?;
+        let token = self.sign(&claims).map_err(|_| OAuthError::server_error())?;
         self.issued.push(claims.jti);
         let mut body = json!({
             "access_token": token.expose(),

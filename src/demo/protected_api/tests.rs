@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     demo::{
         World, WorldSettings,
-        jwt::{Claims, Signer, SigningAlgorithm},
+        jwt::{ACCESS_TOKEN_TYPE, Claims, SigningAlgorithm, SigningKey},
         testing::{builder, client, fetch_token},
         world::{AUDIENCE, CLIENT_ID},
     },
@@ -74,7 +74,7 @@ async fn every_bad_token_is_an_invalid_token() {
     let sign = |claims: &Claims| server.sign(claims).unwrap().expose().to_owned();
     assert_eq!(whoami(&world, &client, &sign(&good)).await.status(), 200);
 
-    let foreign = Signer::generate(SigningAlgorithm::Es256).unwrap();
+    let foreign = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
     let genuine = sign(&good);
     let (signed, signature) = genuine.rsplit_once('.').unwrap();
     let (header, _) = signed.split_once('.').unwrap();
@@ -92,7 +92,7 @@ async fn every_bad_token_is_an_invalid_token() {
         ("issuer", sign(&Claims { iss: world.issuer().trim_end_matches('/').to_owned(), ..good.clone() })),
         ("expired", sign(&Claims { exp: now, ..good.clone() })),
         ("not yet", sign(&Claims { nbf: Some(now + 600), ..good.clone() })),
-        ("foreign key", foreign.sign(&good).unwrap().expose().to_owned()),
+        ("foreign key", foreign.sign(&foreign.header(ACCESS_TOKEN_TYPE), &good).unwrap().expose().to_owned()),
         ("changed claims", format!("{header}.{widened}.{signature}")),
         ("no signature", format!("{signed}.")),
         ("alg none", format!("{none}.{payload}.")),

@@ -3,19 +3,24 @@
 //! One method a request (RFC 6749 §2.3). What is shown is read before a fault can come in
 //! between, and judged after it, so that a request held or refused by a fault has no effect.
 
+mod assertion;
 mod secret;
 
 use http::{HeaderMap, header};
 
 use crate::demo::journal::lock;
 
-use super::{AuthMethod, Client, Shared, error::OAuthError, record::BasicEncoding, request::Params};
+use super::{AuthMethod, Client, Endpoint, Shared, error::OAuthError, record::BasicEncoding, request::Params};
 
 /// Who a request says it is from, still to be proved.
-pub(super) struct Claim {
-    pub(super) method: AuthMethod,
-    /// More than one where a Basic header can be read in two ways.
-    candidates: Vec<secret::Candidate>,
+pub(super) struct Claim(Shown);
+
+enum Shown {
+    /// In a header or in the body. More than one where a Basic header can be read in two ways.
+    Secret(AuthMethod, Vec<secret::Candidate>),
+    Assertion(assertion::Assertion),
+    /// A public client names itself and shows nothing.
+    Bare(String),
 }
 
 /// A client that has proved who it is.
@@ -30,32 +35,75 @@ pub(super) struct Caller {
 impl Claim {
     pub(super) fn read(headers: &HeaderMap, params: &Params) -> Result<Self, OAuthError> {
         let header = headers.get(header::AUTHORIZATION);
-        let (method, candidates) = match (header, params.get("client_id"), params.secret("client_secret")) {
-            (Some(_), _, Some(_)) => {
-                return Err(OAuthError::invalid_request("two ways of client authentication at once"));
+        let assertion = assertion::Assertion::read(params)?;
+        let shown = match (header, params.secret("client_secret"), assertion, params.get("client_id")) {
+            (Some(header), None, None, client_id) => {
+                Shown::Secret(AuthMethod::ClientSecretBasic, secret::basic(header, client_id)?)
             }
-            (Some(header), client_id, None) => (AuthMethod::ClientSecretBasic, secret::basic(header, client_id)?),
-            (None, Some(id), Some(secret)) => (AuthMethod::ClientSecretPost, vec![secret::Candidate::post(id, secret)]),
-            (None, ..) => return Err(OAuthError::invalid_client(None)),
+            (None, Some(secret), None, Some(id)) => {
+                Shown::Secret(AuthMethod::ClientSecretPost, vec![secret::Candidate::post(id, secret)])
+            }
+            (None, None, Some(assertion), _) => Shown::Assertion(assertion),
+            (None, None, None, Some(id)) => Shown::Bare(id.to_owned()),
+            (None, _, None, None) => return Err(OAuthError::invalid_client(None)),
+            _ => return Err(OAuthError::invalid_request("two ways of client authentication at once")),
         };
-        Ok(Self { method, candidates })
+        Ok(Self(shown))
     }
 
     /// For the record, until it is proved.
     pub(super) fn client_id(&self) -> Option<&str> {
-        self.candidates.first().map(|candidate| candidate.client_id.as_str())
+        match &self.0 {
+            Shown::Secret(_, candidates) => candidates.first().map(|candidate| candidate.client_id.as_str()),
+            Shown::Assertion(assertion) => Some(&assertion.client_id),
+            Shown::Bare(id) => Some(id),
+        }
+    }
+
+    /// Likewise.
+    pub(super) fn method(&self) -> AuthMethod {
+        match &self.0 {
+            Shown::Secret(method, _) => *method,
+            Shown::Assertion(assertion) => assertion.method,
+            Shown::Bare(_) => AuthMethod::Public,
+        }
     }
 }
 
 impl Shared {
-    pub(super) fn authenticate(&self, claim: &Claim) -> Result<Caller, OAuthError> {
-        let clients = lock(&self.clients);
-        for candidate in &claim.candidates {
-            let Some(client) = clients.get(&candidate.client_id) else { continue };
-            if client.auth_methods.contains(&claim.method) && candidate.is_proved_by(&client.secrets) {
-                return Ok(Caller { client: client.clone(), method: claim.method, basic_encoding: candidate.encoding });
+    pub(super) fn authenticate(&self, claim: &Claim, endpoint: Endpoint) -> Result<Caller, OAuthError> {
+        let method = claim.method();
+        let refused = || OAuthError::invalid_client(Some(method));
+        match &claim.0 {
+            Shown::Secret(_, candidates) => {
+                let clients = lock(&self.clients);
+                let proved = candidates.iter().find_map(|candidate| {
+                    let client = clients.get(&candidate.client_id)?;
+                    let proved = client.may_use(method) && candidate.is_proved_by(&client.secrets);
+                    proved.then(|| Caller { client: client.clone(), method, basic_encoding: candidate.encoding })
+                });
+                proved.ok_or_else(refused)
             }
+            Shown::Assertion(assertion) => {
+                let caller = self.caller(&assertion.client_id, method).ok_or_else(refused)?;
+                self.check_assertion(assertion, &caller.client, endpoint)?;
+                Ok(caller)
+            }
+            Shown::Bare(id) => self.caller(id, method).ok_or_else(refused),
         }
-        Err(OAuthError::invalid_client(Some(claim.method)))
+    }
+
+    /// The registered client of that id, if this is a method of its.
+    fn caller(&self, client_id: &str, method: AuthMethod) -> Option<Caller> {
+        let client = lock(&self.clients).get(client_id).filter(|client| client.may_use(method)).cloned()?;
+        Some(Caller { client, method, basic_encoding: None })
+    }
+}
+
+// === impl Client ===
+
+impl Client {
+    fn may_use(&self, method: AuthMethod) -> bool {
+        self.auth_methods.contains(&method)
     }
 }

@@ -1,5 +1,6 @@
 //! The server over real sockets and TLS, rule by rule.
 
+mod client_auth;
 mod faults;
 mod metadata;
 mod refresh;
