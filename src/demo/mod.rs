@@ -13,6 +13,7 @@
 
 pub mod authorization_server;
 mod certificates;
+mod dpop;
 mod https;
 mod journal;
 pub mod jwt;
@@ -23,6 +24,7 @@ mod testing;
 pub mod world;
 
 pub use authorization_server::{AuthorizationServer, AuthorizationServerHandle, Fault};
+pub use dpop::NoncePolicy;
 pub use https::{ConnectionId, Protocols};
 pub use one_time::Repeated;
 pub use protected_api::{ProtectedApi, ProtectedApiHandle};

@@ -4,6 +4,8 @@
 //! the client may not have is `403 access_denied` in the first case, as Auth0 answers, and
 //! `400 invalid_target` in the second, as the RFC says; none at all is `403 access_denied`.
 
+use crate::demo::jwt::Confirmation;
+
 use super::{Client, error::OAuthError, request::Params};
 
 /// What somebody has consented to. A refresh token stands for one of these.
@@ -14,6 +16,9 @@ pub(super) struct Consent {
     pub(super) subject: String,
     pub(super) scopes: Vec<String>,
     pub(super) audiences: Vec<String>,
+    /// What the sender of the refresh token has to prove (RFC 9449 §5). Empty where the client
+    /// has to authenticate anyway.
+    pub(super) holder: Confirmation,
 }
 
 impl Consent {
@@ -24,6 +29,7 @@ impl Consent {
             subject: subject.to_owned(),
             scopes: scopes(params, &client.scopes)?,
             audiences: audiences(params, &client.audiences, client.default_audience.as_slice())?,
+            holder: Confirmation::default(),
         })
     }
 

@@ -10,7 +10,11 @@ use http::{
 };
 use serde_json::json;
 
+use crate::demo::{dpop::ProofError, jwt::Flaw};
+
 use super::AuthMethod;
+
+pub(super) const USE_DPOP_NONCE: &str = "use_dpop_nonce";
 
 /// An error answer. The client is at fault, but for [`OAuthError::server_error`].
 #[derive(Debug)]
@@ -19,6 +23,16 @@ pub(super) struct OAuthError {
     error: &'static str,
     description: &'static str,
     header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl From<ProofError> for OAuthError {
+    /// RFC 9449 §5, §8.
+    fn from(error: ProofError) -> Self {
+        match error {
+            ProofError::Invalid(Flaw(flaw)) => Self::bad_request("invalid_dpop_proof", flaw),
+            ProofError::Nonce => Self::bad_request(USE_DPOP_NONCE, "the proof needs the server's nonce"),
+        }
+    }
 }
 
 impl OAuthError {

@@ -6,7 +6,12 @@ use jsonwebtoken::jwk::Jwk;
 use serde_json::Value;
 
 use crate::{
-    demo::{Error, Repeated, journal::lock, jwt::Claims, random_secret},
+    demo::{
+        Error, NoncePolicy, Repeated,
+        journal::lock,
+        jwt::{Claims, Confirmation},
+        random_secret,
+    },
     primitives::Secret,
 };
 
@@ -92,6 +97,12 @@ impl AuthorizationServerHandle {
         self.0.assertions.repeated()
     }
 
+    /// The DPoP proofs that came twice. A client that makes a new one for each attempt leaves
+    /// this empty.
+    pub fn repeated_proofs(&self) -> Vec<Repeated> {
+        self.0.dpop.repeated()
+    }
+
     /// The logins whose refresh tokens were all withdrawn, oldest login first.
     pub fn revoked_families(&self) -> Vec<RevokedFamily> {
         lock(&self.0.refresh_tokens).revoked()
@@ -162,6 +173,7 @@ impl AuthorizationServerHandle {
             subject: client_id.to_owned(),
             scopes: scope.split_ascii_whitespace().map(str::to_owned).collect(),
             audiences: audience.into_iter().collect(),
+            holder: Confirmation::default(),
         };
         lock(&self.0.refresh_tokens).issue(consent)
     }
@@ -176,6 +188,11 @@ impl AuthorizationServerHandle {
 impl AuthorizationServerHandle {
     pub fn adjust(&self, change: impl FnOnce(&mut Knobs)) {
         change(&mut lock(&self.0.knobs));
+    }
+
+    /// The DPoP nonces given out so far are no good any more.
+    pub fn set_dpop_nonces(&self, policy: NoncePolicy) {
+        self.0.dpop.set_policy(policy);
     }
 
     /// What the token endpoint does wrong until this is called again.

@@ -8,11 +8,17 @@ pub struct Knobs {
     /// Of an access token; whole seconds, rounded up.
     pub token_lifetime: Duration,
     pub assertion_audience: AssertionAudience,
+    /// Wrong: proofs are checked, and the tokens are bearer tokens all the same.
+    pub dpop_downgrade: bool,
 }
 
 impl Default for Knobs {
     fn default() -> Self {
-        Self { token_lifetime: Duration::from_secs(3600), assertion_audience: AssertionAudience::default() }
+        Self {
+            token_lifetime: Duration::from_secs(3600),
+            assertion_audience: AssertionAudience::default(),
+            dpop_downgrade: false,
+        }
     }
 }
 

@@ -10,8 +10,10 @@ use axum::{
     routing::get,
 };
 use http::Uri;
-use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{Algorithm, jwk::JwkSet};
 use serde_json::{Value, json};
+
+use crate::demo::dpop;
 
 use super::{AuthMethod, Endpoint, GrantType, Shared, fault::Verdict};
 
@@ -63,8 +65,8 @@ pub(super) fn routes(shared: &Arc<Shared>) -> Router {
 }
 
 pub(super) fn document(shared: &Shared) -> Value {
-    let assertion_algorithms =
-        ["ES256", "ES384", "EdDSA", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "HS256", "HS384", "HS512"];
+    let signing = dpop::ALGORITHMS;
+    let assertion_algorithms = [&signing[..], &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512]].concat();
     json!({
         "issuer": shared.issuer,
         "token_endpoint": shared.endpoints.url(Endpoint::Token),
@@ -75,6 +77,7 @@ pub(super) fn document(shared: &Shared) -> Value {
         "id_token_signing_alg_values_supported": [shared.key.algorithm()],
         "token_endpoint_auth_methods_supported": AuthMethod::ALL.into_iter().filter_map(AuthMethod::name).collect::<Vec<_>>(),
         "token_endpoint_auth_signing_alg_values_supported": assertion_algorithms,
+        "dpop_signing_alg_values_supported": signing,
     })
 }
 

@@ -42,7 +42,7 @@ use tokio::net::TcpListener;
 use crate::primitives::Clock;
 
 use super::{
-    Error,
+    Error, dpop,
     https::Server,
     journal::Journal,
     jwt::{SigningAlgorithm, SigningKey},
@@ -112,6 +112,7 @@ struct Shared {
     knobs: Mutex<Knobs>,
     /// The `jti` of clients' assertions.
     assertions: OneTime,
+    dpop: dpop::Judge,
     refresh_tokens: Mutex<RefreshTokens>,
     token_desk: Desk,
     discovery_fault: fault::Switch,
@@ -124,15 +125,16 @@ impl Shared {
         Ok(Self {
             endpoints: metadata::Endpoints::of(&settings.issuer).ok_or(Error::Issuer)?,
             key: SigningKey::generate(settings.algorithm)?,
-            clock: settings.clock,
             clients: Mutex::new(settings.clients.into_iter().map(|client| (client.id.clone(), client)).collect()),
             knobs: Mutex::new(settings.knobs),
             assertions: OneTime::default(),
+            dpop: dpop::Judge::new(Arc::clone(&settings.clock)),
             refresh_tokens: Mutex::new(RefreshTokens::new(settings.rotation)),
             token_desk: Desk::default(),
             discovery_fault: fault::Switch::default(),
             issued: Journal::default(),
             issuer: settings.issuer,
+            clock: settings.clock,
         })
     }
 }

@@ -19,12 +19,16 @@ use bytes::Bytes;
 use http::request::Parts;
 use serde_json::Value;
 
-use crate::demo::journal::Journal;
+use crate::demo::{
+    dpop,
+    journal::{Journal, lock},
+    jwt::Confirmation,
+};
 
 use super::{
     Shared,
     client_auth::{Caller, Claim},
-    error::{OAuthError, no_store},
+    error::{OAuthError, USE_DPOP_NONCE, no_store},
     fault::{self, Verdict},
     record::{Granted, Outcome, TokenRequest},
     request::{self, Params},
@@ -96,8 +100,11 @@ async fn answer(shared: Arc<Shared>, endpoint: Endpoint, request: Request) -> Re
     let mut caller = None;
     let result = form.and_then(|form| {
         let caller = caller.insert(shared.authenticate(&form.claim, endpoint)?);
+        caller.binding = shared.binding(&parts)?;
         shared.serve(endpoint, caller, &form.params)
     });
+    let lacks_nonce = result.as_ref().is_err_and(|error| error.code() == USE_DPOP_NONCE);
+    let nonce = shared.dpop.nonce(lacks_nonce);
     desk.requests.amend(number, |record| {
         if let Some(caller) = &caller {
             record.know(caller);
@@ -105,13 +112,16 @@ async fn answer(shared: Arc<Shared>, endpoint: Endpoint, request: Request) -> Re
         record.outcome = Outcome::of(&result);
     });
 
-    let answer = match result {
+    let mut answer = match result {
         Ok(mut reply) => {
             afterwards.amend(&mut reply.body);
             (no_store(), Json(reply.body)).into_response()
         }
         Err(error) => error.into_response(),
     };
+    if let Some(nonce) = nonce {
+        answer.headers_mut().insert(dpop::NONCE, nonce);
+    }
     desk.faults.release(afterwards, answer).await
 }
 
@@ -130,6 +140,13 @@ impl Shared {
         match endpoint {
             Endpoint::Token => &self.token_desk,
         }
+    }
+
+    /// What tokens will be bound to, by what came with the request besides the form.
+    fn binding(&self, parts: &Parts) -> Result<Confirmation, OAuthError> {
+        let jkt = self.dpop.judge(parts, None)?;
+        let downgrade = lock(&self.knobs).dpop_downgrade;
+        Ok(Confirmation { jkt: jkt.filter(|_| !downgrade) })
     }
 
     fn serve(&self, endpoint: Endpoint, caller: &Caller, params: &Params) -> Result<Reply, OAuthError> {

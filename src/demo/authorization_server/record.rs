@@ -3,7 +3,10 @@
 use http::{Method, Version, header, request::Parts};
 use tokio::time::Instant;
 
-use crate::{demo::https::ConnectionId, primitives::Fingerprint};
+use crate::{
+    demo::{https::ConnectionId, jwt::Confirmation},
+    primitives::Fingerprint,
+};
 
 use super::{AuthMethod, error::OAuthError, post::Reply};
 
@@ -69,6 +72,9 @@ pub struct Granted {
     pub access_token: Fingerprint,
     /// Of a new refresh token, the first one or a rotated one.
     pub refresh_token: Option<Fingerprint>,
+    /// `Bearer` or `DPoP`.
+    pub token_type: &'static str,
+    pub bound_to: Confirmation,
 }
 
 // === impl TokenRequest ===

@@ -33,7 +33,12 @@ impl Shared {
     }
 
     /// An access token for what was consented to, and with it the refresh token, if there is one.
-    pub(super) fn grant(&self, consent: Consent, refresh_token: Option<Secret>) -> Result<Reply, OAuthError> {
+    pub(super) fn grant(
+        &self,
+        caller: &Caller,
+        consent: Consent,
+        refresh_token: Option<Secret>,
+    ) -> Result<Reply, OAuthError> {
         let lifetime = lock(&self.knobs).token_lifetime;
         let lifetime = lifetime.as_secs() + u64::from(lifetime.subsec_nanos() > 0);
         let iat = self.clock.unix_seconds();
@@ -48,12 +53,14 @@ impl Shared {
             // `iat` was rounded down: without the second more, a token would die before `expires_in` says.
             exp: iat.saturating_add(lifetime).saturating_add(1),
             jti: random_id().map_err(|_| OAuthError::server_error())?,
+            cnf: caller.binding.clone(),
         };
+        let token_type = if claims.cnf.jkt.is_some() { "DPoP" } else { "Bearer" };
         let token = self.sign(&claims).map_err(|_| OAuthError::server_error())?;
         self.issued.push(claims.jti);
         let mut body = json!({
             "access_token": token.expose(),
-            "token_type": "Bearer",
+            "token_type": token_type,
             "expires_in": lifetime,
             "scope": claims.scope,
         });
@@ -65,6 +72,8 @@ impl Shared {
             audiences: claims.aud,
             access_token: token.fingerprint(),
             refresh_token: refresh_token.map(|token| token.fingerprint()),
+            token_type,
+            bound_to: claims.cnf,
         };
         Ok(Reply { body, granted: Some(granted) })
     }

@@ -15,7 +15,7 @@ pub(super) use read::{Flaw, Jwt, SKEW};
 pub const ACCESS_TOKEN_TYPE: &str = "at+jwt";
 
 /// The claims of an access token (RFC 9068 §2.2). Times are whole seconds since 1970.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     pub iss: String,
     pub sub: String,
@@ -32,6 +32,23 @@ pub struct Claims {
     /// The token is dead from this second on.
     pub exp: u64,
     pub jti: String,
+    /// What the sender of the token has to prove as well. Absent: a bearer token.
+    #[serde(default, skip_serializing_if = "Confirmation::is_empty")]
+    pub cnf: Confirmation,
+}
+
+/// What a token is bound to (RFC 7800 §3.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmation {
+    /// The thumbprint of a DPoP key (RFC 9449 §6.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jkt: Option<String>,
+}
+
+impl Confirmation {
+    pub fn is_empty(&self) -> bool {
+        self.jkt.is_none()
+    }
 }
 
 impl Claims {

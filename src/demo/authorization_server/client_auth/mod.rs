@@ -8,7 +8,7 @@ mod secret;
 
 use http::{HeaderMap, header};
 
-use crate::demo::journal::lock;
+use crate::demo::{journal::lock, jwt::Confirmation};
 
 use super::{AuthMethod, Client, Endpoint, Shared, error::OAuthError, record::BasicEncoding, request::Params};
 
@@ -28,6 +28,8 @@ pub(super) struct Caller {
     pub(super) client: Client,
     pub(super) method: AuthMethod,
     pub(super) basic_encoding: Option<BasicEncoding>,
+    /// What it has proved to hold besides, and what its tokens will be bound to.
+    pub(super) binding: Confirmation,
 }
 
 // === impl Claim ===
@@ -80,7 +82,7 @@ impl Shared {
                 let proved = candidates.iter().find_map(|candidate| {
                     let client = clients.get(&candidate.client_id)?;
                     let proved = client.may_use(method) && candidate.is_proved_by(&client.secrets);
-                    proved.then(|| Caller { client: client.clone(), method, basic_encoding: candidate.encoding })
+                    proved.then(|| Caller { basic_encoding: candidate.encoding, ..Caller::new(client.clone(), method) })
                 });
                 proved.ok_or_else(refused)
             }
@@ -96,7 +98,15 @@ impl Shared {
     /// The registered client of that id, if this is a method of its.
     fn caller(&self, client_id: &str, method: AuthMethod) -> Option<Caller> {
         let client = lock(&self.clients).get(client_id).filter(|client| client.may_use(method)).cloned()?;
-        Some(Caller { client, method, basic_encoding: None })
+        Some(Caller::new(client, method))
+    }
+}
+
+// === impl Caller ===
+
+impl Caller {
+    fn new(client: Client, method: AuthMethod) -> Self {
+        Self { client, method, basic_encoding: None, binding: Confirmation::default() }
     }
 }
 

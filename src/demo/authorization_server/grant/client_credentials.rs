@@ -10,6 +10,6 @@ impl Shared {
             return Err(OAuthError::bad_request("unauthorized_client", "a public client can't vouch for itself"));
         }
         let consent = Consent::asked_for(&caller.client, &caller.client.id, params)?;
-        self.grant(consent, None)
+        self.grant(caller, consent, None)
     }
 }

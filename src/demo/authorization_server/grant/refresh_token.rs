@@ -65,9 +65,14 @@ impl Shared {
     pub(super) fn refresh(&self, caller: &Caller, params: &Params) -> Result<Reply, OAuthError> {
         let token = params.secret("refresh_token");
         let token = token.ok_or_else(|| OAuthError::invalid_request("refresh_token is missing"))?;
-        let narrow = |consent: &Consent| consent.narrowed(&caller.client, params);
+        let narrow = |consent: &Consent| {
+            if !consent.holder.is_empty() && consent.holder != caller.binding {
+                return Err(OAuthError::invalid_grant("the refresh token is bound to another key"));
+            }
+            consent.narrowed(&caller.client, params)
+        };
         let (consent, next) = lock(&self.refresh_tokens).redeem(&token, &caller.client.id, narrow)?;
-        self.grant(consent, next)
+        self.grant(caller, consent, next)
     }
 }
 
@@ -158,11 +163,19 @@ impl Family {
 
 #[cfg(test)]
 mod tests {
+    use crate::demo::jwt::Confirmation;
+
     use super::*;
 
     fn consent() -> Consent {
         let text = || "client".to_owned();
-        Consent { client_id: text(), subject: text(), scopes: Vec::new(), audiences: Vec::new() }
+        Consent {
+            client_id: text(),
+            subject: text(),
+            scopes: Vec::new(),
+            audiences: Vec::new(),
+            holder: Confirmation::default(),
+        }
     }
 
     fn redeem(tokens: &mut RefreshTokens, token: &Secret) -> Option<Secret> {

@@ -1,6 +1,7 @@
 //! The server over real sockets and TLS, rule by rule.
 
 mod client_auth;
+mod dpop;
 mod faults;
 mod metadata;
 mod refresh;

@@ -1,5 +1,7 @@
 //! The API over real sockets and TLS: which tokens it takes, and what it says to the others.
 
+mod dpop;
+
 use std::time::{Duration, SystemTime};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -38,6 +40,7 @@ fn claims(world: &World) -> Claims {
         nbf: None,
         exp: now + 600,
         jti: "a-token".to_owned(),
+        ..Claims::default()
     }
 }
 
