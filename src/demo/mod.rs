@@ -13,6 +13,7 @@
 
 pub mod authorization_server;
 mod certificates;
+mod client_certificates;
 mod dpop;
 mod https;
 mod journal;
@@ -24,6 +25,7 @@ mod testing;
 pub mod world;
 
 pub use authorization_server::{AuthorizationServer, AuthorizationServerHandle, Fault};
+pub use client_certificates::ClientCertificate;
 pub use dpop::NoncePolicy;
 pub use https::{ConnectionId, Protocols};
 pub use one_time::Repeated;

@@ -13,6 +13,11 @@ pub struct Client {
     pub secrets: Vec<Secret>,
     /// Public keys; likewise.
     pub keys: Vec<Jwk>,
+    /// Likewise.
+    pub certificates: Vec<CertificateRule>,
+    /// Tokens are bound to the certificate that was shown, whatever the client authenticates
+    /// with (RFC 8705 §3).
+    pub certificate_bound_tokens: bool,
     /// Workloads of other issuers that may act as this client.
     pub foreign: Vec<ForeignIdentity>,
     pub auth_methods: Vec<AuthMethod>,
@@ -36,8 +41,20 @@ pub enum AuthMethod {
     ClientSecretPost,
     ClientSecretJwt,
     PrivateKeyJwt,
+    TlsClientAuth,
+    SelfSignedTlsClientAuth,
     /// An assertion that another issuer made about a workload. RFC 7591 has no name for it.
     ForeignAssertion,
+}
+
+/// Which certificate is a client's (RFC 8705 §2.1.2, §2.2.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateRule {
+    /// For `tls_client_auth`: this subject, as OpenSSL writes it (`CN=agent`), in a certificate
+    /// of the world's root.
+    Subject(String),
+    /// For `self_signed_tls_client_auth`: the certificate with this `x5t#S256`, whoever signed it.
+    Thumbprint(String),
 }
 
 /// Somebody whom another issuer vouches for: a pod, a CI job, a SPIFFE workload.
@@ -61,12 +78,14 @@ pub enum GrantType {
 // === impl AuthMethod ===
 
 impl AuthMethod {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Public,
         Self::ClientSecretBasic,
         Self::ClientSecretPost,
         Self::ClientSecretJwt,
         Self::PrivateKeyJwt,
+        Self::TlsClientAuth,
+        Self::SelfSignedTlsClientAuth,
         Self::ForeignAssertion,
     ];
 
@@ -78,6 +97,8 @@ impl AuthMethod {
             Self::ClientSecretPost => Some("client_secret_post"),
             Self::ClientSecretJwt => Some("client_secret_jwt"),
             Self::PrivateKeyJwt => Some("private_key_jwt"),
+            Self::TlsClientAuth => Some("tls_client_auth"),
+            Self::SelfSignedTlsClientAuth => Some("self_signed_tls_client_auth"),
             Self::ForeignAssertion => None,
         }
     }

@@ -16,8 +16,8 @@ use crate::{
 };
 
 use super::{
-    Client, Endpoint, Fault, Knobs, RevokedFamily, Rotation, Shared, TokenRequest, consent::Consent, metadata,
-    record::Outcome,
+    CertificateRule, Client, Endpoint, Fault, Knobs, RevokedFamily, Rotation, Shared, TokenRequest, consent::Consent,
+    metadata, record::Outcome,
 };
 
 /// Looks into a running server and turns its knobs. Cheap to clone.
@@ -141,6 +141,11 @@ impl AuthorizationServerHandle {
     /// Gives a client a new key; the old ones are refused at once.
     pub fn rotate_key(&self, client_id: &str, new: Jwk) -> Result<(), Error> {
         self.set_client_keys(client_id, vec![new])
+    }
+
+    /// Gives a client a new certificate; the old ones are refused at once.
+    pub fn rotate_certificate(&self, client_id: &str, new: CertificateRule) -> Result<(), Error> {
+        self.change_client(client_id, |client| client.certificates = vec![new])
     }
 
     /// Several keys overlap likewise.

@@ -8,6 +8,9 @@ pub struct Knobs {
     /// Of an access token; whole seconds, rounded up.
     pub token_lifetime: Duration,
     pub assertion_audience: AssertionAudience,
+    /// Metadata names other endpoints for clients with certificates (RFC 8705 §5), and a
+    /// certificate that is shown elsewhere goes unseen.
+    pub mtls_aliases: bool,
     /// Wrong: proofs are checked, and the tokens are bearer tokens all the same.
     pub dpop_downgrade: bool,
 }
@@ -17,6 +20,7 @@ impl Default for Knobs {
         Self {
             token_lifetime: Duration::from_secs(3600),
             assertion_audience: AssertionAudience::default(),
+            mtls_aliases: false,
             dpop_downgrade: false,
         }
     }

@@ -11,9 +11,9 @@ use axum::{
 };
 use http::Uri;
 use jsonwebtoken::{Algorithm, jwk::JwkSet};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::demo::dpop;
+use crate::demo::{dpop, journal::lock};
 
 use super::{AuthMethod, Endpoint, GrantType, Shared, fault::Verdict};
 
@@ -45,6 +45,10 @@ impl Endpoints {
         format!("{}{}", self.origin, endpoint.path())
     }
 
+    pub(super) fn alias(&self, endpoint: Endpoint) -> String {
+        format!("{}{}", self.origin, endpoint.alias())
+    }
+
     /// RFC 8414 puts the well-known part before the issuer's path, OIDC behind it.
     fn metadata_paths(&self) -> BTreeSet<String> {
         let path = &self.path;
@@ -67,9 +71,8 @@ pub(super) fn routes(shared: &Arc<Shared>) -> Router {
 pub(super) fn document(shared: &Shared) -> Value {
     let signing = dpop::ALGORITHMS;
     let assertion_algorithms = [&signing[..], &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512]].concat();
-    json!({
+    let mut document = json!({
         "issuer": shared.issuer,
-        "token_endpoint": shared.endpoints.url(Endpoint::Token),
         "jwks_uri": shared.endpoints.jwks,
         "grant_types_supported": GrantType::ALL.map(GrantType::name),
         "response_types_supported": [],
@@ -78,7 +81,16 @@ pub(super) fn document(shared: &Shared) -> Value {
         "token_endpoint_auth_methods_supported": AuthMethod::ALL.into_iter().filter_map(AuthMethod::name).collect::<Vec<_>>(),
         "token_endpoint_auth_signing_alg_values_supported": assertion_algorithms,
         "dpop_signing_alg_values_supported": signing,
-    })
+        "tls_client_certificate_bound_access_tokens": true,
+    });
+    for endpoint in Endpoint::ALL {
+        document[endpoint.name()] = shared.endpoints.url(endpoint).into();
+    }
+    if lock(&shared.knobs).mtls_aliases {
+        let alias = |endpoint: Endpoint| (endpoint.name().to_owned(), shared.endpoints.alias(endpoint).into());
+        document["mtls_endpoint_aliases"] = Endpoint::ALL.into_iter().map(alias).collect::<Map<_, _>>().into();
+    }
+    document
 }
 
 async fn metadata(State(shared): State<Arc<Shared>>) -> Response {

@@ -36,20 +36,22 @@ use std::{
 };
 
 use axum::Router;
-use rustls::ServerConfig;
+use rustls::{ServerConfig, pki_types::CertificateDer};
 use tokio::net::TcpListener;
 
 use crate::primitives::Clock;
 
 use super::{
-    Error, dpop,
+    Error,
+    client_certificates::ClientRoots,
+    dpop,
     https::Server,
     journal::Journal,
     jwt::{SigningAlgorithm, SigningKey},
     one_time::OneTime,
 };
 
-pub use client::{AuthMethod, Client, ForeignIdentity, GrantType};
+pub use client::{AuthMethod, CertificateRule, Client, ForeignIdentity, GrantType};
 pub use fault::Fault;
 use grant::RefreshTokens;
 pub use grant::{Cause, RevokedFamily, Rotation};
@@ -69,6 +71,8 @@ pub struct Settings {
     pub knobs: Knobs,
     pub rotation: Rotation,
     pub algorithm: SigningAlgorithm,
+    /// Clients' certificates for `tls_client_auth` are signed by this one.
+    pub client_root: CertificateDer<'static>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -113,6 +117,7 @@ struct Shared {
     /// The `jti` of clients' assertions.
     assertions: OneTime,
     dpop: dpop::Judge,
+    client_roots: ClientRoots,
     refresh_tokens: Mutex<RefreshTokens>,
     token_desk: Desk,
     discovery_fault: fault::Switch,
@@ -128,6 +133,7 @@ impl Shared {
             clients: Mutex::new(settings.clients.into_iter().map(|client| (client.id.clone(), client)).collect()),
             knobs: Mutex::new(settings.knobs),
             assertions: OneTime::default(),
+            client_roots: ClientRoots::new(settings.client_root)?,
             dpop: dpop::Judge::new(Arc::clone(&settings.clock)),
             refresh_tokens: Mutex::new(RefreshTokens::new(settings.rotation)),
             token_desk: Desk::default(),

@@ -20,6 +20,7 @@ use http::request::Parts;
 use serde_json::Value;
 
 use crate::demo::{
+    client_certificates::PeerCertificates,
     dpop,
     journal::{Journal, lock},
     jwt::Confirmation,
@@ -42,8 +43,22 @@ pub enum Endpoint {
     Token,
 }
 
+/// What stands before the path of an endpoint's alias.
+pub(super) const ALIAS: &str = "/mtls";
+
 impl Endpoint {
-    const ALL: [Self; 1] = [Self::Token];
+    pub(super) const ALL: [Self; 1] = [Self::Token];
+
+    /// As metadata says it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Token => "token_endpoint",
+        }
+    }
+
+    pub(super) fn alias(self) -> String {
+        format!("{ALIAS}{}", self.path())
+    }
 
     pub(super) fn path(self) -> &'static str {
         match self {
@@ -74,7 +89,7 @@ pub(super) fn routes(shared: &Arc<Shared>) -> Router {
     let mut router = Router::new();
     for endpoint in Endpoint::ALL {
         let handler = move |State(shared): State<Arc<Shared>>, request: Request| answer(shared, endpoint, request);
-        router = router.route(endpoint.path(), any(handler));
+        router = router.route(endpoint.path(), any(handler)).route(&endpoint.alias(), any(handler));
     }
     router.with_state(Arc::clone(shared))
 }
@@ -99,8 +114,9 @@ async fn answer(shared: Arc<Shared>, endpoint: Endpoint, request: Request) -> Re
     // From here to the journal nothing waits: a client that goes away can't stop it half-way.
     let mut caller = None;
     let result = form.and_then(|form| {
-        let caller = caller.insert(shared.authenticate(&form.claim, endpoint)?);
-        caller.binding = shared.binding(&parts)?;
+        let certificates = shared.certificates(&parts);
+        let caller = caller.insert(shared.authenticate(&form.claim, certificates, endpoint)?);
+        caller.binding = shared.binding(caller, certificates, &parts)?;
         shared.serve(endpoint, caller, &form.params)
     });
     let lacks_nonce = result.as_ref().is_err_and(|error| error.code() == USE_DPOP_NONCE);
@@ -143,10 +159,20 @@ impl Shared {
     }
 
     /// What tokens will be bound to, by what came with the request besides the form.
-    fn binding(&self, parts: &Parts) -> Result<Confirmation, OAuthError> {
+    fn binding(
+        &self,
+        caller: &Caller,
+        certificates: Option<&PeerCertificates>,
+        parts: &Parts,
+    ) -> Result<Confirmation, OAuthError> {
         let jkt = self.dpop.judge(parts, None)?;
         let downgrade = lock(&self.knobs).dpop_downgrade;
-        Ok(Confirmation { jkt: jkt.filter(|_| !downgrade) })
+        Ok(Confirmation { jkt: jkt.filter(|_| !downgrade), x5t: caller.certificate(certificates)? })
+    }
+
+    fn certificates<'a>(&self, parts: &'a Parts) -> Option<&'a PeerCertificates> {
+        let seen = !lock(&self.knobs).mtls_aliases || parts.uri.path().starts_with(ALIAS);
+        parts.extensions.get().filter(|_| seen)
     }
 
     fn serve(&self, endpoint: Endpoint, caller: &Caller, params: &Params) -> Result<Reply, OAuthError> {

@@ -4,11 +4,15 @@ use http::{Method, Version, header, request::Parts};
 use tokio::time::Instant;
 
 use crate::{
-    demo::{https::ConnectionId, jwt::Confirmation},
+    demo::{client_certificates::PeerCertificates, https::ConnectionId, jwt::Confirmation},
     primitives::Fingerprint,
 };
 
-use super::{AuthMethod, error::OAuthError, post::Reply};
+use super::{
+    AuthMethod,
+    error::OAuthError,
+    post::{ALIAS, Reply},
+};
 
 /// How the id and the secret stood in a Basic header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +48,10 @@ pub struct TokenRequest {
     pub basic_encoding: Option<BasicEncoding>,
     pub user_agent: Option<String>,
     pub accept: Option<String>,
+    /// Whether it came to the endpoint's alias for clients with certificates.
+    pub at_alias: bool,
+    /// The `x5t#S256` of the certificate that was shown on the connection.
+    pub certificate: Option<String>,
     pub outcome: Outcome,
 }
 
@@ -95,6 +103,8 @@ impl TokenRequest {
             basic_encoding: None,
             user_agent: text(header::USER_AGENT),
             accept: text(header::ACCEPT),
+            at_alias: parts.uri.path().starts_with(ALIAS),
+            certificate: parts.extensions.get().map(PeerCertificates::thumbprint),
             outcome: Outcome::Pending,
         }
     }

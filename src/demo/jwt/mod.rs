@@ -43,11 +43,14 @@ pub struct Confirmation {
     /// The thumbprint of a DPoP key (RFC 9449 §6.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jkt: Option<String>,
+    /// The thumbprint of a client's certificate (RFC 8705 §3.1).
+    #[serde(default, rename = "x5t#S256", skip_serializing_if = "Option::is_none")]
+    pub x5t: Option<String>,
 }
 
 impl Confirmation {
     pub fn is_empty(&self) -> bool {
-        self.jkt.is_none()
+        self.jkt.is_none() && self.x5t.is_none()
     }
 }
 

@@ -15,7 +15,7 @@ use axum::{
 use http::{HeaderMap, Method, header, request::Parts};
 use http_body_util::BodyExt;
 
-use crate::demo::{dpop, https::ConnectionId, journal::lock, jwt::Claims};
+use crate::demo::{client_certificates::PeerCertificates, dpop, https::ConnectionId, journal::lock, jwt::Claims};
 
 use super::{READ_ORDERS, Seen, Shared, WRITE_ORDERS, challenge::Rejection, endpoints::Counted, verify::Verified};
 
@@ -136,6 +136,7 @@ impl Sighting {
             authority: parts.uri.authority().map(|authority| authority.as_str()).or_else(host).map(str::to_owned),
             version: parts.version,
             headers: parts.headers.clone(),
+            certificate: parts.extensions.get().map(PeerCertificates::thumbprint),
             claims,
             refusal: rejection.map(Rejection::code),
             body_length: 0,

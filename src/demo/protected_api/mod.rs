@@ -129,6 +129,8 @@ pub struct Seen {
     pub authority: Option<String>,
     pub version: Version,
     pub headers: HeaderMap,
+    /// The `x5t#S256` of the certificate that was shown on the connection.
+    pub certificate: Option<String>,
     /// Set if the token was good, even where the request was refused for its scope.
     pub claims: Option<Claims>,
     /// The error of RFC 6750 §3.1 that it was refused with; `unauthorized` where no token was

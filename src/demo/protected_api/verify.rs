@@ -21,6 +21,7 @@ use tokio::sync::OnceCell;
 
 use crate::demo::{
     Error,
+    client_certificates::PeerCertificates,
     dpop::{self, ProofError},
     jwt::{ACCESS_TOKEN_TYPE, Claims},
 };
@@ -82,6 +83,7 @@ impl Verifier {
         let claims = read(token, keys).map_err(|flaw| Rejection::InvalidToken(scheme, flaw))?;
         self.check_times(&claims).map_err(|flaw| Rejection::InvalidToken(scheme, flaw))?;
         check_holder(scheme, &claims, proved)?;
+        check_certificate(&claims, parts.extensions.get()).map_err(|flaw| Rejection::InvalidToken(scheme, flaw))?;
         Ok(Verified { scheme, claims })
     }
 
@@ -173,6 +175,16 @@ fn check_holder(scheme: Scheme, claims: &Claims, proved: Result<Option<String>, 
             }
             Some(_) => Ok(()),
         },
+    }
+}
+
+/// RFC 8705 §3: the certificate of this very connection.
+fn check_certificate(claims: &Claims, shown: Option<&PeerCertificates>) -> Result<(), &'static str> {
+    match (&claims.cnf.x5t, shown.map(PeerCertificates::thumbprint)) {
+        (None, _) => Ok(()),
+        (Some(bound), Some(shown)) if *bound == shown => Ok(()),
+        (Some(_), None) => Err("the token is bound to a certificate, and none is shown"),
+        (Some(_), Some(_)) => Err("the token is bound to another certificate"),
     }
 }
 

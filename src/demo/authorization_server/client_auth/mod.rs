@@ -4,11 +4,12 @@
 //! between, and judged after it, so that a request held or refused by a fault has no effect.
 
 mod assertion;
+mod certificate;
 mod secret;
 
 use http::{HeaderMap, header};
 
-use crate::demo::{journal::lock, jwt::Confirmation};
+use crate::demo::{client_certificates::PeerCertificates, journal::lock, jwt::Confirmation};
 
 use super::{AuthMethod, Client, Endpoint, Shared, error::OAuthError, record::BasicEncoding, request::Params};
 
@@ -19,7 +20,7 @@ enum Shown {
     /// In a header or in the body. More than one where a Basic header can be read in two ways.
     Secret(AuthMethod, Vec<secret::Candidate>),
     Assertion(assertion::Assertion),
-    /// A public client names itself and shows nothing.
+    /// A client names itself and shows nothing, or nothing but its certificate.
     Bare(String),
 }
 
@@ -73,7 +74,12 @@ impl Claim {
 }
 
 impl Shared {
-    pub(super) fn authenticate(&self, claim: &Claim, endpoint: Endpoint) -> Result<Caller, OAuthError> {
+    pub(super) fn authenticate(
+        &self,
+        claim: &Claim,
+        certificates: Option<&PeerCertificates>,
+        endpoint: Endpoint,
+    ) -> Result<Caller, OAuthError> {
         let method = claim.method();
         let refused = || OAuthError::invalid_client(Some(method));
         match &claim.0 {
@@ -91,7 +97,10 @@ impl Shared {
                 self.check_assertion(assertion, &caller.client, endpoint)?;
                 Ok(caller)
             }
-            Shown::Bare(id) => self.caller(id, method).ok_or_else(refused),
+            Shown::Bare(id) => {
+                let certified = certificates.and_then(|certificates| self.certified(id, certificates));
+                certified.or_else(|| self.caller(id, AuthMethod::Public)).ok_or_else(refused)
+            }
         }
     }
 

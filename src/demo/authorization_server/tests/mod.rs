@@ -1,5 +1,6 @@
 //! The server over real sockets and TLS, rule by rule.
 
+mod certificates;
 mod client_auth;
 mod dpop;
 mod faults;
