@@ -9,6 +9,9 @@
 
 mod ask;
 mod ciba;
+mod login;
+mod poll;
+mod revoke;
 mod session;
 
 use std::{
@@ -42,8 +45,10 @@ use super::{
     vault::{self, KeptToken, VaultError, key_bytes, key_text, token_key},
 };
 
-pub(crate) use ask::{Heard, Question, Reached};
-pub(crate) use ciba::{Pending, seconds};
+pub(crate) use ask::{Question, Reached};
+pub(crate) use login::LoginStep;
+pub(crate) use poll::Pending;
+pub(crate) use revoke::Revocation;
 
 /// How one credential's token is got.
 #[derive(Debug)]
@@ -184,6 +189,7 @@ impl Exchange {
         let material = &obtained.material;
         let bound = material.prover.as_ref().filter(|_| material.kind == TokenKind::Dpop);
         let kept = KeptToken {
+            credential: self.spec.name.to_string(),
             token: material.secret.clone(),
             dpop: bound.is_some(),
             scope: material.scope.clone(),
@@ -400,11 +406,7 @@ impl Exchange {
         if let Grant::TokenExchange(exchange) = &step.grant {
             exchange.check(granted.issued_token_type.as_deref()).map_err(Fault::protocol)?;
         }
-        match (granted.kind, step.dpop, &prover) {
-            (TokenKind::Bearer, DpopUse::Required, _) => return Err(Fault::protocol(Misbehaviour::Downgrade)),
-            (TokenKind::Dpop, _, None) => return Err(Fault::protocol(Misbehaviour::UnaskedDpop)),
-            (TokenKind::Bearer | TokenKind::Dpop | TokenKind::NotApplicable, _, _) => {}
-        }
+        check_kind(granted.kind, step.dpop, prover.is_some()).map_err(Fault::protocol)?;
         let wall = self.tools.clock.now();
         let ends = granted.life.expires_at.map(|end| left(end, wall));
         let expires_in = granted.life.expires_in.as_ref();
@@ -473,7 +475,7 @@ impl Exchange {
         }
     }
 
-    fn endpoint(&self, number: usize) -> Result<&Arc<Endpoint>, Fault> {
+    pub(crate) fn endpoint(&self, number: usize) -> Result<&Arc<Endpoint>, Fault> {
         let endpoint = self.endpoints.get(number).and_then(Option::as_ref);
         endpoint.ok_or_else(|| Fault::settings(SettingsError::NoInput))
     }
@@ -481,6 +483,15 @@ impl Exchange {
     fn nowhere<'a>(&self, scopes: &'a [&'a str]) -> assertion::Occasion<'a> {
         let now = self.tools.clock.unix_seconds();
         assertion::Occasion { client: None, issuer: None, token_endpoint: "", endpoint: "", scopes, now }
+    }
+}
+
+/// A token that isn't bound though it has to be, or is though no proof was sent.
+fn check_kind(kind: TokenKind, dpop: DpopUse, proved: bool) -> Result<(), Misbehaviour> {
+    match (kind, dpop, proved) {
+        (TokenKind::Bearer, DpopUse::Required, _) => Err(Misbehaviour::Downgrade),
+        (TokenKind::Dpop, _, false) => Err(Misbehaviour::UnaskedDpop),
+        (TokenKind::Bearer | TokenKind::Dpop | TokenKind::NotApplicable, _, _) => Ok(()),
     }
 }
 
