@@ -155,6 +155,10 @@ impl Broker {
         }
     }
 
+    pub fn knows(&self, name: &CredentialName) -> bool {
+        self.named(name).is_ok()
+    }
+
     /// For `token list|show` and the metrics, in the order of the config.
     /// Without the logins: see [`Broker::told`].
     pub fn states(&self) -> Vec<TokenState> {

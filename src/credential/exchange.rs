@@ -73,6 +73,8 @@ struct Limits {
 
 #[derive(Debug, Default)]
 struct State {
+    /// How often all was forgotten: what was asked for before isn't kept.
+    forgotten: u64,
     /// What earlier steps gave, while it is good.
     outputs: Vec<Option<Output>>,
     /// The key of a credential without a login.
@@ -130,8 +132,10 @@ impl Exchange {
         if let Some(obtained) = kept.and_then(|kept| self.revived(kept, want)) {
             return Ok(obtained);
         }
+        let forgotten = self.state().forgotten;
         let obtained = self.finished(self.walk(want).await?)?;
-        if !(self.limits.transient && self.is_revocable().await) {
+        let ends_here = self.limits.transient && self.is_revocable().await;
+        if !ends_here && self.state().forgotten == forgotten {
             self.keep(&key, &obtained).await;
         }
         Ok(obtained)
@@ -227,6 +231,7 @@ impl Exchange {
 
     async fn walk(&self, want: &Want) -> Result<Output, Fault> {
         let mut fresh = want.fresh;
+        let forgotten = self.state().forgotten;
         loop {
             let (done, mut previous) = self.resume(fresh);
             let mut stale = done > 0;
@@ -235,7 +240,7 @@ impl Exchange {
                 outcome = self.take(number, step, previous.as_ref(), want, &mut stale).await;
                 match &outcome {
                     Ok(output) => {
-                        self.remember(number, output);
+                        self.remember(number, output, forgotten);
                         previous = Some(output.clone());
                     }
                     Err(_) => break,
@@ -265,9 +270,9 @@ impl Exchange {
     }
 
     /// The last step's output is the slot's to keep.
-    fn remember(&self, number: usize, output: &Output) {
-        if number + 1 < self.spec.steps.len() {
-            let mut state = self.state();
+    fn remember(&self, number: usize, output: &Output, forgotten: u64) {
+        let mut state = self.state();
+        if number + 1 < self.spec.steps.len() && state.forgotten == forgotten {
             state.outputs.resize(self.spec.steps.len(), None);
             state.outputs[number] = Some(output.clone());
         }

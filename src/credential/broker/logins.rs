@@ -36,7 +36,7 @@ impl Broker {
         let fingerprint = login::log_in(&place.exchange, &scopes, options, prompt).await.map_err(failed)?;
         let event = Event::Login { credential: owner.clone(), grant: place.slot.grant(), fingerprint };
         self.0.shared.recorder.event(event);
-        self.forget_all(&owner).await.map_err(failed)
+        self.forget(&owner).await
     }
 
     /// Whose login the credential uses: its own, or another one's.
@@ -97,7 +97,7 @@ impl Broker {
         }
         let _ = place.slot.revoke().await;
         let revocation = place.exchange.log_out().await.map_err(failed)?;
-        self.forget_all(name).await.map_err(failed)?;
+        self.forget(name).await?;
         let revoked = matches!(revocation, Revocation::Done);
         self.0.shared.recorder.event(Event::Logout { credential: name.clone(), revoked });
         Ok(match revocation {
@@ -108,21 +108,18 @@ impl Broker {
         })
     }
 
-    /// Nothing that this process has of the credential is used any more, nor of those that
-    /// hang on it.
-    pub fn forget(&self, name: &CredentialName) {
-        for place in self.hanging_on(name) {
+    /// No access token that there is of the credential is used any more, here or after the
+    /// next start, nor of those that hang on it. The login itself stays.
+    pub async fn forget(&self, name: &CredentialName) -> Result<(), Error> {
+        let places = self.hanging_on(name);
+        for place in &places {
             place.exchange.forget();
             place.slot.forget();
             place.subject_slots().iter().for_each(|slot| slot.forget());
         }
-    }
-
-    /// … nor anything that is kept for the next start.
-    async fn forget_all(&self, name: &CredentialName) -> Result<(), Fault> {
-        self.forget(name);
-        let names: Vec<&CredentialName> = self.hanging_on(name).iter().map(|place| place.slot.name()).collect();
-        self.0.tools.vault.forget_tokens(&names).await.map_err(Fault::store)
+        let names: Vec<&CredentialName> = places.iter().map(|place| place.slot.name()).collect();
+        let forgotten = self.0.tools.vault.forget_tokens(&names).await;
+        forgotten.map_err(|error| fault(name, Fault::store(error)))
     }
 
     /// The credential, those that use its login or feed on its tokens, those that feed on

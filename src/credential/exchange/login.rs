@@ -73,6 +73,8 @@ impl Exchange {
 
     /// Nothing that was got earlier is used any more.
     pub(crate) fn forget(&self) {
-        self.state().outputs.clear();
+        let mut state = self.state();
+        state.outputs.clear();
+        state.forgotten += 1;
     }
 }
