@@ -219,7 +219,8 @@ mod tests {
     impl Tokens for Broker {
         fn states(&self) -> StatesFuture<'_> {
             let generation = self.refreshes.load(Ordering::Relaxed);
-            let states = [json!({ "credential": "orders", "generation": generation }), json!({ "credential": "wrong" })];
+            let states =
+                [json!({ "credential": "orders", "generation": generation }), json!({ "credential": "wrong" })];
             Box::pin(async move { states.to_vec() })
         }
 

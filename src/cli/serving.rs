@@ -15,7 +15,10 @@ pub(super) enum Silence {
     /// Nobody listens there.
     Nobody(anyhow::Error),
     /// It says why.
-    Refused { detail: String, hint: Option<String> },
+    Refused {
+        detail: String,
+        hint: Option<String>,
+    },
     Broken(anyhow::Error),
 }
 
@@ -23,7 +26,8 @@ pub(super) enum Silence {
 pub(super) async fn ask(settings: &Settings, method: Method, path: &str) -> std::result::Result<Value, Silence> {
     let admin = settings.admin.as_ref().ok_or(Silence::NoAdmin)?;
     let broken = |error: anyhow::Error, what: &'static str| Silence::Broken(error.context(what));
-    let key = admin::load_or_create_key(&settings.state).map_err(|error| broken(error.into(), "can't read the admin key"))?;
+    let key =
+        admin::load_or_create_key(&settings.state).map_err(|error| broken(error.into(), "can't read the admin key"))?;
     let url = format!("http://{}/api/v1/{path}", admin.listen);
     // Never through a proxy, and least of all through ourselves.
     let client = reqwest::Client::builder().no_proxy().build();
@@ -33,7 +37,8 @@ pub(super) async fn ask(settings: &Settings, method: Method, path: &str) -> std:
         Silence::Nobody(anyhow!(error.without_url()).context(nobody))
     })?;
     let status = response.status();
-    let body: Value = response.json().await.map_err(|error| broken(error.into(), "the admin API's answer isn't JSON"))?;
+    let body: Value =
+        response.json().await.map_err(|error| broken(error.into(), "the admin API's answer isn't JSON"))?;
     if status.is_success() {
         return Ok(body);
     }

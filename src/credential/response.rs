@@ -185,8 +185,7 @@ fn whole_number(value: &Value) -> Option<u64> {
 fn moment(value: &Value) -> Option<SystemTime> {
     const MILLISECONDS: u64 = 100_000_000_000;
     if let Some(number) = whole_number(value) {
-        let since =
-            if number >= MILLISECONDS { Duration::from_millis(number) } else { Duration::from_secs(number) };
+        let since = if number >= MILLISECONDS { Duration::from_millis(number) } else { Duration::from_secs(number) };
         return SystemTime::UNIX_EPOCH.checked_add(since);
     }
     OffsetDateTime::parse(value.as_str()?.trim(), &Rfc3339).ok().map(SystemTime::from)
@@ -204,13 +203,7 @@ fn scope_text(scope: Value) -> Option<String> {
     }
 }
 
-fn refusal(
-    answer: &Answer<'_>,
-    code: &str,
-    body: &Body,
-    request: &TokenRequest,
-    wall: SystemTime,
-) -> Fault {
+fn refusal(answer: &Answer<'_>, code: &str, body: &Body, request: &TokenRequest, wall: SystemTime) -> Fault {
     let description = body.error_description.as_ref().and_then(Value::as_str);
     let detail = request.clean(description.unwrap_or_default(), MAX_DETAIL);
     let status = answer.status;

@@ -87,11 +87,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("seen");
         let browser = directory.path().join("browser");
-        let script = format!("#!/bin/sh\n{{ printf '%s\\n' \"$@\"; env; }} > {0}.part && mv {0}.part {0}\n", path.display());
+        let script =
+            format!("#!/bin/sh\n{{ printf '%s\\n' \"$@\"; env; }} > {0}.part && mv {0}.part {0}\n", path.display());
         std::fs::write(&browser, script).unwrap();
         std::fs::set_permissions(&browser, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         let browser = format!("/nonexistent/browser:{}", browser.display());
-        let variables = [("BROWSER", browser.as_str()), ("PATH", "/usr/bin:/bin"), ("SECRET", "hunter2"), ("LANG", "C")];
+        let variables =
+            [("BROWSER", browser.as_str()), ("PATH", "/usr/bin:/bin"), ("SECRET", "hunter2"), ("LANG", "C")];
         let inherited = Inherited::new(variables.map(|(name, value)| (name.into(), value.into())));
         let opened = open(URL, &inherited, &["SECRET".to_owned()]).unwrap();
         assert!(opened.to_str().unwrap().ends_with("/browser"), "{opened:?}");

@@ -467,7 +467,9 @@ impl HttpBody for Body {
             Kind::Local(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
             Kind::Upstream { ahead, incoming, .. } => match (ahead.len(), incoming.size_hint()) {
                 (0, rest) => rest,
-                (ahead, rest) => rest.exact().map_or(SizeHint::default(), |rest| SizeHint::with_exact(rest + ahead as u64)),
+                (ahead, rest) => {
+                    rest.exact().map_or(SizeHint::default(), |rest| SizeHint::with_exact(rest + ahead as u64))
+                }
             },
         }
     }

@@ -12,14 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{
-    admin,
-    credential::Source,
-    identity::AgentSettings,
-    observe,
-    route::Table,
-    server,
-};
+use crate::{admin, credential::Source, identity::AgentSettings, observe, route::Table, server};
 
 use super::{
     Launch, Problems, Settings,

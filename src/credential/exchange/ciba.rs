@@ -14,11 +14,7 @@ use crate::{
     primitives::Secret,
 };
 
-use super::{
-    Exchange, Output,
-    ask::Question,
-    poll::Pending,
-};
+use super::{Exchange, Output, ask::Question, poll::Pending};
 
 #[derive(Deserialize)]
 struct Begun {
@@ -40,8 +36,7 @@ impl Exchange {
             Some(source) => Some(self.tools.read(source).await?),
             None => None,
         };
-        let question =
-            Question { number, step, kind: EndpointKind::BackchannelAuthentication, scopes, prover: None };
+        let question = Question { number, step, kind: EndpointKind::BackchannelAuthentication, scopes, prover: None };
         let make = || {
             let mut request = TokenRequest::new("", step.ask.body, http::Method::POST);
             ciba.ask(&mut request, hint.as_ref(), None).map_err(Fault::settings)?;

@@ -227,7 +227,7 @@ fn was_never_processed(fault: &Fault) -> bool {
 // === impl Session ===
 
 impl Session {
-    pub(super) fn seeded(refresh_token: Secret, owner: String, generation: u64, now: u64) -> Self {
+    pub(crate) fn seeded(refresh_token: Secret, owner: String, generation: u64, now: u64) -> Self {
         Self {
             seed: Some(refresh_token.fingerprint().to_string()),
             refresh_token: Some(refresh_token),
@@ -275,4 +275,3 @@ impl Session {
         if self.ended_ambiguously { LoginReason::Ambiguous } else { LoginReason::Refused }
     }
 }
-

@@ -41,20 +41,16 @@ impl Way<'_> {
     pub(super) async fn by_browser(&self, redirect: &Redirect, prompt: &dyn Prompt) -> Result<Reached, Fault> {
         let metadata = self.exchange.endpoint(self.at.number)?.metadata().await?;
         check_challenge_methods(&metadata)?;
-        let endpoint = metadata.url(EndpointKind::Authorization, false).ok_or_else(|| {
-            Fault::protocol(Misbehaviour::NoEndpoint(EndpointKind::Authorization.as_str()))
-        })?;
+        let endpoint = metadata
+            .url(EndpointKind::Authorization, false)
+            .ok_or_else(|| Fault::protocol(Misbehaviour::NoEndpoint(EndpointKind::Authorization.as_str())))?;
         let callback = Callback::bind(redirect, self.exchange.name()).await;
         let callback = callback.map_err(|error| Fault::terminal(Failure::Callback(error)))?;
         let secrets = Secrets::generate()?;
         let redirect_uri = callback.uri();
         let url = self.request_url(endpoint.clone(), &redirect_uri, &secrets);
         let limits = Limits::default();
-        prompt.browse(&Page {
-            url: url.into(),
-            redirect_uri: redirect_uri.clone(),
-            expires_in: limits.login,
-        });
+        prompt.browse(&Page { url: url.into(), redirect_uri: redirect_uri.clone(), expires_in: limits.login });
         let answer = callback.answer(&secrets.state, limits).await;
         let answer = answer.ok_or_else(|| Fault::terminal(Failure::NotApproved("no answer in time")))?;
         let code = judge(&answer, &metadata)?;
