@@ -1,18 +1,26 @@
-//! What most commands need: the config, the certificate authority, a random instance.
+//! What most commands need: the config, the certificate authority, the credentials.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
+use tokio::runtime::Handle;
 
 use crate::{
     app::{self, Surroundings},
     config::{self, Settings},
-    credential::store::Memory,
-    primitives::{AgentName, Clock, SystemClock},
+    credential::{
+        Broker,
+        store::{Memory, Store},
+    },
+    observe::Recorder,
+    primitives::{AgentName, Clock, CredentialName, SystemClock},
     tls::CertificateAuthority,
 };
 
 use super::{Failure, Result, args::Global, output};
+
+/// How long the audit log may hold up the end of a command.
+pub(super) const FLUSH: Duration = Duration::from_secs(2);
 
 /// Reads the config and prints its warnings, or prints every problem and gives up.
 pub(super) fn load(global: &Global) -> Result<Settings> {
@@ -57,9 +65,30 @@ pub(super) fn authority(settings: &Settings) -> Result<Arc<CertificateAuthority>
     Ok(Arc::new(authority))
 }
 
-pub(super) fn surroundings(authority: Arc<CertificateAuthority>) -> Result<Surroundings> {
+pub(super) fn surroundings(authority: Arc<CertificateAuthority>, store: Arc<dyn Store>) -> Result<Surroundings> {
     let instance = app::random_instance().context("no random numbers")?;
-    Ok(Surroundings { authority, clock: clock(), instance, store: Arc::new(Memory::default()) })
+    Ok(Surroundings { authority, clock: clock(), instance, store })
+}
+
+/// What outlives the process.
+pub(super) fn store(_settings: &Settings) -> Result<Arc<dyn Store>> {
+    Ok(Arc::new(Memory::default()))
+}
+
+/// The credentials without a proxy: for commands that get or give back tokens themselves. Runs
+/// on the current runtime.
+pub(super) fn broker(settings: &Settings, recorder: Recorder) -> Result<Broker> {
+    let (specs, tokens) = (settings.credentials.clone(), settings.tokens.clone());
+    Ok(Broker::new(specs, tokens, clock(), recorder, Handle::current(), store(settings)?)?)
+}
+
+/// A credential of the config, named on the command line.
+pub(super) fn credential(settings: &Settings, asked: &str) -> Result<CredentialName> {
+    let known = settings.credentials.iter().find(|known| known.name.as_str() == asked);
+    known.map(|known| known.name.clone()).ok_or_else(|| {
+        let names: Vec<&str> = settings.credentials.iter().map(|known| known.name.as_str()).collect();
+        Failure::NotStarted(anyhow!("the config has no credential `{asked}`; it has: {}", names.join(", ")))
+    })
 }
 
 /// The agent named on the command line, or the only one there is.

@@ -120,6 +120,8 @@ struct Inner {
     /// Asked for by upstreams, within what the route allows; how often that came.
     more_scopes: Vec<String>,
     step_ups: u32,
+    /// How often all was forgotten: what a flight brings that started before is too late.
+    forgotten: u64,
     /// When a forced flight last landed (C7).
     forced_at: Option<Instant>,
 }
@@ -311,6 +313,9 @@ impl Slot {
         self.state.token.store(None);
         inner.trouble = None;
         inner.refused = None;
+        inner.flight = None;
+        inner.forced = false;
+        inner.forgotten += 1;
     }
 
     pub(crate) fn quota(&self) -> Option<String> {
@@ -413,7 +418,7 @@ impl Slot {
             have: self.state.token.load().as_ref().map(|token| token.fingerprint),
             fresh: std::mem::take(&mut inner.fresh),
         };
-        (Flight::new(self.clone(), want, result), boarding)
+        (Flight::new(self.clone(), want, result, inner.forgotten), boarding)
     }
 
     /// Not while the lock is held: a runtime that is ending drops the flight here, and that
