@@ -21,7 +21,7 @@ pub(super) fn check(global: &args::Global, check: &args::Check) -> Result {
         settings.file.display(),
         count(settings.routes.len(), "route"),
         count(settings.agents.len(), "agent"),
-        count(settings.credentials.len(), "credential"),
+        count(settings.credential_names().len(), "credential"),
     ));
     for danger in &settings.dangers {
         output::line(format_args!("danger: {danger} is on"));
@@ -37,15 +37,15 @@ fn online(settings: &Settings) -> Result {
         let (specs, tokens) = (settings.credentials.clone(), settings.tokens.clone());
         let broker = Broker::new(specs, tokens, context::clock(), recorder, Handle::current(), Arc::new(Memory::default()))?;
         let mut failed = false;
-        for spec in &settings.credentials {
-            match broker.refresh(&spec.name).await {
+        for name in settings.credential_names() {
+            match broker.refresh(name).await {
                 Ok(state) => {
                     let life = state.expires_in_seconds.unwrap_or(0);
-                    output::line(format_args!("{}: got a token for {life} s", spec.name));
+                    output::line(format_args!("{name}: got a token for {life} s"));
                 }
                 Err(error) => {
                     failed = true;
-                    output::line(format_args!("{}: {}", spec.name, error.failure.describe()));
+                    output::line(format_args!("{name}: {}", error.failure.describe()));
                     output::line(format_args!("  hint: {}", error.hint()));
                 }
             }
