@@ -6,7 +6,11 @@ use std::{process::ExitCode, sync::Arc};
 use anyhow::Context;
 use tokio::runtime::Handle;
 
-use crate::{config::Settings, credential::{Broker, store::Memory}, observe::Recorder};
+use crate::{
+    config::Settings,
+    credential::{Broker, store::Memory},
+    observe::Recorder,
+};
 
 use super::{
     FAILED, Result, args,
@@ -35,7 +39,8 @@ fn online(settings: &Settings) -> Result {
     let recorder = Recorder::start(&crate::observe::Settings::default()).context("can't start the recorder")?;
     runtime.block_on(async {
         let (specs, tokens) = (settings.credentials.clone(), settings.tokens.clone());
-        let broker = Broker::new(specs, tokens, context::clock(), recorder, Handle::current(), Arc::new(Memory::default()))?;
+        let broker =
+            Broker::new(specs, tokens, context::clock(), recorder, Handle::current(), Arc::new(Memory::default()))?;
         let mut failed = false;
         for name in settings.credential_names() {
             match broker.refresh(name).await {

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    credential::{Source, client_auth::ClientAuth, grant::Step},
+    credential::{Source, client_auth::ClientAuth},
     route::{AgentSet, Effect, Scheme},
     server::Unmatched,
 };
@@ -415,14 +415,15 @@ fn a_full_file_loads() {
         ]
     );
 
-    let Step::ClientCredentials(orders) = &settings.credentials[0].steps[0];
-    assert!(
-        matches!(&orders.client.auth, ClientAuth::SecretBasic { secret: Source::Env(name), .. } if name == "CLIENT_SECRET")
-    );
+    let orders = &settings.credentials[0].steps[0];
+    let ClientAuth::SecretBasic { secrets, .. } = &orders.client.auth else { panic!() };
+    assert_eq!(*secrets, [Source::Env("CLIENT_SECRET".to_owned())]);
+    let orders = &orders.ask;
     assert_eq!(orders.resource, ["https://orders.example.com"]);
     assert_eq!(orders.params, [("organization".to_owned(), "org_1".to_owned())]);
-    let Step::ClientCredentials(local) = &settings.credentials[1].steps[0];
-    let ClientAuth::SecretPost { secret: Source::Command { argv, ttl } } = &local.client.auth else { panic!() };
+    let local = &settings.credentials[1].steps[0];
+    let ClientAuth::SecretPost { secrets } = &local.client.auth else { panic!() };
+    let [Source::Command { argv, ttl }] = &**secrets else { panic!() };
     assert_eq!((argv.len(), *ttl), (2, Duration::from_secs(60)));
 }
 

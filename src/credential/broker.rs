@@ -324,7 +324,8 @@ impl Builder<'_> {
             super::grant::Grant::Login(login) => Some(login.of.clone().unwrap_or_else(|| name.clone())),
             _no_login => None,
         };
-        let endpoints = spec.steps.iter().map(|step| step.server.as_ref().map(|server| self.endpoint(server)).transpose());
+        let endpoints =
+            spec.steps.iter().map(|step| step.server.as_ref().map(|server| self.endpoint(server)).transpose());
         let endpoints = endpoints.collect::<Result<_, _>>()?;
         let exchange =
             Exchange::new(spec, endpoints, &self.shared.settings, self.tools.clone(), self.neighbours.clone())?;
@@ -417,7 +418,8 @@ pub fn subject_of(fields: &HeaderMap) -> Option<Secret> {
     let text = fields.get(http::header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = text.split_once(' ')?;
     let token = token.trim();
-    let good = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    let good =
+        scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
     good.then(|| Secret::new(token.to_owned()))
 }
 

@@ -236,7 +236,8 @@ impl Slot {
         let asked = Instant::now();
         let ready = {
             let mut inner = self.state.lock();
-            let missing: Vec<String> = more.iter().filter(|scope| !inner.more_scopes.contains(scope)).cloned().collect();
+            let missing: Vec<String> =
+                more.iter().filter(|scope| !inner.more_scopes.contains(scope)).cloned().collect();
             let current = self.state.token.load_full();
             let is_newer = current.is_some_and(|current| current.generation > refused.generation);
             if missing.is_empty() {

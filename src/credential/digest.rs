@@ -24,14 +24,12 @@ pub(crate) fn key(spec: &Spec) -> [u8; 32] {
     fields.finish()
 }
 
-/// Of a token with more scopes than the credential asks for at first. A credential whose
-/// refresh token is its own shares no token with another one.
+/// Of a token that is kept, with the scopes that it has besides. Two credentials never share
+/// one, whatever they have in common (threat 101): each is locked to its own hosts.
 pub(crate) fn token(spec: &Spec, more_scopes: &[String]) -> [u8; 32] {
     let mut fields = Fields::default();
     fields.bytes(&key(spec));
-    if spec.steps.iter().any(|step| matches!(step.grant, Grant::Login(_) | Grant::Ciba(_))) {
-        fields.text("name", spec.name.as_str());
-    }
+    fields.text("name", spec.name.as_str());
     fields.sorted("more scopes", more_scopes.iter().map(String::as_str));
     fields.finish()
 }

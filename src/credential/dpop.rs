@@ -143,7 +143,6 @@ fn htu(to: &Recipient<'_>) -> String {
     normal_path(&format!("{base}{path}"))
 }
 
-
 /// Percent-encoding in its normal form (RFC 3986 §6.2.2): digits in capitals, and nothing
 /// encoded that needn't be.
 fn normal_path(url: &str) -> String {

@@ -118,9 +118,8 @@ impl Endpoint {
             Some(identity) => self.http.showing(identity)?,
             None => self.http.client.clone(),
         };
-        let mut sent = client
-            .request(request.method().clone(), url)
-            .header(ACCEPT, HeaderValue::from_static("application/json"));
+        let mut sent =
+            client.request(request.method().clone(), url).header(ACCEPT, HeaderValue::from_static("application/json"));
         if let Some(content_type) = request.content_type() {
             sent = sent.header(CONTENT_TYPE, content_type).body(request.body());
         }
@@ -159,7 +158,6 @@ struct Plan {
 
 impl Plan {
     fn client(&self, tls: rustls::ClientConfig, idle: usize) -> Result<reqwest::Client, reqwest::Error> {
-
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .http1_only()

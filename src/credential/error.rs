@@ -139,7 +139,9 @@ pub enum Misbehaviour {
     #[error("it issued a `{issued}`, not the `{wanted}` that was asked for")]
     IssuedTokenType { issued: String, wanted: String },
     /// RFC 9449 §5.
-    #[error("`token_type` is Bearer, though a token bound to our key was asked for: a downgrade (`dpop = \"required\"`)")]
+    #[error(
+        "`token_type` is Bearer, though a token bound to our key was asked for: a downgrade (`dpop = \"required\"`)"
+    )]
     Downgrade,
     #[error("`token_type` is DPoP, though no proof was sent (set `dpop`)")]
     UnaskedDpop,
@@ -266,12 +268,12 @@ impl Error {
             )),
             Failure::LoginRequired(_) => Hint::new(format!("the operator runs `cupbearer login {name}`")),
             Failure::NotApproved(_) => Hint::fixed("ask the human who approves, then send the request again"),
-            Failure::Store(_) => Hint::new(format!(
-                "see to the state directory, then run `cupbearer token refresh {name}`"
-            )),
-            Failure::Key(_) | Failure::Certificate(_) => {
-                Hint::new(format!("see to the key files of credential `{name}`, then run `cupbearer token refresh {name}`"))
+            Failure::Store(_) => {
+                Hint::new(format!("see to the state directory, then run `cupbearer token refresh {name}`"))
             }
+            Failure::Key(_) | Failure::Certificate(_) => Hint::new(format!(
+                "see to the key files of credential `{name}`, then run `cupbearer token refresh {name}`"
+            )),
             Failure::Feed(error) => error.hint(),
             Failure::Settings(SettingsError::UnknownCredential) => Hint::fixed("run `cupbearer token list`"),
             Failure::Settings(_) => Hint::fixed("run `cupbearer check`"),

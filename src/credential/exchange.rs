@@ -103,7 +103,8 @@ impl Exchange {
         }
         for step in &spec.steps {
             let anything = Secret::new("x".to_owned());
-            step.request(&[anything.clone(), anything], &[])?;
+            let scopes: Vec<&str> = step.ask.scopes.iter().map(String::as_str).collect();
+            step.request(&[anything.clone(), anything], &scopes)?;
         }
         // Another process has the lock for its own exchange, with its retries.
         let lock = settings.exchange_timeout.saturating_mul(3);
@@ -165,7 +166,9 @@ impl Exchange {
 
     /// The identity that tokens of this credential are bound to, if they are.
     fn current_identity(&self) -> Result<Option<Arc<crate::tls::ClientIdentity>>, Fault> {
-        let (Some(step), Some(Some(endpoint))) = (self.spec.steps.last(), self.endpoints.last()) else { return Ok(None) };
+        let (Some(step), Some(Some(endpoint))) = (self.spec.steps.last(), self.endpoints.last()) else {
+            return Ok(None);
+        };
         if !step.client.auth.binds_tokens() {
             return Ok(None);
         }

@@ -71,7 +71,11 @@ impl Template {
             Piece::Base64(inner) => inner.contains(&Piece::Token),
             Piece::Text(_) => false,
         };
-        if pieces.iter().any(token) { Ok(Self { source: text.to_owned(), pieces }) } else { Err(TemplateError::NoToken) }
+        if pieces.iter().any(token) {
+            Ok(Self { source: text.to_owned(), pieces })
+        } else {
+            Err(TemplateError::NoToken)
+        }
     }
 
     /// The field's value.

@@ -71,10 +71,7 @@ struct Document {
 impl Metadata {
     /// Reads a document. `permitted`: whether a URL may be asked. The token endpoint has to
     /// be one; another endpoint that isn't counts as not there. `Err(None)`: no document.
-    pub(crate) fn read(
-        text: &[u8],
-        permitted: impl Fn(&str) -> Option<Url>,
-    ) -> Result<Self, Option<Misbehaviour>> {
+    pub(crate) fn read(text: &[u8], permitted: impl Fn(&str) -> Option<Url>) -> Result<Self, Option<Misbehaviour>> {
         let document: Document = serde_json::from_slice(text).map_err(|_| None)?;
         let mut metadata = Self {
             issuer: Some(document.issuer),

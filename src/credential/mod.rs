@@ -35,12 +35,12 @@ pub mod sign;
 pub mod source;
 pub mod step;
 pub mod store;
-mod tools;
-mod vault;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod tools;
+mod vault;
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 

@@ -238,7 +238,7 @@ mod tests {
     use super::*;
 
     fn request(format: BodyFormat, params: &[(&str, &str)]) -> TokenRequest {
-        let mut request = TokenRequest::new("client_credentials", format);
+        let mut request = TokenRequest::new("client_credentials", format, Method::POST);
         params.iter().for_each(|(name, value)| request.append(name, value));
         request
     }
@@ -248,7 +248,7 @@ mod tests {
     fn form_values_are_encoded() {
         let request = request(BodyFormat::Form, &[("scope", "a b"), ("x", "+&=% ä~*")]);
         assert_eq!(request.body(), "grant_type=client_credentials&scope=a+b&x=%2B%26%3D%25+%C3%A4%7E*");
-        assert_eq!(request.content_type(), "application/x-www-form-urlencoded");
+        assert_eq!(request.content_type().unwrap(), "application/x-www-form-urlencoded");
     }
 
     #[test]

@@ -183,8 +183,7 @@ fn whole_number(value: &Value) -> Option<u64> {
 fn moment(value: &Value) -> Option<SystemTime> {
     const MILLISECONDS: u64 = 100_000_000_000;
     if let Some(number) = whole_number(value) {
-        let since =
-            if number >= MILLISECONDS { Duration::from_millis(number) } else { Duration::from_secs(number) };
+        let since = if number >= MILLISECONDS { Duration::from_millis(number) } else { Duration::from_secs(number) };
         return SystemTime::UNIX_EPOCH.checked_add(since);
     }
     OffsetDateTime::parse(value.as_str()?.trim(), &Rfc3339).ok().map(SystemTime::from)

@@ -28,7 +28,7 @@ pub struct Step {
 }
 
 /// What a token request asks for, besides what its grant says.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Ask {
     /// May repeat in a token exchange (RFC 8693 §2.1); elsewhere there is one at most.
     pub audience: Vec<String>,
@@ -207,6 +207,20 @@ impl ClientAuth {
             Self::PrivateKeyJwt(assertion) => assertion.keys.iter().map(|key| &key.source).collect(),
             Self::Tls { .. } => Vec::new(),
             Self::Assertion { source, .. } => vec![source],
+        }
+    }
+}
+
+impl Default for Ask {
+    fn default() -> Self {
+        Self {
+            audience: Vec::new(),
+            scopes: Vec::new(),
+            resource: Vec::new(),
+            params: Vec::new(),
+            headers: Vec::new(),
+            body: BodyFormat::Form,
+            method: Method::POST,
         }
     }
 }

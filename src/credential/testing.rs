@@ -25,16 +25,19 @@ use tokio::{net::TcpListener, runtime::Handle, sync::Semaphore, time::Interval};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    AuthorizationServer, Broker, Location, Settings, Source, Spec,
+    AuthorizationServer, Broker, ClearText, Injection, Lease, Location, Settings, Source, Spec,
     cache::Shared,
-    client_auth::{Client, ClientAuth},
-    grant::{ClientCredentials, Step, client_credentials::BodyFormat},
+    client_auth::{Client, ClientAuth, assertion::Occasion},
+    grant::Grant,
     pace::Pace,
+    step::{AnswerFormat, Ask, DpopUse, Step},
+    tools::Tools,
+    vault::Vault,
 };
 use crate::{
     observe::{self, Recorder},
     primitives::{AuthorizationServerName, Clock, CredentialName},
-    route::{CredentialBinding, CredentialId},
+    route::{CredentialBinding, CredentialId, RefreshOn},
 };
 
 /// The client secret that no output may show.
@@ -50,7 +53,13 @@ pub(super) fn name(text: &str) -> CredentialName {
 }
 
 pub(super) fn binding(text: &str, id: usize) -> CredentialBinding {
-    CredentialBinding { name: name(text), id: CredentialId(id), hosts: Vec::new() }
+    CredentialBinding {
+        name: name(text),
+        id: CredentialId(id),
+        hosts: Vec::new(),
+        refresh_on: RefreshOn::default(),
+        htu_base: None,
+    }
 }
 
 pub(super) fn server(location: Location) -> Arc<AuthorizationServer> {
@@ -59,7 +68,8 @@ pub(super) fn server(location: Location) -> Arc<AuthorizationServer> {
 
 pub(super) fn server_with(location: Location, roots: RootCertStore) -> Arc<AuthorizationServer> {
     let name = AuthorizationServerName::parse("as").unwrap();
-    Arc::new(AuthorizationServer { name, location, tls: client_tls(roots), danger_allow_http: false })
+    let (endpoints, tls, clear_text) = (Vec::new(), client_tls(roots), ClearText::Never);
+    Arc::new(AuthorizationServer { name, location, endpoints, tls, clear_text })
 }
 
 fn client_tls(roots: RootCertStore) -> ClientConfig {
@@ -71,29 +81,56 @@ fn client_tls(roots: RootCertStore) -> ClientConfig {
 }
 
 pub(super) fn spec(credential: &str, server: Arc<AuthorizationServer>) -> Spec {
-    let grant = ClientCredentials {
-        client: Client {
-            id: "client-1".to_owned(),
-            auth: ClientAuth::SecretPost { secret: Source::File(PathBuf::from("/nonexistent")) },
-        },
-        audience: Some("https://orders.example.com".to_owned()),
+    let secrets = vec![Source::File(PathBuf::from("/nonexistent"))];
+    let client = Client { id: "client-1".to_owned(), auth: ClientAuth::SecretPost { secrets } };
+    let ask = Ask {
+        audience: vec!["https://orders.example.com".to_owned()],
         scopes: vec!["read:orders".to_owned(), "list".to_owned()],
-        resource: Vec::new(),
-        params: Vec::new(),
-        body: BodyFormat::Form,
+        ..Ask::default()
+    };
+    let step = Step {
+        grant: Grant::ClientCredentials,
+        server: Some(server),
+        client,
+        ask,
+        answer: AnswerFormat::default(),
+        dpop: DpopUse::Off,
     };
     Spec {
         name: name(credential),
-        server,
-        steps: vec![Step::ClientCredentials(grant)],
+        steps: vec![step],
+        scopes: None,
+        max_scopes: Vec::new(),
         default_ttl: Duration::from_secs(600),
         strict_scopes: false,
+        revoke_after_run: true,
+        injection: Injection::default(),
     }
 }
 
-pub(super) fn grant(spec: &mut Spec) -> &mut ClientCredentials {
-    let Step::ClientCredentials(grant) = &mut spec.steps[0];
-    grant
+/// The one step of a spec.
+pub(super) fn step(spec: &mut Spec) -> &mut Step {
+    &mut spec.steps[0]
+}
+
+/// What the token's field says.
+pub(super) fn field(lease: &Lease) -> &str {
+    lease.field().unwrap().1.to_str().unwrap()
+}
+
+pub(super) fn tools() -> Tools {
+    Tools::new(Arc::new(WallClock::default()), Vault::default())
+}
+
+pub(super) fn occasion() -> Occasion<'static> {
+    Occasion {
+        client: None,
+        issuer: Some("https://as.example/"),
+        token_endpoint: "https://as.example/token",
+        endpoint: "https://as.example/revoke",
+        scopes: &[],
+        now: 1_800_000_000,
+    }
 }
 
 pub(super) fn settings() -> Settings {
@@ -102,6 +139,7 @@ pub(super) fn settings() -> Settings {
         lease_timeout: Duration::from_secs(15),
         storm_guard: Duration::from_secs(30),
         resolve: vec![(HOST.to_owned(), IpAddr::V4(Ipv4Addr::LOCALHOST))],
+        transient: false,
     }
 }
 
@@ -245,7 +283,7 @@ impl AuthServer {
         let path = directory.path().join("secret");
         std::fs::write(&path, SECRET).unwrap();
         let mut spec = spec(credential, server_with(location, self.roots.clone()));
-        grant(&mut spec).client.auth = ClientAuth::SecretPost { secret: Source::File(path) };
+        step(&mut spec).client.auth = ClientAuth::SecretPost { secrets: vec![Source::File(path)] };
         (directory, spec)
     }
 

@@ -58,7 +58,14 @@ pub(crate) type Neighbours = Arc<OnceLock<std::sync::Weak<dyn Peers>>>;
 
 impl Tools {
     pub(crate) fn new(clock: Arc<dyn Clock>, vault: Vault) -> Self {
-        Self { secrets: Secrets::default(), clock, vault, choices: Mutex::default(), identities: Mutex::default(), unsaved: Mutex::default() }
+        Self {
+            secrets: Secrets::default(),
+            clock,
+            vault,
+            choices: Mutex::default(),
+            identities: Mutex::default(),
+            unsaved: Mutex::default(),
+        }
     }
 
     pub(crate) async fn read(&self, source: &Source) -> Result<Secret, Fault> {
@@ -82,7 +89,13 @@ impl Tools {
         let former = choices.insert(choice_key(server, client), choice).unwrap_or(0);
         if former != choice {
             let (method, number) = (client.auth.name(), choice + 1);
-            tracing::info!(server, client = client.id, method, number, "the server takes another secret of the client's now");
+            tracing::info!(
+                server,
+                client = client.id,
+                method,
+                number,
+                "the server takes another secret of the client's now"
+            );
         }
     }
 

@@ -31,7 +31,9 @@ pub enum VaultError {
     Busy { key: Key, limit: Duration },
     #[error("the {key} in the token store can't be read: `cupbearer logout` and `login` make it anew")]
     Damaged { key: Key },
-    #[error("the {key} in the token store has version {found}, and this cupbearer knows up to {known}: use the newer one")]
+    #[error(
+        "the {key} in the token store has version {found}, and this cupbearer knows up to {known}: use the newer one"
+    )]
     Newer { key: Key, found: u32, known: u32 },
     /// The process is ending.
     #[error("the token store wasn't waited for")]
@@ -294,7 +296,8 @@ fn size(secrets: &[&Option<Secret>]) -> usize {
 
 impl Session {
     fn write(&self) -> Zeroizing<Vec<u8>> {
-        let (refresh_token, id_token) = (self.refresh_token.as_ref().map(armoured), self.id_token.as_ref().map(armoured));
+        let (refresh_token, id_token) =
+            (self.refresh_token.as_ref().map(armoured), self.id_token.as_ref().map(armoured));
         let bytes = SessionBytes {
             v: VERSION,
             refresh_token: refresh_token.as_ref().map(Secret::expose),

@@ -122,12 +122,26 @@ struct EventLine<'a> {
 
 /// `event` carries the name; the other fields depend on it.
 enum Fact<'a> {
-    Token { event: &'static str, token: &'a TokenEvent },
+    Token {
+        event: &'static str,
+        token: &'a TokenEvent,
+    },
     TokenFailed(TokenFailed<'a>),
     /// A login, or the end of a token or a login.
-    Held { event: &'static str, credential: &'a str, grant: Option<&'static str>, held: Held },
-    ConfigReloaded { accepted: bool, detail: Cow<'a, str> },
-    Alert { kind: &'static str, detail: Cow<'a, str> },
+    Held {
+        event: &'static str,
+        credential: &'a str,
+        grant: Option<&'static str>,
+        held: Held,
+    },
+    ConfigReloaded {
+        accepted: bool,
+        detail: Cow<'a, str>,
+    },
+    Alert {
+        kind: &'static str,
+        detail: Cow<'a, str>,
+    },
 }
 
 /// What became of a token.

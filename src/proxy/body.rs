@@ -390,6 +390,15 @@ impl Body {
         }
     }
 
+    /// A piece that needn't be waited for.
+    fn at_hand(&mut self, piece: Option<Bytes>) -> Option<Result<Frame<Bytes>, BodyError>> {
+        self.count(piece.as_ref().map_or(0, Bytes::len));
+        if self.is_end_stream() {
+            self.finish(None);
+        }
+        piece.map(|piece| Ok(Frame::data(piece)))
+    }
+
     fn count(&self, bytes: usize) {
         if let Some(open) = &self.open {
             open.traffic.add_to_agent(bytes);
@@ -406,17 +415,11 @@ impl HttpBody for Body {
         let (incoming, idle, left) = match &mut this.kind {
             Kind::Local(text) => {
                 let text = text.take();
-                this.count(text.as_ref().map_or(0, Bytes::len));
-                this.finish(None);
-                return Poll::Ready(text.map(|text| Ok(Frame::data(text))));
+                return Poll::Ready(this.at_hand(text));
             }
             Kind::Upstream { ahead, .. } if !ahead.is_empty() => {
                 let ahead = std::mem::take(ahead);
-                this.count(ahead.len());
-                if this.is_end_stream() {
-                    this.finish(None);
-                }
-                return Poll::Ready(Some(Ok(Frame::data(ahead))));
+                return Poll::Ready(this.at_hand(Some(ahead)));
             }
             Kind::Upstream { incoming, idle, left, .. } => (incoming, idle, left),
         };
@@ -467,7 +470,9 @@ impl HttpBody for Body {
             Kind::Local(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
             Kind::Upstream { ahead, incoming, .. } => match (ahead.len(), incoming.size_hint()) {
                 (0, rest) => rest,
-                (ahead, rest) => rest.exact().map_or(SizeHint::default(), |rest| SizeHint::with_exact(rest + ahead as u64)),
+                (ahead, rest) => {
+                    rest.exact().map_or(SizeHint::default(), |rest| SizeHint::with_exact(rest + ahead as u64))
+                }
             },
         }
     }

@@ -40,7 +40,9 @@ pub(super) fn complaint(headers: &HeaderMap, scheme: &str) -> Option<Complaint> 
         "use_dpop_nonce" => Some(Complaint::UseDpopNonce),
         "insufficient_scope" => {
             let scopes = challenge.parameter("scope").unwrap_or_default();
-            Some(Complaint::InsufficientScope(scopes.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect()))
+            Some(Complaint::InsufficientScope(
+                scopes.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect(),
+            ))
         }
         "insufficient_user_authentication" => {
             let text = |name| challenge.parameter(name).map(str::to_owned);
@@ -158,11 +160,15 @@ mod tests {
         assert_eq!(of("bearer", &[r#"Bearer error="invalid_token""#]), invalid);
         assert_eq!(of("bearer", &["Basic", r#"bearer ERROR="invalid_token", realm=x"#]), invalid);
         assert_eq!(of("bearer", &[r#"DPoP error="x", Bearer realm="a", error="invalid_token""#]), invalid);
-        assert_eq!(of("dpop", &[r#"Bearer error="invalid_token", DPoP error="use_dpop_nonce""#]), Some(Complaint::UseDpopNonce));
+        assert_eq!(
+            of("dpop", &[r#"Bearer error="invalid_token", DPoP error="use_dpop_nonce""#]),
+            Some(Complaint::UseDpopNonce)
+        );
         for nothing in ["Bearer", "", r#"Basic realm="Bearer error=invalid_token""#, r#"DPoP error="invalid_token""#] {
             assert_eq!(of("bearer", &[nothing]), None, "{nothing}");
         }
-        let scopes = |scopes: &[&str]| Some(Complaint::InsufficientScope(scopes.iter().map(|&s| s.to_owned()).collect()));
+        let scopes =
+            |scopes: &[&str]| Some(Complaint::InsufficientScope(scopes.iter().map(|&s| s.to_owned()).collect()));
         assert_eq!(of("bearer", &[r#"Bearer error="insufficient_scope", scope="a  b""#]), scopes(&["a", "b"]));
         assert_eq!(of("bearer", &["Bearer error=insufficient_scope"]), scopes(&[]));
         let stronger = r#"Bearer error="insufficient_user_authentication", acr_values="gold silver", max_age=5"#;

@@ -83,7 +83,8 @@ impl Proxy {
         let may_repeat = permit.credential().is_some() || parts.method.is_idempotent();
         let spare = may_repeat.then(|| Spare::of(&parts));
         let length = http_body::Body::size_hint(&body).exact();
-        let is_grpc = parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        let is_grpc =
+            parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         let is_large = length.is_none_or(|length| length > settings.replay_limit as u64) && !is_grpc;
         let outbound = Outbound { spare, rewinder, interim, is_large, continue_timeout: settings.continue_timeout };
         Ok(Prepared { outbound, request: Request::from_parts(parts, body), subject })

@@ -82,9 +82,7 @@ impl Tries {
             Some(Complaint::UseDpopNonce | Complaint::InvalidToken) | None => {}
         }
         let refused = match &binding.refresh_on {
-            RefreshOn::InvalidToken => {
-                status == StatusCode::UNAUTHORIZED && complaint == Some(Complaint::InvalidToken)
-            }
+            RefreshOn::InvalidToken => status == StatusCode::UNAUTHORIZED && complaint == Some(Complaint::InvalidToken),
             RefreshOn::Any401 => status == StatusCode::UNAUTHORIZED,
             RefreshOn::Never => false,
             RefreshOn::Answer { statuses, body } => {

@@ -8,7 +8,8 @@ use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs::default_provider};
 use crate::primitives::{AgentName, Authority, CanonicalPath, CredentialName, RouteName};
 
 use super::{
-    AgentSet, CredentialBinding, CredentialId, Effect, HostPattern, PathPattern, Route, Scheme, Table, Target, Upstream,
+    AgentSet, CredentialBinding, CredentialId, Effect, HostPattern, PathPattern, RefreshOn, Route, Scheme, Table,
+    Target, Upstream,
 };
 
 /// Trusts nobody and reaches nothing.
@@ -76,7 +77,13 @@ impl Route {
     /// With a credential whose own hosts are these.
     pub(crate) fn credential(mut self, name: &str, locked_to: &[&str]) -> Self {
         let name = CredentialName::parse(name).unwrap();
-        self.credential = Some(CredentialBinding { name, id: CredentialId(0), hosts: hosts(locked_to) });
+        self.credential = Some(CredentialBinding {
+            name,
+            id: CredentialId(0),
+            hosts: hosts(locked_to),
+            refresh_on: RefreshOn::default(),
+            htu_base: None,
+        });
         self
     }
 

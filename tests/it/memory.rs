@@ -8,6 +8,7 @@ use bytes::Bytes;
 use cupbearer::{
     app::{self, Surroundings, Unbound},
     config,
+    credential::store::Memory,
     demo::{World, WorldSettings, world::CLIENT_ID},
     identity,
     primitives::{Clock, CredentialName, Host, SystemClock, digest},
@@ -69,7 +70,12 @@ impl MemoryStage {
         let settings = config::load(&directory.path().join("proxy.toml"))
             .unwrap_or_else(|problems| panic!("{}", problems.render(false)));
         let authority = Arc::new(CertificateAuthority::ephemeral(&clock).unwrap());
-        let surroundings = Surroundings { authority, clock, instance: app::random_instance().unwrap() };
+        let surroundings = Surroundings {
+            authority,
+            clock,
+            instance: app::random_instance().unwrap(),
+            store: Arc::new(Memory::default()),
+        };
         let proxy = {
             let _on_control = control.enter();
             app::unbound(&settings, &surroundings, Arc::new(origin)).unwrap()

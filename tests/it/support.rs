@@ -6,6 +6,7 @@ use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use cupbearer::{
     app::{self, Running, Surroundings},
     config::{self, Settings},
+    credential::store::Memory,
     demo::{World, WorldSettings, world::CLIENT_ID},
     identity,
     primitives::{Clock, SystemClock, digest},
@@ -111,7 +112,9 @@ impl Stage {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let authority = Arc::new(CertificateAuthority::ephemeral(&clock).unwrap());
         let instance = app::random_instance().unwrap();
-        let proxy = app::start(&settings, Surroundings { authority, clock, instance }).unwrap();
+        let proxy =
+            app::start(&settings, Surroundings { authority, clock, instance, store: Arc::new(Memory::default()) })
+                .unwrap();
         Self { world, proxy, facts, key: key.expose().to_owned(), directory }
     }
 

@@ -461,9 +461,11 @@ async fn answers_that_are_no_token() {
 
 #[tokio::test]
 async fn tokens_that_must_not_be_sent() {
-    for kind in [json!("mac"), json!("DPoP"), json!("N_A"), json!(7), Value::Null] {
+    for kind in [json!("mac"), json!("N_A"), json!(7), Value::Null] {
         faulty(over(json!({ "token_type": kind })), lasting("invalid_answer", 1)).await;
     }
+    // Bound to a key, and no key was shown.
+    faulty(over(json!({ "token_type": "DPoP" })), lasting("dpop", 1)).await;
     for token in [
         json!(format!("good\r\nx-injected: {CANARY}")),
         json!(format!("good\n{CANARY}")),

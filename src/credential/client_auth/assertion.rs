@@ -176,7 +176,8 @@ mod tests {
 
     #[test]
     fn a_service_account_speaks_for_itself() {
-        let file = json!({"type": "service_account", "private_key": "PEM", "client_email": "a@b", "private_key_id": "k"});
+        let file =
+            json!({"type": "service_account", "private_key": "PEM", "client_email": "a@b", "private_key_id": "k"});
         let account = ServiceAccount::read(&Secret::new(file.to_string())).unwrap();
         let assertion = Assertion {
             scope_claim: true,
@@ -187,7 +188,10 @@ mod tests {
         };
         let occasion = Occasion { scopes: &["a", "b"], ..testing::occasion() };
         let claims = claims(&assertion, Some(&account), &occasion).unwrap();
-        assert_eq!((&claims["iss"], &claims["scope"], &claims["target"]), (&json!("a@b"), &json!("a b"), &json!(["x"])));
+        assert_eq!(
+            (&claims["iss"], &claims["scope"], &claims["target"]),
+            (&json!("a@b"), &json!("a b"), &json!(["x"]))
+        );
         assert!(!claims.contains_key("sub"));
         assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 3660);
         for bare in ["-----BEGIN PRIVATE KEY-----", "{\"kty\":\"EC\"}", "{", ""] {

@@ -57,8 +57,7 @@ impl Exchange {
             Some(source) => Some(self.tools.read(source).await?),
             None => None,
         };
-        let question =
-            Question { number, step, kind: EndpointKind::BackchannelAuthentication, scopes, prover: None };
+        let question = Question { number, step, kind: EndpointKind::BackchannelAuthentication, scopes, prover: None };
         let make = || {
             let mut request = TokenRequest::new("", step.ask.body, http::Method::POST);
             ciba.ask(&mut request, hint.as_ref(), None).map_err(Fault::settings)?;

@@ -12,7 +12,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-
 use crate::{
     credential::{
         digest,
@@ -192,8 +191,7 @@ impl Exchange {
             }
             _no_seed => None,
         };
-        session.dpop_key =
-            prover.and_then(|prover| prover.pkcs8()).map(|key| crate::credential::vault::key_text(&key));
+        session.dpop_key = prover.and_then(|prover| prover.pkcs8()).map(|key| crate::credential::vault::key_text(&key));
         session.rotate(granted, now);
         self.save(owner, session).await
     }
@@ -283,7 +281,7 @@ fn was_never_processed(fault: &Fault) -> bool {
 // === impl Session ===
 
 impl Session {
-    pub(super) fn seeded(refresh_token: Secret, owner: String, generation: u64, now: u64) -> Self {
+    pub(crate) fn seeded(refresh_token: Secret, owner: String, generation: u64, now: u64) -> Self {
         Self {
             seed: Some(refresh_token.fingerprint().to_string()),
             refresh_token: Some(refresh_token),
@@ -331,4 +329,3 @@ impl Session {
         if self.ended_ambiguously { LoginReason::Ambiguous } else { LoginReason::Refused }
     }
 }
-

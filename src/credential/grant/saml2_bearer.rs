@@ -70,7 +70,8 @@ mod tests {
         assert_eq!(of(XML), plain);
         assert_eq!(of(&format!("\n{XML}\n")), plain);
         let standard = base64::engine::general_purpose::STANDARD.encode(XML);
-        let folded: String = standard.as_bytes().chunks(76).map(|line| format!("{}\r\n", String::from_utf8_lossy(line))).collect();
+        let folded: String =
+            standard.as_bytes().chunks(76).map(|line| format!("{}\r\n", String::from_utf8_lossy(line))).collect();
         assert_eq!(of(&folded), plain);
         assert_eq!(of(&plain), plain);
     }

@@ -13,7 +13,8 @@ pub(super) fn read(text: &[u8], format: &AnswerFormat) -> Option<Body> {
     if !answer.0.is_object() {
         return None;
     }
-    let extra = format.extra.iter().filter_map(|(name, pointer)| Some((name.clone(), shown(answer.0.pointer(pointer)?)?)));
+    let extra =
+        format.extra.iter().filter_map(|(name, pointer)| Some((name.clone(), shown(answer.0.pointer(pointer)?)?)));
     let mut body = Body { extra: extra.collect(), ..Body::default() };
     let mut take = |pointer: &Option<String>, standard: &str| {
         answer.0.pointer_mut(pointer.as_deref().unwrap_or(standard)).map(Value::take).filter(|value| !value.is_null())

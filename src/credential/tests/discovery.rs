@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::credential::{
-    Broker, Error, Lease, Location,
+    Asking, Broker, Error, Lease, Location,
     error::{Failure, Misbehaviour, Outage},
     testing::{Act, AuthServer, HOST, answer, binding, name, settings, shared, token, within},
 };
@@ -36,7 +36,7 @@ fn broker(server: &AuthServer, issuer: &str) -> (tempfile::TempDir, Broker) {
 }
 
 async fn lease(broker: &Broker) -> Result<Lease, Error> {
-    within(LIMIT, broker.lease_bound(&binding("orders", 0))).await
+    within(LIMIT, broker.lease_bound(&binding("orders", 0), Asking::default())).await
 }
 
 fn paths(server: &AuthServer) -> Vec<String> {
@@ -69,7 +69,7 @@ async fn metadata_is_kept() {
     other.name = name("other");
     let broker = Broker::with_shared(vec![spec, other], shared(settings())).unwrap();
     let second = binding("other", 1);
-    let (one, two) = tokio::join!(lease(&broker), broker.lease_bound(&second));
+    let (one, two) = tokio::join!(lease(&broker), broker.lease_bound(&second, Asking::default()));
     assert!(one.is_ok() && two.is_ok());
     within(LIMIT, broker.refresh(&name("orders"))).await.unwrap();
     assert_eq!(paths(&server).iter().filter(|path| path.as_str() != "/token").count(), 1);
@@ -146,7 +146,7 @@ async fn endpoints_that_are_not_https_are_refused() {
         let error = lease(&broker).await.unwrap_err();
         let Failure::Protocol(fault) = &*error.failure else { panic!("{error:?}") };
         assert_eq!(matches!(fault, Misbehaviour::Endpoint(_)), named, "{error:?}");
-        assert_eq!(matches!(fault, Misbehaviour::NoTokenEndpoint), !named, "{error:?}");
+        assert_eq!(matches!(fault, Misbehaviour::NoEndpoint(_)), !named, "{error:?}");
         assert_eq!(server.token_requests(), 0);
     }
 }

@@ -1,8 +1,10 @@
 //! Tests of the room as a whole: `slots` with a token source in memory and paused time,
 //! `servers` and `discovery` against a scripted server over TLS;
+//! `sessions` are refresh tokens and what is kept on the disk; `grants` every other way to a token;
 //! `notes` reads what the room tells the record and the log.
 
 mod discovery;
 mod notes;
 mod servers;
+mod sessions;
 mod slots;

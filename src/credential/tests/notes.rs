@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     credential::{
-        Broker, Location,
+        Asking, Broker, Location,
         testing::{Act, AuthServer, answer, binding, name, settings, shared, token, within},
     },
     observe::{Asked, Decision, Outcome, Record, Recorder, record::Protocol},
@@ -65,7 +65,7 @@ async fn lines(directory: &tempfile::TempDir, recorder: &Recorder, count: usize)
 async fn tokens_are_events_without_the_token() {
     let (directory, _server, broker, recorder) =
         audited(vec![token("canary-one", 3600), token("canary-two", 3600)]).await;
-    within(LIMIT, broker.lease_bound(&binding("orders", 0))).await.unwrap();
+    within(LIMIT, broker.lease_bound(&binding("orders", 0), Asking::default())).await.unwrap();
     within(LIMIT, broker.refresh(&name("orders"))).await.unwrap();
     let lines = lines(&directory, &recorder, 2).await;
     for (line, (event, text)) in lines.iter().zip([("token.issued", "canary-one"), ("token.refreshed", "canary-two")]) {
@@ -83,7 +83,7 @@ async fn failures_are_events_in_clean_words() {
     let description = r"bad secret canary-s3cret%+ä\r\n{\u001b[31m";
     let body = format!(r#"{{"error":"invalid_client","error_description":"{description}"}}"#);
     let (directory, _server, broker, recorder) = audited(vec![answer(503, ""), answer(401, &body)]).await;
-    within(LIMIT, broker.lease_bound(&binding("orders", 0))).await.unwrap_err();
+    within(LIMIT, broker.lease_bound(&binding("orders", 0), Asking::default())).await.unwrap_err();
     let lines = lines(&directory, &recorder, 2).await;
     let errors: Vec<&str> = lines.iter().filter_map(|line| line["error"].as_str()).collect();
     assert_eq!(errors, ["server_error", "invalid_client"], "one event an attempt");
@@ -96,18 +96,19 @@ async fn leases_and_errors_note_themselves() {
     let acts = vec![token("t", 3600), answer(401, r#"{"error":"invalid_client"}"#)];
     let (_directory, server, broker, _recorder) = audited(acts).await;
     let mut good = record();
-    let lease = good.note(within(LIMIT, broker.lease_bound(&binding("orders", 0))).await).unwrap();
+    let lease = good.note(within(LIMIT, broker.lease_bound(&binding("orders", 0), Asking::default())).await).unwrap();
     let used = good.token.unwrap();
     assert_eq!((used.credential.as_str(), used.generation), ("orders", 1));
     assert_eq!(used.fingerprint, Secret::new("t".to_owned()).fingerprint());
     assert!(used.wait > Duration::ZERO && lease.generation() == Some(1));
 
     let mut cached = record();
-    cached.note(broker.lease_bound(&binding("orders", 0)).await).unwrap();
+    cached.note(broker.lease_bound(&binding("orders", 0), Asking::default()).await).unwrap();
     assert_eq!((cached.token.unwrap().wait, server.token_requests()), (Duration::ZERO, 1));
 
     let mut bad = record();
-    bad.note(within(LIMIT, broker.renew_bound(&binding("orders", 0), &lease)).await.map(|_| lease)).unwrap_err();
+    bad.note(within(LIMIT, broker.renew_bound(&binding("orders", 0), Asking::default(), &lease)).await.map(|_| lease))
+        .unwrap_err();
     assert_eq!(bad.outcome.error, Some("credential_failed"));
     assert_eq!((bad.decision.allowed, bad.token.is_none()), (Some(true), true));
 }

@@ -8,13 +8,13 @@ use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
     credential::{
-        Broker, Error, Lease, Location, Settings, Source,
+        Asking, Broker, ClearText, Error, Lease, Location, Settings, Source,
         client_auth::{BasicEncoding, ClientAuth},
         error::{Failure, Misbehaviour, Outage, SettingsError},
-        grant::client_credentials::BodyFormat,
+        step::BodyFormat,
         testing::{
-            Act, AuthServer, HOST, SECRET, WallClock, answer, binding, grant, name, server, server_with, settings,
-            shared, spec, token, within,
+            Act, AuthServer, HOST, SECRET, WallClock, answer, binding, field as header, name, server, server_with,
+            settings, shared, spec, step, token, within,
         },
     },
     observe::Noted,
@@ -23,11 +23,7 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(60);
 
 async fn lease(broker: &Broker) -> Result<Lease, Error> {
-    within(LIMIT, broker.lease_bound(&binding("orders", 0))).await
-}
-
-fn header(lease: &Lease) -> &str {
-    lease.header().unwrap().to_str().unwrap()
+    within(LIMIT, broker.lease_bound(&binding("orders", 0), Asking::default())).await
 }
 
 /// A server that always does `act`, and the error that this makes.
@@ -49,7 +45,7 @@ async fn error_within(exchange_timeout: Duration, act: Act) -> (Error, AuthServe
 async fn the_request_is_as_the_rfc_says() {
     let server = AuthServer::start(|_, number| token(&format!("t{number}"), 3600)).await;
     let (_directory, mut spec) = server.spec("orders", Location::TokenEndpoint(server.url("/token?tenant=1")));
-    grant(&mut spec).params = vec![("organization".to_owned(), "org 1&ü".to_owned())];
+    step(&mut spec).ask.params = vec![("organization".to_owned(), "org 1&ü".to_owned())];
     let broker = Broker::with_shared(vec![spec], shared(settings())).unwrap();
     assert_eq!(header(&lease(&broker).await.unwrap()), "Bearer t0");
     let seen = &server.seen()[0];
@@ -79,11 +75,11 @@ async fn the_request_is_as_the_rfc_says() {
 async fn json_and_basic_are_as_the_server_wants() {
     let server = AuthServer::start(|_, _| token("t", 3600)).await;
     let (_directory, mut spec) = server.spec("orders", Location::TokenEndpoint(server.url("/token")));
-    let settings_of = grant(&mut spec);
-    let ClientAuth::SecretPost { secret } = settings_of.client.auth.clone() else { panic!("post") };
-    settings_of.client.auth = ClientAuth::SecretBasic { secret, encoding: BasicEncoding::Rfc6749 };
-    settings_of.body = BodyFormat::Json;
-    settings_of.resource = vec!["https://a/".to_owned(), "https://b/".to_owned()];
+    let settings_of = step(&mut spec);
+    let ClientAuth::SecretPost { secrets } = settings_of.client.auth.clone() else { panic!("post") };
+    settings_of.client.auth = ClientAuth::SecretBasic { secrets, encoding: BasicEncoding::Rfc6749 };
+    settings_of.ask.body = BodyFormat::Json;
+    settings_of.ask.resource = vec!["https://a/".to_owned(), "https://b/".to_owned()];
     let broker = Broker::with_shared(vec![spec], shared(settings())).unwrap();
     lease(&broker).await.unwrap();
     let seen = &server.seen()[0];
@@ -196,15 +192,14 @@ async fn answers_that_are_no_token() {
 async fn an_untrusted_certificate_ends_it() {
     let auth = AuthServer::start(|_, _| token("t", 3600)).await;
     let other = AuthServer::start(|_, _| Act::Hang).await;
-    let (_directory, good) = auth.spec("orders", Location::TokenEndpoint(auth.url("/token")));
+    let right = Location::TokenEndpoint(auth.url("/token"));
+    let (_directory, good) = auth.spec("orders", right.clone());
     let wrong_name = Location::TokenEndpoint(auth.url("/token").replace(HOST, "localhost"));
-    for (location, roots) in [
-        (good.server.location.clone(), other.roots.clone()),
-        (good.server.location.clone(), RootCertStore::empty()),
-        (wrong_name, auth.roots.clone()),
-    ] {
+    for (location, roots) in
+        [(right.clone(), other.roots.clone()), (right, RootCertStore::empty()), (wrong_name, auth.roots.clone())]
+    {
         let mut spec = good.clone();
-        spec.server = server_with(location, roots);
+        step(&mut spec).server = Some(server_with(location, roots));
         let broker = Broker::with_shared(vec![spec], shared(settings())).unwrap();
         let error = lease(&broker).await.unwrap_err();
         assert!(matches!(*error.failure, Failure::Protocol(Misbehaviour::Tls(_))), "{error:?}");
@@ -233,7 +228,7 @@ async fn settings_that_cant_work_are_refused() {
     }
     for param in ["scope", "audience", "client_id", "client_secret", "grant_type"] {
         let mut spec = spec("orders", server(Location::TokenEndpoint("https://as/t".to_owned())));
-        grant(&mut spec).params = vec![(param.to_owned(), "x".to_owned())];
+        step(&mut spec).ask.params = vec![(param.to_owned(), "x".to_owned())];
         assert!(matches!(*refused(spec).failure, Failure::Settings(_)), "{param}");
     }
     let mut empty = spec("orders", server(Location::TokenEndpoint("https://as/t".to_owned())));
@@ -253,7 +248,7 @@ async fn clear_text_is_for_loopback_only() {
         ("http://as.example/token", false),
     ] {
         let mut server = (*server(Location::TokenEndpoint(url.to_owned()))).clone();
-        server.danger_allow_http = true;
+        server.clear_text = ClearText::Loopback;
         let broker = Broker::with_shared(vec![spec("orders", Arc::new(server))], shared(settings()));
         assert_eq!(broker.is_ok(), allowed, "{url}");
     }
@@ -337,9 +332,9 @@ async fn a_slow_server_holds_up_no_other() {
     let broker = Broker::with_shared(vec![first, second], shared(settings())).unwrap();
     let waiting = tokio::spawn({
         let broker = broker.clone();
-        async move { broker.lease_bound(&binding("slow", 0)).await }
+        async move { broker.lease_bound(&binding("slow", 0), Asking::default()).await }
     });
-    within(LIMIT, broker.lease_bound(&binding("quick", 1))).await.unwrap();
+    within(LIMIT, broker.lease_bound(&binding("quick", 1), Asking::default())).await.unwrap();
     assert!(!waiting.is_finished());
     waiting.abort();
 }
@@ -358,18 +353,18 @@ async fn a_reload_keeps_what_didnt_change() {
 
     // The id changes, the settings don't.
     let same = broker.reconfigured(vec![other.clone(), spec.clone()], settings()).unwrap();
-    let kept = within(LIMIT, same.lease_bound(&binding("orders", 1))).await.unwrap();
+    let kept = within(LIMIT, same.lease_bound(&binding("orders", 1), Asking::default())).await.unwrap();
     assert_eq!((header(&kept), server.token_requests()), (header(&old), 1));
     // A permit of the old config still gets its own credential, by name.
-    let by_name = within(LIMIT, same.lease_bound(&binding("orders", 0))).await.unwrap();
+    let by_name = within(LIMIT, same.lease_bound(&binding("orders", 0), Asking::default())).await.unwrap();
     assert_eq!(header(&by_name), header(&old));
 
     let mut changed = spec;
-    grant(&mut changed).audience = Some("https://other.example.com".to_owned());
+    step(&mut changed).ask.audience = vec!["https://other.example.com".to_owned()];
     let next = same.reconfigured(vec![changed], settings()).unwrap();
     let fresh = lease(&next).await.unwrap();
     assert_eq!((fresh.generation(), server.token_requests()), (Some(2), 2), "generations go on counting");
-    let gone = within(LIMIT, next.lease_bound(&binding("other", 0))).await.unwrap_err();
+    let gone = within(LIMIT, next.lease_bound(&binding("other", 0), Asking::default())).await.unwrap_err();
     assert!(matches!(*gone.failure, Failure::Settings(SettingsError::UnknownCredential)));
 }
 
@@ -394,9 +389,9 @@ async fn a_renewal_replaces_the_refused_token() {
     let server = AuthServer::start(|_, number| token(&format!("t{number}"), 3600)).await;
     let (_directory, broker) = server.broker(settings());
     let old = lease(&broker).await.unwrap();
-    let new = within(LIMIT, broker.renew_bound(&binding("orders", 0), &old)).await.unwrap().unwrap();
+    let new = within(LIMIT, broker.renew_bound(&binding("orders", 0), Asking::default(), &old)).await.unwrap().unwrap();
     assert_eq!((header(&old), header(&new)), ("Bearer t0", "Bearer t1"));
-    assert!(within(LIMIT, broker.renew_bound(&binding("orders", 0), &new)).await.unwrap().is_none());
+    assert!(within(LIMIT, broker.renew_bound(&binding("orders", 0), Asking::default(), &new)).await.unwrap().is_none());
     assert_eq!(server.token_requests(), 2);
 }
 
@@ -425,7 +420,7 @@ async fn a_commands_secret_is_sent() {
     let (_directory, mut spec) = server.spec("orders", Location::TokenEndpoint(server.url("/token")));
     let argv = ["sh", "-c", "echo from-command"].map(str::to_owned).to_vec();
     let secret = Source::Command { argv, ttl: Duration::from_secs(60) };
-    grant(&mut spec).client.auth = ClientAuth::SecretPost { secret };
+    step(&mut spec).client.auth = ClientAuth::SecretPost { secrets: vec![secret] };
     let broker = Broker::with_shared(vec![spec], shared(settings())).unwrap();
     assert_eq!(header(&lease(&broker).await.unwrap()), "Bearer from-command");
 }

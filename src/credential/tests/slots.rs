@@ -19,10 +19,13 @@ use tokio::{
 
 use crate::{
     credential::{
-        Error, Lease, Settings, Token,
-        cache::{Obtain, Obtained, Shared, Slot, State},
+        Error, Injection, Lease, Settings,
+        cache::{Obtain, Obtained, Shared, Slot, State, Want},
         error::{Failure, Fault, Misbehaviour, Outage},
-        testing::{name, settings, shared},
+        expiry,
+        lease::{Material, Token},
+        response::TokenKind,
+        testing::{field as header, name, settings, shared},
     },
     primitives::Secret,
 };
@@ -51,7 +54,7 @@ impl std::fmt::Debug for Source {
 }
 
 impl Obtain for Arc<Source> {
-    fn obtain(&self) -> Pin<Box<dyn Future<Output = Result<Obtained, Fault>> + Send + '_>> {
+    fn obtain<'a>(&'a self, _: &'a Want) -> Pin<Box<dyn Future<Output = Result<Obtained, Fault>> + Send + 'a>> {
         Box::pin(async {
             let started = Instant::now();
             let number = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
@@ -65,8 +68,26 @@ impl Obtain for Arc<Source> {
                 Some(Act::Fail(fault)) => return Err(fault),
                 Some(Act::Panic) => panic!("scripted"),
             };
-            Ok(Obtained { token: Secret::new(token), scope: None, started, life })
+            let window = expiry::window(life, 0.5);
+            let material = Material {
+                secret: Secret::new(token),
+                kind: TokenKind::Bearer,
+                prover: None,
+                identity: None,
+                scope: None,
+                extra: Vec::new(),
+                minted: true,
+            };
+            Ok(Obtained { material, refresh_at: started + window.refresh, expires_at: started + window.usable })
         })
+    }
+
+    fn quota(&self) -> Option<String> {
+        None
+    }
+
+    fn revoke<'a>(&'a self, _: &'a Secret) -> Pin<Box<dyn Future<Output = Result<bool, Fault>> + Send + 'a>> {
+        Box::pin(std::future::ready(Ok(true)))
     }
 }
 
@@ -94,7 +115,8 @@ impl Source {
 
 fn slot_with(source: &Arc<Source>, shared: Shared) -> Arc<Slot> {
     let state = Arc::new(State::default());
-    Arc::new(Slot::new(name("orders"), "client_credentials", Arc::new(shared), Box::new(source.clone()), state))
+    let (name, source) = (name("orders"), Arc::new(source.clone()));
+    Arc::new(Slot::new(name, "client_credentials", Arc::new(shared), source, Injection::default(), state))
 }
 
 fn slot(source: &Arc<Source>) -> Arc<Slot> {
@@ -109,12 +131,8 @@ fn refusal() -> Fault {
     Fault::terminal(Failure::Refused { code: "invalid_client".to_owned(), detail: String::new() })
 }
 
-fn header(lease: &Lease) -> &str {
-    lease.header().unwrap().to_str().unwrap()
-}
-
 fn token(lease: &Lease) -> &Token {
-    lease.token.as_ref().unwrap()
+    lease.token().unwrap()
 }
 
 /// Lets spawned flights run as far as they can without time passing.
@@ -140,7 +158,7 @@ async fn a_thousand_cold_callers_ask_once() {
     let headers = callers.join_all().await;
     assert!(headers.iter().all(|header| header.as_deref().is_ok_and(|header| header == "Bearer token-1")));
     assert_eq!((source.asked(), slot.snapshot().state), (1, "valid"));
-    assert!(slot.lease().await.unwrap().header().unwrap().is_sensitive());
+    assert!(slot.lease().await.unwrap().field().unwrap().1.is_sensitive());
 }
 
 /// In the window the old token goes out at once, while one flight brings the next.
@@ -378,7 +396,7 @@ async fn the_same_token_again_is_no_renewal() {
     let old = slot.lease().await.unwrap();
     assert!(slot.renew(token(&old)).await.unwrap().is_none());
     let current = slot.lease().await.unwrap();
-    assert_eq!((current.generation(), source.asked()), (Some(2), 2));
+    assert_eq!((current.generation(), source.asked()), (Some(1), 2), "the same token, the same generation");
     assert!(slot.renew(token(&current)).await.unwrap().is_none());
     assert!(slot.renew(token(&old)).await.unwrap().is_none());
     assert_eq!(source.asked(), 2);
