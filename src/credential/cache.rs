@@ -278,7 +278,7 @@ impl Slot {
         let flight = {
             let mut inner = self.state.lock();
             let current = self.state.token.load_full();
-            if !current.is_some_and(|current| current.generation == leaked.generation) {
+            if current.is_none_or(|current| current.generation != leaked.generation) {
                 return;
             }
             self.state.token.store(None);

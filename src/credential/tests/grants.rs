@@ -2,7 +2,6 @@
 //! single retries that the standards allow (standards 1.A, 1.E, 1.I, 1.J, 1.N, 1.S).
 
 use std::{
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -22,7 +21,7 @@ use crate::{
             Ciba, Grant, HttpSource, JwtBearer, Saml2Bearer, Subject, TokenExchange, ciba, jwt_bearer, token_exchange,
         },
         inject::Template,
-        sign::{Algorithm, SigningKey},
+        sign::Algorithm,
         step::{AnswerFormat, Assertion, AudMode, DpopUse, Input, KeySource, Which},
         testing::{Act, AuthServer, Seen, answer, binding, field, name, settings, shared, step, token, within},
     },
