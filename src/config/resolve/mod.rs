@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     admin,
-    credential::{Source, client_auth::ClientAuth, grant::Step},
+    credential::{client_auth::ClientAuth, grant::Step},
     identity::AgentSettings,
     observe,
     route::Table,
@@ -141,10 +141,9 @@ fn launch(doc: &Document<'_>, raw: &raw::Config) -> Launch {
     let steps = raw.credentials.iter().filter_map(|credential| credential.grant.as_ref());
     let mut secret_variables: Vec<String> = steps
         .filter_map(|grant| match &grant.client.auth {
-            ClientAuth::SecretBasic { secret: Source::Env(name), .. }
-            | ClientAuth::SecretPost { secret: Source::Env(name) } => Some(name.clone()),
-            ClientAuth::SecretBasic { secret: Source::File(_) | Source::Command { .. }, .. }
-            | ClientAuth::SecretPost { secret: Source::File(_) | Source::Command { .. } } => None,
+            ClientAuth::SecretBasic { secret, .. } | ClientAuth::SecretPost { secret } => {
+                secret.variable().map(str::to_owned)
+            }
         })
         .collect();
     secret_variables.sort();
