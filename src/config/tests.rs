@@ -1,5 +1,7 @@
 //! What an operator sees: whole messages, compared to the letter.
 
+mod sources;
+
 use std::{
     collections::BTreeSet,
     ffi::OsString,
@@ -275,8 +277,6 @@ fn what_this_version_lacks_says_so() {
     assert_eq!(message, "method \"private_key_jwt\" is not supported by this version");
     let (message, _) = changed("methods =", "rate = \"60/min\"\nmethods =");
     assert_eq!(message, "`rate` is not supported by this version");
-    let (message, _) = changed("{ env = \"CLIENT_SECRET\" }", "{ keyring = \"a/b\" }");
-    assert_eq!(message, "`keyring` is not supported by this version");
     let text = format!(
         "[proxy]\nlisten = [\"unix:/run/c.sock\"]\n[state]\nstore = {{ postgres = {{ env = \"X\" }} }}\n{SMALL}"
     );
