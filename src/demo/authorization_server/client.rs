@@ -27,6 +27,8 @@ pub struct Client {
     pub audiences: Vec<String>,
     /// Where a request names no audience. `None`: such a request is refused.
     pub default_audience: Option<String>,
+    /// What other servers call it, for an ID-JAG. `None`: the same.
+    pub id_elsewhere: Option<String>,
     /// Where a login may send its user back to. At an `http` URL of loopback any port will do
     /// (RFC 8252 §7.3).
     pub redirect_uris: Vec<String>,
@@ -48,6 +50,8 @@ pub enum AuthMethod {
     SelfSignedTlsClientAuth,
     /// An assertion that another issuer made about a workload. RFC 7591 has no name for it.
     ForeignAssertion,
+    /// None but the assertion that is the grant itself (RFC 7521 §4.1).
+    AssertionGrant,
 }
 
 /// Which certificate is a client's (RFC 8705 §2.1.2, §2.2.2).
@@ -78,12 +82,23 @@ pub enum GrantType {
     RefreshToken,
     AuthorizationCode,
     DeviceCode,
+    TokenExchange,
+    JwtBearer,
+}
+
+// === impl ForeignIdentity ===
+
+impl ForeignIdentity {
+    /// A SPIFFE workload's token needn't say who made it.
+    pub(super) fn is(&self, issuer: &str, subject: &str) -> bool {
+        self.subject == subject && (self.issuer == issuer || issuer.is_empty())
+    }
 }
 
 // === impl AuthMethod ===
 
 impl AuthMethod {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Public,
         Self::ClientSecretBasic,
         Self::ClientSecretPost,
@@ -92,6 +107,7 @@ impl AuthMethod {
         Self::TlsClientAuth,
         Self::SelfSignedTlsClientAuth,
         Self::ForeignAssertion,
+        Self::AssertionGrant,
     ];
 
     /// As metadata says it, if there is a word for it.
@@ -104,7 +120,7 @@ impl AuthMethod {
             Self::PrivateKeyJwt => Some("private_key_jwt"),
             Self::TlsClientAuth => Some("tls_client_auth"),
             Self::SelfSignedTlsClientAuth => Some("self_signed_tls_client_auth"),
-            Self::ForeignAssertion => None,
+            Self::ForeignAssertion | Self::AssertionGrant => None,
         }
     }
 }
@@ -112,8 +128,14 @@ impl AuthMethod {
 // === impl GrantType ===
 
 impl GrantType {
-    pub(super) const ALL: [Self; 4] =
-        [Self::ClientCredentials, Self::RefreshToken, Self::AuthorizationCode, Self::DeviceCode];
+    pub(super) const ALL: [Self; 6] = [
+        Self::ClientCredentials,
+        Self::RefreshToken,
+        Self::AuthorizationCode,
+        Self::DeviceCode,
+        Self::TokenExchange,
+        Self::JwtBearer,
+    ];
 
     /// As `grant_type` and metadata say it.
     pub fn name(self) -> &'static str {
@@ -122,6 +144,8 @@ impl GrantType {
             Self::RefreshToken => "refresh_token",
             Self::AuthorizationCode => "authorization_code",
             Self::DeviceCode => "urn:ietf:params:oauth:grant-type:device_code",
+            Self::TokenExchange => "urn:ietf:params:oauth:grant-type:token-exchange",
+            Self::JwtBearer => "urn:ietf:params:oauth:grant-type:jwt-bearer",
         }
     }
 

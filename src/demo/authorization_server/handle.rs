@@ -130,6 +130,11 @@ impl AuthorizationServerHandle {
         lock(&self.0.clients).get_mut(client_id).map(change).ok_or(Error::UnknownClient)
     }
 
+    /// Takes what another issuer signs as evidence: in a token exchange, and as a grant.
+    pub fn trust(&self, issuer: &str, keys: Vec<Jwk>) {
+        lock(&self.0.trusted).insert(issuer.to_owned(), keys);
+    }
+
     /// Gives a client a new secret; the old ones are refused at once.
     pub fn rotate_secret(&self, client_id: &str, new: Secret) -> Result<(), Error> {
         self.set_client_secrets(client_id, vec![new])
@@ -188,6 +193,7 @@ impl AuthorizationServerHandle {
             scopes: scope.split_ascii_whitespace().map(str::to_owned).collect(),
             audiences: audience.into_iter().collect(),
             login: None,
+            actor: None,
             holder: Confirmation::default(),
         };
         lock(&self.0.refresh_tokens).issue(consent)

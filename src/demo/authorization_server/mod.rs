@@ -19,6 +19,7 @@ mod client;
 mod client_auth;
 mod consent;
 mod error;
+mod evidence;
 mod fault;
 mod form;
 mod grant;
@@ -41,6 +42,7 @@ use std::{
 };
 
 use axum::Router;
+use jsonwebtoken::jwk::Jwk;
 use rustls::{ServerConfig, pki_types::CertificateDer};
 use tokio::net::TcpListener;
 
@@ -130,6 +132,8 @@ struct Shared {
     dpop: dpop::Judge,
     client_roots: ClientRoots,
     refresh_tokens: Mutex<RefreshTokens>,
+    /// By issuer: other servers whose tokens count as evidence.
+    trusted: Mutex<BTreeMap<String, Vec<Jwk>>>,
     codes: Mutex<Codes>,
     devices: Mutex<Waiting>,
     token_desk: Desk,
@@ -151,6 +155,7 @@ impl Shared {
             client_roots: ClientRoots::new(settings.client_root)?,
             dpop: dpop::Judge::new(Arc::clone(&settings.clock)),
             refresh_tokens: Mutex::new(RefreshTokens::new(settings.rotation)),
+            trusted: Mutex::default(),
             codes: Mutex::default(),
             devices: Mutex::default(),
             token_desk: Desk::default(),

@@ -3,7 +3,9 @@
 mod authorization_code;
 mod client_credentials;
 mod device_code;
+mod jwt_bearer;
 mod refresh_token;
+mod token_exchange;
 
 pub(super) use authorization_code::{Code, Codes, is_challenge};
 pub(super) use device_code::routes;
@@ -19,6 +21,8 @@ impl Shared {
             GrantType::RefreshToken => self.refresh(caller, params),
             GrantType::AuthorizationCode => self.authorization_code(caller, params),
             GrantType::DeviceCode => self.device_code(caller, params),
+            GrantType::TokenExchange => self.exchange(caller, params),
+            GrantType::JwtBearer => self.jwt_bearer(caller, params),
         }
     }
 }

@@ -106,6 +106,12 @@ impl RefreshTokens {
         }
     }
 
+    /// What a token stands for, without spending it.
+    pub(in crate::demo::authorization_server) fn look_up(&self, token: &Secret) -> Option<&Consent> {
+        let (index, _) = self.tokens.get(&sha256(token.expose().as_bytes()))?;
+        self.families.get(*index).filter(|family| family.revoked.is_none()).map(|family| &family.consent)
+    }
+
     /// Ends the family that a token belongs to.
     pub(in crate::demo::authorization_server) fn revoke(&mut self, token: &Secret, cause: Cause) {
         let place = self.tokens.get(&sha256(token.expose().as_bytes()));
@@ -190,6 +196,7 @@ mod tests {
             scopes: Vec::new(),
             audiences: Vec::new(),
             login: None,
+            actor: None,
             holder: Confirmation::default(),
         }
     }

@@ -6,9 +6,11 @@ mod client_auth;
 mod device_code;
 mod dpop;
 mod faults;
+mod jwt_bearer;
 mod metadata;
 mod refresh;
 mod token;
+mod token_exchange;
 
 use std::time::Duration;
 
