@@ -27,6 +27,8 @@ pub struct Client {
     pub audiences: Vec<String>,
     /// Where a request names no audience. `None`: such a request is refused.
     pub default_audience: Option<String>,
+    /// What an identity provider would have signed for it.
+    pub saml_assertions: Vec<SamlAssertion>,
     /// What other servers call it, for an ID-JAG. `None`: the same.
     pub id_elsewhere: Option<String>,
     /// Where a login may send its user back to. At an `http` URL of loopback any port will do
@@ -64,6 +66,13 @@ pub enum CertificateRule {
     Thumbprint(String),
 }
 
+/// An assertion that is known by its text: nobody here reads XML.
+#[derive(Clone, Debug)]
+pub struct SamlAssertion {
+    pub xml: String,
+    pub subject: String,
+}
+
 /// Somebody whom another issuer vouches for: a pod, a CI job, a SPIFFE workload.
 #[derive(Clone, Debug)]
 pub struct ForeignIdentity {
@@ -84,6 +93,8 @@ pub enum GrantType {
     DeviceCode,
     TokenExchange,
     JwtBearer,
+    Saml2Bearer,
+    Ciba,
 }
 
 // === impl ForeignIdentity ===
@@ -128,13 +139,15 @@ impl AuthMethod {
 // === impl GrantType ===
 
 impl GrantType {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::ClientCredentials,
         Self::RefreshToken,
         Self::AuthorizationCode,
         Self::DeviceCode,
         Self::TokenExchange,
         Self::JwtBearer,
+        Self::Saml2Bearer,
+        Self::Ciba,
     ];
 
     /// As `grant_type` and metadata say it.
@@ -146,6 +159,8 @@ impl GrantType {
             Self::DeviceCode => "urn:ietf:params:oauth:grant-type:device_code",
             Self::TokenExchange => "urn:ietf:params:oauth:grant-type:token-exchange",
             Self::JwtBearer => "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            Self::Saml2Bearer => "urn:ietf:params:oauth:grant-type:saml2-bearer",
+            Self::Ciba => "urn:openid:params:grant-type:ciba",
         }
     }
 

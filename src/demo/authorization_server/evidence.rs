@@ -28,6 +28,10 @@ impl Shared {
     pub(super) fn evidence(&self, client: &Client, token: &Secret, token_type: &str) -> Result<Evidence, Flaw> {
         let jwt = match token_type.strip_prefix(TOKEN_TYPE) {
             Some("refresh_token") => return self.login_of(client, token),
+            Some("saml2") => {
+                let known = client.saml_assertion(token).ok_or(Flaw("the assertion isn't known"))?;
+                return Ok(Evidence { subject: known.subject.clone(), actor: None });
+            }
             // A type that the client's operator has made up comes without the prefix.
             Some("jwt") | None => self.vouched(client, token.expose())?,
             Some("access_token") => {
@@ -65,6 +69,10 @@ impl Shared {
         };
         let jwt = Jwt::signed_by_one(token, &keys)?;
         jwt.check_times(self.clock.unix_seconds(), None)?;
+        let jti = jwt.text("jti").filter(|_| issuer == self.issuer);
+        if jti.is_some_and(|jti| lock(&self.revoked).contains(jti)) {
+            return Err(Flaw("it was revoked"));
+        }
         Ok(jwt)
     }
 }

@@ -78,6 +78,11 @@ impl AuthorizationServerHandle {
         self.0.desk(Endpoint::Token).requests.total()
     }
 
+    /// Returns as soon as that many requests to `endpoint` have arrived, answered or not.
+    pub async fn wait_for_requests(&self, endpoint: Endpoint, count: usize) {
+        self.0.desk(endpoint).requests.wait_for(count).await;
+    }
+
     /// Returns as soon as that many token requests have arrived, answered or not.
     pub async fn wait_for_token_requests(&self, count: usize) {
         self.0.desk(Endpoint::Token).requests.wait_for(count).await;
@@ -110,6 +115,11 @@ impl AuthorizationServerHandle {
     /// this empty.
     pub fn repeated_proofs(&self) -> Vec<Repeated> {
         self.0.dpop.repeated()
+    }
+
+    /// The `jti` of the access tokens that their clients revoked. The API doesn't hear of it.
+    pub fn revoked(&self) -> Vec<String> {
+        lock(&self.0.revoked).iter().cloned().collect()
     }
 
     /// The logins whose refresh tokens were all withdrawn, oldest login first.
@@ -207,7 +217,7 @@ impl AuthorizationServerHandle {
 
 /// What it does otherwise, and what it does wrong.
 impl AuthorizationServerHandle {
-    /// What becomes of every login at another device that is still waiting.
+    /// What becomes of every login that began at `endpoint` and is still polled for.
     pub fn decide(&self, endpoint: Endpoint, polls: &[Poll]) {
         if let Some(waiting) = self.0.waiting(endpoint) {
             lock(waiting).decide(polls);

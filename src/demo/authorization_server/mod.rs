@@ -4,6 +4,8 @@
 //! ```text
 //!   POST /oauth/token                                     post.rs, then token.rs and grant/
 //!   POST /oauth/device/code                               post.rs, then grant/device_code.rs
+//!   POST /bc-authorize                                    post.rs, then grant/ciba.rs
+//!   POST /oauth/revoke                                    post.rs, then revocation.rs
 //!   GET  /activate                                        grant/device_code.rs
 //!   GET  /authorize                                       authorize.rs
 //!   GET  /.well-known/jwks.json
@@ -30,13 +32,14 @@ mod poll;
 mod post;
 mod record;
 mod request;
+mod revocation;
 mod token;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
@@ -58,7 +61,7 @@ use super::{
     one_time::OneTime,
 };
 
-pub use client::{AuthMethod, CertificateRule, Client, ForeignIdentity, GrantType};
+pub use client::{AuthMethod, CertificateRule, Client, ForeignIdentity, GrantType, SamlAssertion};
 pub use consent::USER;
 pub use fault::Fault;
 pub use grant::{Cause, RevokedFamily, Rotation};
@@ -136,8 +139,13 @@ struct Shared {
     trusted: Mutex<BTreeMap<String, Vec<Jwk>>>,
     codes: Mutex<Codes>,
     devices: Mutex<Waiting>,
+    approvals: Mutex<Waiting>,
+    /// The `jti` of access tokens that their clients revoked.
+    revoked: Mutex<BTreeSet<String>>,
     token_desk: Desk,
     device_desk: Desk,
+    backchannel_desk: Desk,
+    revocation_desk: Desk,
     authorization_requests: Journal<Vec<(String, String)>>,
     discovery_fault: fault::Switch,
     /// The `jti` of each access token given out.
@@ -158,8 +166,12 @@ impl Shared {
             trusted: Mutex::default(),
             codes: Mutex::default(),
             devices: Mutex::default(),
+            approvals: Mutex::default(),
+            revoked: Mutex::default(),
             token_desk: Desk::default(),
             device_desk: Desk::default(),
+            backchannel_desk: Desk::default(),
+            revocation_desk: Desk::default(),
             authorization_requests: Journal::default(),
             discovery_fault: fault::Switch::default(),
             issued: Journal::default(),

@@ -43,6 +43,8 @@ pub enum Cause {
     Reuse,
     /// The authorization code that the login came from was used again (RFC 6749 §4.1.2).
     CodeReuse,
+    /// Its client revoked one of its tokens (RFC 7009).
+    Revoked,
     /// A test asked for it.
     Told,
 }

@@ -2,6 +2,7 @@
 
 mod authorization_code;
 mod certificates;
+mod ciba;
 mod client_auth;
 mod device_code;
 mod dpop;
@@ -9,6 +10,8 @@ mod faults;
 mod jwt_bearer;
 mod metadata;
 mod refresh;
+mod revocation;
+mod saml2_bearer;
 mod token;
 mod token_exchange;
 
