@@ -61,15 +61,11 @@ pub(in crate::config) fn credential(text: At<String>, mut section: Section<'_>) 
     let default_ttl = section.duration("default_ttl").unwrap_or(DEFAULT_TTL);
     let strict_scopes = section.flag("strict_scopes");
     let revoke_after_run = section.boolean("revoke_after_run").is_none_or(|flag| flag.value);
-    let (mut preset, has_preset) = (&preset::NONE, section.has("preset"));
-    if let Some(chosen) = section.choice("preset", &preset::ALL, &[]) {
-        preset = chosen;
-    }
+    let chosen = section.choice("preset", &preset::ALL, &[]);
+    let is_misnamed = section.has("preset") && chosen.is_none();
     let has_steps = section.has("steps");
-    let only = if has_steps { None } else { step::kind(&mut section, preset) };
-    if !has_preset {
-        preset = Preset::implied_by(only);
-    }
+    let only = if has_steps || is_misnamed { None } else { step::kind(&mut section, chosen.unwrap_or(&preset::NONE)) };
+    let preset = chosen.unwrap_or(Preset::implied_by(only));
     let username = (only == Some(Kind::Basic)).then(|| section.string("username", "username = \"…\"")).flatten();
     let injection = answer::injection(&mut section, username.as_ref());
     let steps = if has_steps {
@@ -81,7 +77,7 @@ pub(in crate::config) fn credential(text: At<String>, mut section: Section<'_>) 
     };
     check_injection(&section, injection.as_ref(), &steps);
     if has_steps || only.is_some() {
-        // The keys of a grant that isn't there can't be judged.
+        // The keys of a grant that isn't known can't be judged.
         section.finish();
     }
     Credential { text, name, preset, steps, hosts, has_hosts, default_ttl, strict_scopes, revoke_after_run, injection }
