@@ -76,6 +76,7 @@ pub(in crate::config) fn credential(text: At<String>, mut section: Section<'_>) 
         vec![step::step(&mut section, only, step::Whole { name: &text.value, preset, is_first: true })]
     };
     check_injection(&section, injection.as_ref(), &steps);
+    warn_of_git(&section, injection.as_ref(), &steps, &hosts);
     if has_steps || only.is_some() {
         // The keys of a grant that isn't known can't be judged.
         section.finish();
@@ -114,5 +115,15 @@ fn check_injection(section: &Section<'_>, injection: Option<&Injection>, steps: 
     if bound && injection.is_some_and(|injection| !injection.is_bearer()) {
         let help = "take one of the two out: a token with a proof goes as `Authorization: DPoP`";
         section.doc.problem(&section.place("inject"), "`inject` and `dpop = \"required\"`", help);
+    }
+}
+
+/// GitHub's REST API takes a token as Bearer, its git server as Basic only.
+fn warn_of_git(section: &Section<'_>, injection: Option<&Injection>, steps: &[Step], hosts: &[HostEntry]) {
+    let is_app = steps.last().is_some_and(|step| step.kind == Some(Kind::GithubApp));
+    let git = hosts.iter().find(|host| host.text.eq_ignore_ascii_case("github.com"));
+    if let (Some(git), true, Some(true)) = (git, is_app, injection.map(Injection::is_bearer)) {
+        let help = "for git, add `inject = { template = \"Basic b64(x-access-token:{token})\" }`";
+        section.doc.warning(&git.span, "git at github.com takes no Bearer token", help);
     }
 }

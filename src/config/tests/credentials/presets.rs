@@ -140,3 +140,15 @@ fn salesforce() {
     assert_eq!(wrong(&keys.replace(", sub = \"u@example.com\"", "")).1, "`jwt` has no `sub`");
     assert_eq!(wrong(&keys.replace("salesforce", "sales")).2, "did you mean `salesforce`?");
 }
+
+#[test]
+fn github_app() {
+    let keys = "preset = \"github_app\"\napp_id = 1\ninstallation_id = 1\nkey = { file = \"k\" }";
+    let git = table(keys).replace("api.example.com", "github.com");
+    let said = warnings(&file(&git));
+    assert!(said.contains("git at github.com takes no Bearer token"), "{said}");
+    assert!(said.contains("inject = { template = \"Basic b64(x-access-token:{token})\" }"), "{said}");
+    let fitting = git.replace("preset", "inject = { template = \"Basic b64(x-access-token:{token})\" }\npreset");
+    assert!(!warnings(&file(&fitting)).contains("no Bearer token"));
+    assert!(!warnings(&file(&table(keys))).contains("no Bearer token"));
+}
