@@ -36,6 +36,7 @@ pub(super) fn router(admin: Admin, listen: SocketAddr) -> Router {
         .route("/tokens", get(tokens))
         .route("/tokens/{name}", get(token))
         .route("/tokens/{name}/refresh", post(refresh))
+        .route("/tokens/{name}/forget", post(forget))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(admin.clone(), need_key));
@@ -151,12 +152,12 @@ async fn show_metrics(State(admin): State<Admin>) -> Response {
 // === /api/v1 ===
 
 async fn tokens(State(admin): State<Admin>) -> Json<Value> {
-    Json(json!({ "tokens": admin.tokens.states() }))
+    Json(json!({ "tokens": admin.tokens.states().await }))
 }
 
 async fn token(State(admin): State<Admin>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
     let named = |state: &Value| state.get("credential").and_then(Value::as_str) == Some(&name);
-    admin.tokens.states().into_iter().find(named).map(Json).ok_or_else(unknown_credential)
+    admin.tokens.states().await.into_iter().find(named).map(Json).ok_or_else(unknown_credential)
 }
 
 async fn refresh(State(admin): State<Admin>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
@@ -172,6 +173,10 @@ async fn refresh(State(admin): State<Admin>, Path(name): Path<String>) -> Result
         }
         Err(_) => Err(failed(StatusCode::GATEWAY_TIMEOUT, "the token didn't come in time".to_owned())),
     }
+}
+
+async fn forget(State(admin): State<Admin>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+    admin.tokens.forget(&name).await.map(Json).ok_or_else(unknown_credential)
 }
 
 fn unknown_credential() -> Problem {
@@ -197,7 +202,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        admin::{Readiness, RefreshFuture, Tokens, serve},
+        admin::{ForgetFuture, Readiness, RefreshFuture, StatesFuture, Tokens, serve},
         observe::{Event, Recorder, Settings},
         primitives::Secret,
     };
@@ -208,12 +213,23 @@ mod tests {
     #[derive(Default)]
     struct Broker {
         refreshes: AtomicU64,
+        forgotten: AtomicU64,
     }
 
     impl Tokens for Broker {
-        fn states(&self) -> Vec<Value> {
+        fn states(&self) -> StatesFuture<'_> {
             let generation = self.refreshes.load(Ordering::Relaxed);
-            vec![json!({ "credential": "orders", "generation": generation }), json!({ "credential": "wrong" })]
+            let states =
+                [json!({ "credential": "orders", "generation": generation }), json!({ "credential": "wrong" })];
+            Box::pin(async move { states.to_vec() })
+        }
+
+        fn forget<'a>(&'a self, name: &'a str) -> ForgetFuture<'a> {
+            Box::pin(async move {
+                let known = name == "orders";
+                self.forgotten.fetch_add(u64::from(known), Ordering::Relaxed);
+                known.then(|| json!({ "credential": "orders", "state": "none" }))
+            })
         }
 
         fn refresh<'a>(&'a self, name: &'a str) -> RefreshFuture<'a> {
@@ -327,7 +343,9 @@ mod tests {
     #[tokio::test]
     async fn the_api_needs_the_key_and_says_so() {
         let running = start(Readiness::default()).await;
-        for path in ["/api/v1/tokens", "/api/v1/tokens/orders", "/api/v1/nothing", "/api/v1/tokens/orders/refresh"] {
+        let paths = ["tokens", "tokens/orders", "nothing", "tokens/orders/refresh", "tokens/orders/forget"];
+        for path in paths.map(|path| format!("/api/v1/{path}")) {
+            let path = path.as_str();
             let (status, body) = problem(running.open(path).await).await;
             assert_eq!((status, &body["code"]), (401, &json!("key_required")), "{path}");
             let wrong = running.request(Method::POST, path).bearer_auth("canary").send().await.unwrap();
@@ -337,6 +355,7 @@ mod tests {
             assert!(!body.to_string().contains("canary"), "{body}");
         }
         assert_eq!(running.broker.refreshes.load(Ordering::Relaxed), 0);
+        assert_eq!(running.broker.forgotten.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]
@@ -351,6 +370,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_token_is_forgotten() {
+        let running = start(Readiness::default()).await;
+        let forgotten: Value =
+            running.with_key(Method::POST, "/api/v1/tokens/orders/forget").await.json().await.unwrap();
+        assert_eq!(forgotten, json!({ "credential": "orders", "state": "none" }));
+        assert_eq!(running.broker.forgotten.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
     async fn errors_are_problems() {
         let running = start(Readiness::default()).await;
         let cases = [
@@ -361,6 +389,8 @@ mod tests {
             (Method::GET, "/api/v1/tokens/%ff", 400, "bad_request"),
             (Method::POST, "/api/v1/tokens/nobody/refresh", 404, "credential_unknown"),
             (Method::GET, "/api/v1/tokens/orders/refresh", 405, "method_not_allowed"),
+            (Method::POST, "/api/v1/tokens/nobody/forget", 404, "credential_unknown"),
+            (Method::GET, "/api/v1/tokens/orders/forget", 405, "method_not_allowed"),
             (Method::POST, "/api/v1/tokens/wrong/refresh", 502, "credential_failed"),
             (Method::POST, "/api/v1/tokens/away/refresh", 503, "credential_unavailable"),
             (Method::POST, "/api/v1/tokens/panics/refresh", 500, "internal"),

@@ -65,14 +65,24 @@ pub struct Readiness {
 /// The broker, as far as the operator's API needs it.
 pub trait Tokens: Send + Sync {
     /// One JSON object a credential, its name under `credential`; never a token.
-    fn states(&self) -> Vec<serde_json::Value>;
+    fn states(&self) -> StatesFuture<'_>;
 
     /// One token request now, whatever is cached; the new state.
     fn refresh<'a>(&'a self, name: &'a str) -> RefreshFuture<'a>;
+
+    /// Nothing that the proxy has of the credential is used any more: another process logged
+    /// in or out. The new state; `None`: there is no credential of this name.
+    fn forget<'a>(&'a self, name: &'a str) -> ForgetFuture<'a>;
 }
+
+/// What [`Tokens::states`] returns.
+pub type StatesFuture<'a> = Pin<Box<dyn Future<Output = Vec<serde_json::Value>> + Send + 'a>>;
 
 /// What [`Tokens::refresh`] returns.
 pub type RefreshFuture<'a> = Pin<Box<dyn Future<Output = Result<serde_json::Value, RefreshError>> + Send + 'a>>;
+
+/// What [`Tokens::forget`] returns.
+pub type ForgetFuture<'a> = Pin<Box<dyn Future<Output = Option<serde_json::Value>> + Send + 'a>>;
 
 /// Why there is no new token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

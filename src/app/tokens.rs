@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::{
-    admin::{Admin, Readiness, RefreshError, RefreshFuture, Tokens},
+    admin::{Admin, ForgetFuture, Readiness, RefreshError, RefreshFuture, StatesFuture, Tokens},
     credential,
     primitives::{CredentialName, Secret},
     proxy::Shared,
@@ -35,21 +35,42 @@ fn readiness(shared: &Shared, draining: bool) -> Readiness {
 struct BrokerTokens(Arc<Shared>);
 
 impl Tokens for BrokerTokens {
-    fn states(&self) -> Vec<Value> {
-        let states = self.0.rules.load().broker.states();
-        states.iter().filter_map(|state| serde_json::to_value(state).ok()).collect()
+    fn states(&self) -> StatesFuture<'_> {
+        Box::pin(async move {
+            let broker = self.0.rules.load().broker.clone();
+            broker.told().await.iter().filter_map(|state| serde_json::to_value(state).ok()).collect()
+        })
     }
 
     fn refresh<'a>(&'a self, name: &'a str) -> RefreshFuture<'a> {
         Box::pin(async move {
             let name = CredentialName::parse(name).map_err(|_| RefreshError::Unknown)?;
-            let rules = self.0.rules.load_full();
-            if !rules.broker.states().iter().any(|state| state.credential == name.as_str()) {
+            let broker = self.0.rules.load().broker.clone();
+            if !broker.knows(&name) {
                 return Err(RefreshError::Unknown);
             }
-            let state = rules.broker.refresh(&name).await.map_err(refused)?;
-            serde_json::to_value(state).map_err(|error| RefreshError::Failed { detail: error.to_string() })
+            broker.refresh(&name).await.map_err(refused)?;
+            self.state(&name).await.ok_or(RefreshError::Unknown)
         })
+    }
+
+    fn forget<'a>(&'a self, name: &'a str) -> ForgetFuture<'a> {
+        Box::pin(async move {
+            let name = CredentialName::parse(name).ok()?;
+            let broker = self.0.rules.load().broker.clone();
+            if let Err(error) = broker.forget(&name).await {
+                tracing::warn!(credential = %name, "not all is forgotten: {}", error.failure.describe());
+            }
+            self.state(&name).await
+        })
+    }
+}
+
+impl BrokerTokens {
+    async fn state(&self, name: &CredentialName) -> Option<Value> {
+        let broker = self.0.rules.load().broker.clone();
+        let state = broker.told().await.into_iter().find(|state| state.credential == name.as_str())?;
+        serde_json::to_value(state).ok()
     }
 }
 

@@ -65,6 +65,10 @@ pub(super) enum Command {
     Check(Check),
     /// Say what would happen to a request, and why; sends nothing
     Explain(Explain),
+    /// Log in as a human for a credential: in a browser, or on another device
+    Login(Login),
+    /// Give a login back to its server and forget it
+    Logout(Logout),
     /// The local certificate authority
     #[command(subcommand)]
     Ca(Ca),
@@ -141,6 +145,32 @@ pub(super) struct Explain {
     pub(super) agent: Option<String>,
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Login {
+    pub(super) credential: String,
+    /// Show a code to be entered on any device; needs no browser here
+    #[arg(long)]
+    pub(super) device: bool,
+    /// Only print the URL
+    #[arg(long)]
+    pub(super) no_browser: bool,
+    /// A parameter of the authorization request, such as `prompt=consent`; may repeat
+    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = parameter)]
+    pub(super) params: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Logout {
+    pub(super) credential: String,
+}
+
+fn parameter(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        Some(_) | None => Err("write NAME=VALUE"),
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,18 +1,29 @@
-//! What most commands need: the config, the certificate authority, a random instance.
+//! What most commands need: the config, the certificate authority, the credentials.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
+use tokio::runtime::Handle;
 
 use crate::{
     app::{self, Surroundings},
-    config::{self, Settings},
-    credential::store::Memory,
-    primitives::{AgentName, Clock, SystemClock},
+    config::{self, Settings, StoreKind},
+    credential::{
+        Broker, Source,
+        store::{Embedded, Memory, Store, StoreKey},
+    },
+    observe::Recorder,
+    primitives::{AgentName, Clock, CredentialName, Secret, SystemClock},
     tls::CertificateAuthority,
 };
 
 use super::{Failure, Result, args::Global, output};
+
+/// The token store's directory in the state directory.
+const STORE: &str = "tokens";
+
+/// How long the audit log may hold up the end of a command.
+pub(super) const FLUSH: Duration = Duration::from_secs(2);
 
 /// Reads the config and prints its warnings, or prints every problem and gives up.
 pub(super) fn load(global: &Global) -> Result<Settings> {
@@ -57,9 +68,50 @@ pub(super) fn authority(settings: &Settings) -> Result<Arc<CertificateAuthority>
     Ok(Arc::new(authority))
 }
 
-pub(super) fn surroundings(authority: Arc<CertificateAuthority>) -> Result<Surroundings> {
+pub(super) fn surroundings(authority: Arc<CertificateAuthority>, store: Arc<dyn Store>) -> Result<Surroundings> {
     let instance = app::random_instance().context("no random numbers")?;
-    Ok(Surroundings { authority, clock: clock(), instance, store: Arc::new(Memory::default()) })
+    Ok(Surroundings { authority, clock: clock(), instance, store })
+}
+
+/// What outlives the process. A store that can't be used is the end: an empty one in its
+/// place would ask everybody to log in again.
+pub(super) fn store(settings: &Settings) -> Result<Arc<dyn Store>> {
+    let key = match (settings.store.kind, &settings.store.key) {
+        (StoreKind::Memory, _) => return Ok(Arc::new(Memory::default())),
+        (StoreKind::Embedded, None) => StoreKey::File,
+        (StoreKind::Embedded, Some(source)) => StoreKey::Given(secret(source)?),
+    };
+    let opened = Embedded::open(&settings.state.join(STORE), &key);
+    let store =
+        opened.map_err(|error| Failure::NotStarted(anyhow::Error::new(error).context("can't use the token store")))?;
+    Ok(Arc::new(store))
+}
+
+/// A secret that is needed before anything else is there; also where a runtime runs already.
+fn secret(source: &Source) -> Result<Secret> {
+    let read = || -> anyhow::Result<Secret> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(runtime.block_on(source.read())?)
+    };
+    let read = std::thread::scope(|scope| scope.spawn(read).join());
+    let read = read.unwrap_or_else(|_| Err(anyhow!("the thread that read it ended early")));
+    read.context("can't read the key of the token store").map_err(Failure::NotStarted)
+}
+
+/// The credentials without a proxy: for commands that get or give back tokens themselves. Runs
+/// on the current runtime.
+pub(super) fn broker(settings: &Settings, recorder: Recorder) -> Result<Broker> {
+    let (specs, tokens) = (settings.credentials.clone(), settings.tokens.clone());
+    Ok(Broker::new(specs, tokens, clock(), recorder, Handle::current(), store(settings)?)?)
+}
+
+/// A credential of the config, named on the command line.
+pub(super) fn credential(settings: &Settings, asked: &str) -> Result<CredentialName> {
+    let known = settings.credentials.iter().find(|known| known.name.as_str() == asked);
+    known.map(|known| known.name.clone()).ok_or_else(|| {
+        let names: Vec<&str> = settings.credentials.iter().map(|known| known.name.as_str()).collect();
+        Failure::NotStarted(anyhow!("the config has no credential `{asked}`; it has: {}", names.join(", ")))
+    })
 }
 
 /// The agent named on the command line, or the only one there is.

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     app::{self, Running},
     config::{self, Settings},
+    credential::store::Memory,
     demo::{World, WorldSettings, protected_api::Seen},
     identity,
     launch::{Inherited, TemporaryTrust},
@@ -84,7 +85,7 @@ impl Stage {
         let (key, hash) = identity::generate_key().context("no random numbers")?;
         let config = write_config(&home(&directory)?, &world, &hash, any_ports)?;
         let settings = load(&config)?;
-        let surroundings = context::surroundings(Arc::new(authority))?;
+        let surroundings = context::surroundings(Arc::new(authority), Arc::new(Memory::default()))?;
         let running = app::start(&settings, surroundings)
             .map_err(|error| Failure::NotStarted(anyhow::Error::new(error).context("can't start")))?;
         let api = format!("https://orders.demo.test:{}", world.api_address().port());

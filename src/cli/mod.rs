@@ -9,9 +9,13 @@ mod context;
 mod demo;
 mod env;
 mod explain;
+mod login;
+mod logout;
 mod output;
+mod qr;
 mod run;
 mod serve;
+mod serving;
 mod token;
 
 use std::process::ExitCode;
@@ -79,6 +83,8 @@ fn dispatch(arguments: Arguments) -> Result {
         Command::Env(env) => env::env(global, &env),
         Command::Check(check) => check::check(global, &check),
         Command::Explain(explain) => explain::explain(global, &explain),
+        Command::Login(login) => login::login(global, &login),
+        Command::Logout(logout) => logout::logout(global, &logout),
         Command::Ca(command) => ca::ca(global, &command),
         Command::Agent(command) => agent::agent(global, &command),
         Command::Token(command) => token::token(global, &command),

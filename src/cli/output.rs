@@ -21,6 +21,16 @@ pub(super) fn note(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// Somebody else's words: none of them moves the terminal's cursor.
+pub(super) fn plain(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
+/// Whether somebody reads what is said on stderr as it comes.
+pub(super) fn is_terminal() -> bool {
+    io::stderr().is_terminal()
+}
+
 /// Whether stderr takes colours (`NO_COLOR`, no-color.org).
 pub(super) fn colour() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
+use tokio::time::Instant;
 
 use crate::{
     app::{self, Running},
@@ -24,20 +25,25 @@ use super::{Failure, Result, args, context, control_runtime, output};
 
 /// How long requests may go on once the command has ended: nobody is left to read them.
 const DRAIN: Duration = Duration::from_secs(1);
+/// For all that comes after the command's end.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+/// How long the audit log may hold up the end once more.
+const FLUSH: Duration = Duration::from_millis(500);
 
 pub(super) fn run(global: &args::Global, run: &args::Run) -> Result {
     let mut settings = context::load(global)?;
+    settings.tokens.transient = true;
     let agent = context::agent(&settings, run.agent.as_deref())?;
     let key = own_listener(&mut settings, &agent)?;
     let authority = CertificateAuthority::ephemeral(&context::clock()).context("can't make a certificate authority")?;
-    let surroundings = context::surroundings(Arc::new(authority))?;
+    let surroundings = context::surroundings(Arc::new(authority), context::store(&settings)?)?;
     let runtime = control_runtime().context("can't start the control runtime")?;
     runtime.block_on(async {
         let running = app::start(&settings, surroundings)
             .map_err(|error| Failure::NotStarted(anyhow::Error::new(error).context("can't start")))?;
         let ended = launch(&settings, &running, AgentKey { name: agent, key }, run).await;
         let recorder = running.recorder().clone();
-        running.shutdown(DRAIN).await;
+        end(running).await;
         match ended {
             Ok(status) => {
                 output::note(recorder.metrics().summary());
@@ -49,6 +55,19 @@ pub(super) fn run(global: &args::Global, run: &args::Run) -> Result {
             }
         }
     })
+}
+
+/// The last requests, then the tokens that were got for this run: all within a few seconds,
+/// whoever hangs (standards 1.D).
+async fn end(running: Running) {
+    let (shared, end) = (Arc::clone(running.shared()), Instant::now() + LAST_WORDS);
+    running.shutdown(DRAIN).await;
+    let broker = shared.rules.load().broker.clone();
+    if tokio::time::timeout_at(end, broker.end()).await.is_err() {
+        tracing::warn!("not every access token could be revoked in time");
+    }
+    let recorder = shared.recorder.clone();
+    let _ = tokio::task::spawn_blocking(move || recorder.flush_within(FLUSH)).await;
 }
 
 /// One listener on a free port and nothing else; the agent gets one more key, for this run.

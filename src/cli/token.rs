@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
+use reqwest::Method;
 use serde_json::Value;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{admin, config::Settings, primitives::CredentialName};
+use crate::primitives::CredentialName;
 
-use super::{FAILED, Failure, Result, args, context, control_runtime, output};
+use super::{FAILED, Failure, Result, args, context, control_runtime, output, serving::ask};
 
 pub(super) fn token(global: &args::Global, command: &args::Token) -> Result {
     let settings = context::load_silently(global)?;
@@ -15,17 +17,17 @@ pub(super) fn token(global: &args::Global, command: &args::Token) -> Result {
     runtime.block_on(async {
         match command {
             args::Token::List { json } => {
-                let tokens = ask(&settings, reqwest::Method::GET, "tokens").await?;
+                let tokens = ask(&settings, Method::GET, "tokens").await?;
                 if *json { print_json(&tokens) } else { print_table(&tokens) }
             }
             args::Token::Show { credential, json } => {
                 let path = format!("tokens/{}", named(credential)?);
-                let token = ask(&settings, reqwest::Method::GET, &path).await?;
+                let token = ask(&settings, Method::GET, &path).await?;
                 if *json { print_json(&token) } else { print_one(&token) }
             }
             args::Token::Refresh { credential } => {
                 let path = format!("tokens/{}/refresh", named(credential)?);
-                let token = ask(&settings, reqwest::Method::POST, &path).await?;
+                let token = ask(&settings, Method::POST, &path).await?;
                 print_one(&token)
             }
         }
@@ -35,33 +37,6 @@ pub(super) fn token(global: &args::Global, command: &args::Token) -> Result {
 /// Only what a path can hold as it is.
 fn named(credential: &str) -> Result<CredentialName> {
     CredentialName::parse(credential).map_err(|error| Failure::NotStarted(error.into()))
-}
-
-async fn ask(settings: &Settings, method: reqwest::Method, path: &str) -> Result<Value> {
-    let Some(admin) = &settings.admin else {
-        return Err(Failure::NotStarted(anyhow!(
-            "the config has no [admin] table, through which a running proxy is asked"
-        )));
-    };
-    let key = admin::load_or_create_key(&settings.state).context("can't read the admin key")?;
-    let url = format!("http://{}/api/v1/{path}", admin.listen);
-    // Never through a proxy, and least of all through ourselves.
-    let client = reqwest::Client::builder().no_proxy().build().context("can't make an HTTP client")?;
-    let response = client.request(method, &url).bearer_auth(key.expose()).send().await;
-    let response = response.map_err(|error| {
-        anyhow!(error.without_url())
-            .context(format!("no proxy answers at {}; is `cupbearer serve` running?", admin.listen))
-    })?;
-    let status = response.status();
-    let body: Value = response.json().await.context("the admin API's answer isn't JSON")?;
-    if status.is_success() {
-        return Ok(body);
-    }
-    let detail = body["detail"].as_str().unwrap_or("no reason given");
-    Err(Failure::Failed(match body["hint"].as_str() {
-        Some(hint) => anyhow!("{detail} (hint: {hint})"),
-        None => anyhow!("{detail}"),
-    }))
 }
 
 fn print_json(value: &Value) -> Result {
@@ -75,35 +50,67 @@ fn print_table(tokens: &Value) -> Result {
         return Ok(ExitCode::from(FAILED));
     };
     output::line(format_args!(
-        "{:<20} {:<11} {:>10} {:>5}  {:<16}  LAST ERROR",
-        "CREDENTIAL", "STATE", "EXPIRES", "GEN", "FINGERPRINT"
+        "{:<20} {:<11} {:>10} {:>5}  {:<16}  {:<7}  LAST ERROR",
+        "CREDENTIAL", "STATE", "EXPIRES", "GEN", "FINGERPRINT", "LOGIN"
     ));
     for token in tokens {
         let expires = token["expires_in_seconds"].as_u64().map_or("-".to_owned(), |seconds| format!("{seconds}s"));
         output::line(format_args!(
-            "{:<20} {:<11} {expires:>10} {:>5}  {:<16}  {}",
+            "{:<20} {:<11} {expires:>10} {:>5}  {:<16}  {:<7}  {}",
             text(&token["credential"]),
             text(&token["state"]),
             text(&token["generation"]),
             text(&token["fingerprint"]),
+            text(&token["login"]["state"]),
             text(&token["last_error"]),
         ));
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// What comes first; whatever else there is follows.
+const FIRST: [&str; 8] = [
+    "credential",
+    "grant",
+    "authorization_server",
+    "state",
+    "expires_in_seconds",
+    "generation",
+    "fingerprint",
+    "login",
+];
+
 fn print_one(token: &Value) -> Result {
-    for (name, value) in token.as_object().into_iter().flatten() {
-        output::line(format_args!("{:<26}{}", name.replace('_', " "), text(value)));
+    let members = token.as_object().into_iter().flatten();
+    let first = FIRST.iter().filter_map(|name| Some((*name, token.get(name)?)));
+    let rest = members.map(|(name, value)| (name.as_str(), value)).filter(|(name, _)| !FIRST.contains(name));
+    for (name, value) in first.chain(rest) {
+        print_row(name, value);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What has parts has a row for each.
+fn print_row(name: &str, value: &Value) {
+    match value {
+        Value::Object(parts) if !parts.is_empty() => {
+            parts.iter().for_each(|(part, value)| print_row(&format!("{name}_{part}"), value));
+        }
+        _whole => output::line(format_args!("{:<26}{}", name.replace('_', " "), cell(name, value))),
+    }
+}
+
+fn cell(name: &str, value: &Value) -> String {
+    let moment = value.as_i64().filter(|_| name.ends_with("_at"));
+    let moment = moment.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    moment.and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_else(|| text(value))
 }
 
 fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        // A server's words may be in it: none of them moves the terminal's cursor.
-        Value::String(text) => text.replace(char::is_control, "\u{fffd}"),
+        Value::Object(parts) if parts.is_empty() => "-".to_owned(),
+        Value::String(text) => output::plain(text),
         other => other.to_string(),
     }
 }

@@ -1,6 +1,8 @@
 //! The broker: every credential's slot, by the id that a route holds and by name. Knows
 //! permits and slots; how a token is got is `exchange`'s, how it is kept `cache`'s.
 
+mod logins;
+
 use std::{
     collections::HashMap,
     sync::{Arc, PoisonError, RwLock, Weak},
@@ -11,19 +13,20 @@ use http::HeaderMap;
 use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
-    observe::{Event, Recorder},
+    observe::Recorder,
     policy::Permit,
     primitives::{Clock, CredentialName, Secret},
     route::CredentialBinding,
 };
 
 use super::{
-    Error, LoginState, Settings, Spec, TokenState,
+    Error, Settings, Spec, Step, TokenState,
     cache::{Shared, Slot, State},
     digest,
     endpoint::Endpoint,
     error::{Failure, Fault, SettingsError},
     exchange::{self, Exchange},
+    grant::Grant,
     lease::{Lease, Token},
     pace::Pace,
     store::Store,
@@ -58,8 +61,10 @@ struct Place {
     audience: Option<String>,
     scopes: Option<String>,
     max_scopes: Vec<String>,
-    /// The login whose refresh token it uses.
+    /// Whose login it uses: its own, or another credential's.
     login: Option<CredentialName>,
+    /// The credentials whose tokens it feeds on, that of the login apart.
+    feeds_on: Vec<CredentialName>,
     /// `Some`: a slot for each agent's own token.
     subjects: Option<Subjects>,
 }
@@ -134,7 +139,20 @@ impl Broker {
         lease: &Lease,
         wanted: &[String],
     ) -> Result<Option<Lease>, Error> {
-        let (Some(binding), Some(refused)) = (permit.credential(), lease.token()) else { return Ok(None) };
+        match permit.credential() {
+            Some(binding) => self.step_up_bound(binding, asking, lease, wanted).await,
+            None => Ok(None),
+        }
+    }
+
+    pub(super) async fn step_up_bound(
+        &self,
+        binding: &CredentialBinding,
+        asking: Asking<'_>,
+        lease: &Lease,
+        wanted: &[String],
+    ) -> Result<Option<Lease>, Error> {
+        let Some(refused) = lease.token() else { return Ok(None) };
         let place = self.place(binding)?;
         if wanted.is_empty() || !wanted.iter().all(|scope| place.max_scopes.contains(scope)) {
             return Ok(None);
@@ -150,24 +168,14 @@ impl Broker {
         }
     }
 
-    /// For `token list|show` and the metrics, in the order of the config.
-    pub fn states(&self) -> Vec<TokenState> {
-        self.0.places.iter().map(Place::state).collect()
+    pub fn knows(&self, name: &CredentialName) -> bool {
+        self.named(name).is_ok()
     }
 
-    /// What is kept of the login of `name`; `None`: there was none.
-    pub async fn login_state(&self, name: &CredentialName) -> Result<Option<LoginState>, Error> {
-        let place = self.named(name)?;
-        let Some(owner) = &place.login else { return Ok(None) };
-        let session = self.0.tools.vault.session(owner).await.map_err(|error| fault(name, Fault::store(error)))?;
-        Ok(session.map(|session| LoginState {
-            generation: session.generation,
-            fingerprint: session.refresh_token.as_ref().map(|token| token.fingerprint().to_string()),
-            scope: session.scope.clone(),
-            logged_in_at: session.logged_in_at,
-            refreshed_at: session.refreshed_at,
-            ends_at: session.end.into_iter().chain(session.idle_end).min(),
-        }))
+    /// For `token list|show` and the metrics, in the order of the config.
+    /// Without the logins: see [`Broker::told`].
+    pub fn states(&self) -> Vec<TokenState> {
+        self.0.places.iter().map(Place::state).collect()
     }
 
     /// `token refresh NAME` and `check --online`: one token request now, whatever is cached
@@ -176,25 +184,6 @@ impl Broker {
         let place = self.named(name)?;
         place.slot.refresh().await?;
         Ok(place.state())
-    }
-
-    /// Revokes a login at its server and forgets it here, with all access tokens of the
-    /// credential. `Ok(false)`: the server revokes nothing; it is forgotten all the same.
-    pub async fn log_out(&self, name: &CredentialName) -> Result<bool, Error> {
-        let place = self.named(name)?;
-        let _ = place.slot.revoke().await;
-        let outcome = place.exchange.log_out().await.map_err(|failed| fault(name, failed));
-        self.forget(name);
-        let event = Event::Logout { credential: name.clone(), revoked: matches!(outcome, Ok(true)) };
-        self.0.shared.recorder.event(event);
-        outcome
-    }
-
-    /// Nothing that this process has of the credential is used any more.
-    pub fn forget(&self, name: &CredentialName) {
-        for place in self.0.places.iter().filter(|place| place.uses(name)) {
-            place.slot.forget();
-        }
     }
 
     /// The end of a `run`: takes back what it asked for, within a few seconds.
@@ -216,11 +205,6 @@ impl Broker {
         if tokio::time::timeout(LAST_WORDS, all).await.is_err() {
             tracing::warn!("not every access token could be revoked in time");
         }
-    }
-
-    /// What a login needs: how the credential's tokens are got.
-    pub(crate) fn exchange(&self, name: &CredentialName) -> Result<&Arc<Exchange>, Error> {
-        self.named(name).map(|place| &place.exchange)
     }
 
     /// Only for who holds a permit, or a test.
@@ -320,10 +304,11 @@ impl Builder<'_> {
         let server = last.server.as_ref().map(|server| server.name.to_string()).unwrap_or_default();
         let (settings, max_scopes) = (digest::settings(&spec), spec.max_scopes.clone());
         let subjects = spec.takes_the_agents_token().then(Subjects::default);
-        let login = match &last.grant {
-            super::grant::Grant::Login(login) => Some(login.of.clone().unwrap_or_else(|| name.clone())),
+        let login = spec.steps.iter().find_map(|step| match &step.grant {
+            Grant::Login(login) => Some(login.of.clone().unwrap_or_else(|| name.clone())),
             _no_login => None,
-        };
+        });
+        let feeds_on = spec.steps.iter().flat_map(Step::feeds_on).cloned().collect();
         let endpoints =
             spec.steps.iter().map(|step| step.server.as_ref().map(|server| self.endpoint(server)).transpose());
         let endpoints = endpoints.collect::<Result<_, _>>()?;
@@ -332,7 +317,8 @@ impl Builder<'_> {
         let exchange = Arc::new(exchange);
         let state = self.state(&name, settings);
         let slot = Slot::new(name, grant, self.shared.clone(), exchange.clone(), injection, state);
-        Ok(Place { slot: Arc::new(slot), exchange, settings, server, audience, scopes, max_scopes, login, subjects })
+        let slot = Arc::new(slot);
+        Ok(Place { slot, exchange, settings, server, audience, scopes, max_scopes, login, feeds_on, subjects })
     }
 
     /// What is kept over a reload. Settings tell the variants of a credential apart.
@@ -383,11 +369,6 @@ impl Place {
         let Some(subjects) = &self.subjects else { return Vec::new() };
         let subjects = subjects.read().unwrap_or_else(PoisonError::into_inner);
         subjects.values().map(|(slot, _)| slot.clone()).collect()
-    }
-
-    /// Whether it hangs on what `name` holds.
-    fn uses(&self, name: &CredentialName) -> bool {
-        self.slot.name() == name || self.login.as_ref() == Some(name)
     }
 
     fn state(&self) -> TokenState {

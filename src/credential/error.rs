@@ -55,6 +55,9 @@ pub enum Failure {
     /// A client certificate or its key can't be used: the operator's to mend.
     #[error("can't use the client certificate: {0}")]
     Certificate(#[source] crate::tls::Error),
+    /// The browser's answer couldn't be waited for: this machine is at fault.
+    #[error("can't listen for the browser on this machine")]
+    Callback(#[source] std::io::Error),
     /// The credential that this one feeds on has no token.
     #[error("{0}")]
     Feed(#[source] Box<Error>),
@@ -185,9 +188,10 @@ pub enum SettingsError {
     NoRandomness,
     #[error("the SAML assertion that its source gives has ended")]
     ExpiredAssertion,
-    #[error("this grant has no login")]
+    #[error("nobody logs in for this credential")]
     NoLogin,
-    #[error("the server refuses `plain`: its metadata names no S256 for PKCE")]
+    /// RFC 7636 §4.2.
+    #[error("the server's metadata names its methods of PKCE, and S256 isn't among them")]
     NoPkce,
     #[error("the HTTP client can't be made")]
     Client(#[source] reqwest::Error),
@@ -211,7 +215,8 @@ impl Error {
             | Failure::NotApproved(_)
             | Failure::Store(_)
             | Failure::Key(_)
-            | Failure::Certificate(_) => false,
+            | Failure::Certificate(_)
+            | Failure::Callback(_) => false,
         }
     }
 
@@ -271,10 +276,16 @@ impl Error {
             Failure::Store(_) => {
                 Hint::new(format!("see to the state directory, then run `cupbearer token refresh {name}`"))
             }
+            Failure::Callback(_) => {
+                Hint::fixed("free the port of `redirect`, or leave it out for a free one; --device needs none")
+            }
             Failure::Key(_) | Failure::Certificate(_) => Hint::new(format!(
                 "see to the key files of credential `{name}`, then run `cupbearer token refresh {name}`"
             )),
             Failure::Feed(error) => error.hint(),
+            Failure::Settings(SettingsError::NoLogin) => {
+                Hint::new(format!("credential `{name}` needs no login: `cupbearer token show {name}` tells its state"))
+            }
             Failure::Settings(SettingsError::UnknownCredential) => Hint::fixed("run `cupbearer token list`"),
             Failure::Settings(_) => Hint::fixed("run `cupbearer check`"),
             Failure::Timeout | Failure::Abandoned => Hint::new(format!("try again; see `cupbearer token show {name}`")),
@@ -317,6 +328,7 @@ impl Failure {
             Self::Store(_) => "store",
             Self::Key(_) => "key",
             Self::Certificate(_) => "certificate",
+            Self::Callback(_) => "callback",
             Self::Feed(error) => error.failure.class(),
             Self::Timeout => "timeout",
             Self::Abandoned => "abandoned",

@@ -9,6 +9,9 @@
 
 mod ask;
 mod ciba;
+mod login;
+mod poll;
+mod revoke;
 mod session;
 
 use std::{
@@ -37,13 +40,15 @@ use super::{
     pace::chance,
     response::{Granted, TokenKind},
     sign::SigningKey,
-    step::{AudMode, DpopUse, Input, Step, Which},
+    step::{DpopUse, Input, Step, Which},
     tools::{Drift, Neighbours, Tools, left},
     vault::{self, KeptToken, VaultError, key_bytes, key_text, token_key},
 };
 
-pub(crate) use ask::{Heard, Question, Reached};
-pub(crate) use ciba::{Pending, seconds};
+pub(crate) use ask::{Question, Reached};
+pub(crate) use login::LoginStep;
+pub(crate) use poll::Pending;
+pub(crate) use revoke::Revocation;
 
 /// How one credential's token is got.
 #[derive(Debug)]
@@ -68,6 +73,8 @@ struct Limits {
 
 #[derive(Debug, Default)]
 struct State {
+    /// How often all was forgotten: what was asked for before isn't kept.
+    forgotten: u64,
     /// What earlier steps gave, while it is good.
     outputs: Vec<Option<Output>>,
     /// The key of a credential without a login.
@@ -126,8 +133,10 @@ impl Exchange {
         if let Some(obtained) = kept.and_then(|kept| self.revived(kept, want)) {
             return Ok(obtained);
         }
+        let forgotten = self.state().forgotten;
         let obtained = self.finished(self.walk(want).await?)?;
-        if !(self.limits.transient && self.is_revocable().await) {
+        let ends_here = self.limits.transient && self.is_revocable().await;
+        if !ends_here && self.state().forgotten == forgotten {
             self.keep(&key, &obtained).await;
         }
         Ok(obtained)
@@ -187,6 +196,7 @@ impl Exchange {
         let material = &obtained.material;
         let bound = material.prover.as_ref().filter(|_| material.kind == TokenKind::Dpop);
         let kept = KeptToken {
+            credential: self.spec.name.to_string(),
             token: material.secret.clone(),
             dpop: bound.is_some(),
             scope: material.scope.clone(),
@@ -224,6 +234,7 @@ impl Exchange {
 
     async fn walk(&self, want: &Want) -> Result<Output, Fault> {
         let mut fresh = want.fresh;
+        let forgotten = self.state().forgotten;
         loop {
             let (done, mut previous) = self.resume(fresh);
             let mut stale = done > 0;
@@ -232,7 +243,7 @@ impl Exchange {
                 outcome = self.take(number, step, previous.as_ref(), want, &mut stale).await;
                 match &outcome {
                     Ok(output) => {
-                        self.remember(number, output);
+                        self.remember(number, output, forgotten);
                         previous = Some(output.clone());
                     }
                     Err(_) => break,
@@ -262,9 +273,9 @@ impl Exchange {
     }
 
     /// The last step's output is the slot's to keep.
-    fn remember(&self, number: usize, output: &Output) {
-        if number + 1 < self.spec.steps.len() {
-            let mut state = self.state();
+    fn remember(&self, number: usize, output: &Output, forgotten: u64) {
+        let mut state = self.state();
+        if number + 1 < self.spec.steps.len() && state.forgotten == forgotten {
             state.outputs.resize(self.spec.steps.len(), None);
             state.outputs[number] = Some(output.clone());
         }
@@ -367,7 +378,7 @@ impl Exchange {
                 let peers = self.peers.get().and_then(std::sync::Weak::upgrade);
                 let peers = peers.ok_or_else(|| Fault::settings(SettingsError::UnknownCredential))?;
                 let token = peers.token(name, None).await;
-                let token = token.map_err(|error| Fault::feed(error))?;
+                let token = token.map_err(Fault::feed)?;
                 *stale = true;
                 match which {
                     Which::AccessToken => Ok(token),
@@ -403,11 +414,7 @@ impl Exchange {
         if let Grant::TokenExchange(exchange) = &step.grant {
             exchange.check(granted.issued_token_type.as_deref()).map_err(Fault::protocol)?;
         }
-        match (granted.kind, step.dpop, &prover) {
-            (TokenKind::Bearer, DpopUse::Required, _) => return Err(Fault::protocol(Misbehaviour::Downgrade)),
-            (TokenKind::Dpop, _, None) => return Err(Fault::protocol(Misbehaviour::UnaskedDpop)),
-            (TokenKind::Bearer | TokenKind::Dpop | TokenKind::NotApplicable, _, _) => {}
-        }
+        check_kind(granted.kind, step.dpop, prover.is_some()).map_err(Fault::protocol)?;
         let wall = self.tools.clock.now();
         let ends = granted.life.expires_at.map(|end| left(end, wall));
         let expires_in = granted.life.expires_in.as_ref();
@@ -476,7 +483,7 @@ impl Exchange {
         }
     }
 
-    fn endpoint(&self, number: usize) -> Result<&Arc<Endpoint>, Fault> {
+    pub(crate) fn endpoint(&self, number: usize) -> Result<&Arc<Endpoint>, Fault> {
         let endpoint = self.endpoints.get(number).and_then(Option::as_ref);
         endpoint.ok_or_else(|| Fault::settings(SettingsError::NoInput))
     }
@@ -484,6 +491,15 @@ impl Exchange {
     fn nowhere<'a>(&self, scopes: &'a [&'a str]) -> assertion::Occasion<'a> {
         let now = self.tools.clock.unix_seconds();
         assertion::Occasion { client: None, issuer: None, token_endpoint: "", endpoint: "", scopes, now }
+    }
+}
+
+/// A token that isn't bound though it has to be, or is though no proof was sent.
+fn check_kind(kind: TokenKind, dpop: DpopUse, proved: bool) -> Result<(), Misbehaviour> {
+    match (kind, dpop, proved) {
+        (TokenKind::Bearer, DpopUse::Required, _) => Err(Misbehaviour::Downgrade),
+        (TokenKind::Dpop, _, false) => Err(Misbehaviour::UnaskedDpop),
+        (TokenKind::Bearer | TokenKind::Dpop | TokenKind::NotApplicable, _, _) => Ok(()),
     }
 }
 
@@ -516,11 +532,6 @@ impl Obtain for Exchange {
     fn revoke<'a>(&'a self, token: &'a Secret) -> Pin<Box<dyn Future<Output = Result<bool, Fault>> + Send + 'a>> {
         Box::pin(self.revoke_access_token(token))
     }
-}
-
-/// The audiences of assertions that would let one server use them at another (E4).
-pub(crate) fn is_risky(aud: &AudMode) -> bool {
-    matches!(aud, AudMode::TokenEndpoint | AudMode::Endpoint)
 }
 
 /// For the sweep of what nobody will ask for again.

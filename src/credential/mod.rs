@@ -27,6 +27,7 @@ mod expiry;
 pub mod grant;
 pub mod inject;
 pub mod lease;
+pub mod login;
 pub mod metadata;
 mod pace;
 mod request;
@@ -170,20 +171,26 @@ pub struct TokenState {
     pub extra: BTreeMap<String, String>,
     /// What the server said of its limits.
     pub quota: Option<String>,
-    /// Of a login: when it ends, in seconds, where the server said so.
+    /// Of the login that it uses.
     pub login: Option<LoginState>,
     pub last_error: Option<String>,
     pub next_attempt_in_seconds: Option<u64>,
 }
 
-/// What can be told of a login without telling the refresh token.
+/// What can be told of a login without telling the refresh token. Times are unix time.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct LoginState {
+    /// `valid`, `needed`, `expired`.
+    pub state: &'static str,
+    /// Whose it is: several credentials may use one login.
+    pub credential: String,
+    /// Counts logins and rotations of the refresh token; 0: there was none.
     pub generation: u64,
-    /// `None`: a login is needed.
+    /// Of the refresh token.
     pub fingerprint: Option<String>,
     pub scope: Option<String>,
-    pub logged_in_at: u64,
-    pub refreshed_at: u64,
+    pub logged_in_at: Option<u64>,
+    pub refreshed_at: Option<u64>,
+    /// When a human has to log in again, where the server said so.
     pub ends_at: Option<u64>,
 }

@@ -182,8 +182,13 @@ impl TokenRequest {
         for secret in self.secrets.iter().filter(|secret| !secret.is_empty()) {
             text = text.replace(secret.expose(), "[secret]");
         }
-        text.chars().map(|char| if is_printable(char) { char } else { ' ' }).take(limit).collect()
+        printable(&text, limit)
     }
+}
+
+/// Somebody else's words, fit for logs and terminals.
+pub(crate) fn printable(text: &str, limit: usize) -> String {
+    text.chars().map(|char| if is_printable(char) { char } else { ' ' }).take(limit).collect()
 }
 
 /// Control characters, and the invisible ones that turn text around.

@@ -88,6 +88,8 @@ struct Body {
     authorization_expires_in: Option<Value>,
     error: Option<Value>,
     error_description: Option<Value>,
+    /// Between two polls, with `slow_down` (Auth0).
+    interval: Option<Value>,
     #[serde(skip)]
     extra: Vec<(String, String)>,
 }
@@ -112,7 +114,7 @@ pub(crate) fn read(
     if let Some(body) = &body
         && let Some(Value::String(code)) = &body.error
     {
-        return Err(refusal(answer, code, body.error_description.as_ref(), request, wall));
+        return Err(refusal(answer, code, body, request, wall));
     }
     if is_retryable(status) {
         return Err(Fault::outage(Outage::Status(status.as_u16()), wait(answer.headers, status, wall)));
@@ -201,24 +203,24 @@ fn scope_text(scope: Value) -> Option<String> {
     }
 }
 
-fn refusal(
-    answer: &Answer<'_>,
-    code: &str,
-    description: Option<&Value>,
-    request: &TokenRequest,
-    wall: SystemTime,
-) -> Fault {
-    let detail = request.clean(description.and_then(Value::as_str).unwrap_or_default(), MAX_DETAIL);
+fn refusal(answer: &Answer<'_>, code: &str, body: &Body, request: &TokenRequest, wall: SystemTime) -> Fault {
+    let description = body.error_description.as_ref().and_then(Value::as_str);
+    let detail = request.clean(description.unwrap_or_default(), MAX_DETAIL);
     let status = answer.status;
     let known = known_code(code);
     let class =
         known.map_or_else(|| if is_retryable(status) { Class::Retryable } else { Class::Terminal }, |(_, class)| class);
     match class {
-        Class::Terminal => Fault::terminal(Failure::Refused { code: request.clean(code, 64), detail }),
+        Class::Terminal => {
+            let code = known.map_or_else(|| request.clean(code, 64), |(code, _)| code.to_owned());
+            Fault::terminal(Failure::Refused { code, detail })
+        }
         Class::Retryable => {
             let code = known.map_or("oauth_error", |(code, _)| code);
             let outage = Outage::Refused { status: status.as_u16(), code, detail };
-            Fault::outage(outage, wait(answer.headers, status, wall))
+            let interval = body.interval.as_ref().and_then(whole_number).filter(|_| code == "slow_down");
+            let interval = interval.map(|seconds| Duration::from_secs(seconds).min(MAX_WAIT));
+            Fault::outage(outage, wait(answer.headers, status, wall).max(interval))
         }
     }
 }

@@ -85,6 +85,8 @@ pub(crate) struct Session {
 /// An access token that is still good.
 #[derive(Debug)]
 pub(crate) struct KeptToken {
+    /// Who asked for it: with its login it goes too.
+    pub(crate) credential: String,
     pub(crate) token: Secret,
     pub(crate) dpop: bool,
     pub(crate) scope: Option<String>,
@@ -149,22 +151,32 @@ impl Vault {
         self.blocking(move |store| store.write(&[Change::Remove(&key)])).await
     }
 
-    /// Removes access tokens that have ended. An entry that can't be read is left to whoever
-    /// asks for it.
+    /// Removes access tokens that have ended.
     pub(crate) async fn sweep(&self, now: SystemTime) -> Result<(), VaultError> {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        self.remove_tokens(move |token| u128::from(token.expires_at) <= now).await
+    }
+
+    /// Removes the access tokens that these credentials asked for.
+    pub(crate) async fn forget_tokens(&self, credentials: &[&CredentialName]) -> Result<(), VaultError> {
+        let names: Vec<String> = credentials.iter().map(ToString::to_string).collect();
+        self.remove_tokens(move |token| names.contains(&token.credential)).await
+    }
+
+    /// An entry that can't be read is left to whoever asks for it.
+    async fn remove_tokens(&self, goes: impl Fn(&KeptToken) -> bool + Send + 'static) -> Result<(), VaultError> {
         self.blocking(move |store| {
-            let mut ended = Vec::new();
+            let mut going = Vec::new();
             for key in store.keys()?.into_iter().filter(|key| key.kind() == Kind::Token) {
                 let Some(bytes) = store.get(&key)? else { continue };
-                if KeptToken::read(&bytes).is_ok_and(|token| u128::from(token.expires_at) <= now) {
-                    ended.push(key);
+                if KeptToken::read(&bytes).is_ok_and(|token| goes(&token)) {
+                    going.push(key);
                 }
             }
-            if ended.is_empty() {
+            if going.is_empty() {
                 return Ok(());
             }
-            store.write(&ended.iter().map(Change::Remove).collect::<Vec<_>>())
+            store.write(&going.iter().map(Change::Remove).collect::<Vec<_>>())
         })
         .await
     }
@@ -227,6 +239,7 @@ struct SessionBytes<'a> {
 #[derive(Serialize, Deserialize)]
 struct TokenBytes<'a> {
     v: u32,
+    credential: Cow<'a, str>,
     token: &'a str,
     dpop: bool,
     scope: Option<Cow<'a, str>>,
@@ -342,6 +355,7 @@ impl KeptToken {
         let token = armoured(&self.token);
         let bytes = TokenBytes {
             v: VERSION,
+            credential: self.credential.as_str().into(),
             token: token.expose(),
             dpop: self.dpop,
             scope: self.scope.as_deref().map(Into::into),
@@ -357,6 +371,7 @@ impl KeptToken {
     fn read(bytes: &[u8]) -> Result<Self, Unread> {
         let read: TokenBytes<'_> = read(bytes)?;
         Ok(Self {
+            credential: read.credential.into(),
             token: opened(read.token)?,
             dpop: read.dpop,
             scope: read.scope.map(Into::into),

@@ -7,8 +7,11 @@
 //!   -> trust::TemporaryTrust   files in a 0700 directory, removed on drop
 //!   -> environment::Plan       which variables to set and unset (`cupbearer env` prints it)
 //!   -> child::run              the command; signals forwarded; its own exit status
+//! Inherited environment
+//!   -> browser::open           a page for a human, in the browser that there is
 //! ```
 
+pub mod browser;
 pub mod child;
 pub mod environment;
 mod no_proxy;

@@ -21,12 +21,14 @@ pub(super) struct Flight {
     slot: Arc<Slot>,
     want: Want,
     result: watch::Sender<Landing>,
+    /// Of the slot, at the departure.
+    forgotten: u64,
     landed: bool,
 }
 
 impl Flight {
-    pub(super) fn new(slot: Arc<Slot>, want: Want, result: watch::Sender<Landing>) -> Self {
-        Self { slot, want, result, landed: false }
+    pub(super) fn new(slot: Arc<Slot>, want: Want, result: watch::Sender<Landing>, forgotten: u64) -> Self {
+        Self { slot, want, result, forgotten, landed: false }
     }
 
     pub(super) async fn run(mut self) {
@@ -59,11 +61,16 @@ impl Flight {
         let times = (refresh_at, expires_at);
         let now = Instant::now();
         let mut inner = slot.state.lock();
+        if inner.forgotten != self.forgotten {
+            drop(inner);
+            return Err((Fault::terminal(Failure::Abandoned), attempt));
+        }
         let token = Token::new(slot.name.clone(), inner.generation + 1, material, &slot.injection, times);
         let Some(mut token) = token else {
             drop(inner);
             return Err((Fault::protocol(Misbehaviour::TokenCharacter), attempt));
         };
+        token.more_scopes.clone_from(&self.want.more_scopes);
         if inner.leaked == Some(token.fingerprint) {
             drop(inner);
             return Err((Fault::protocol(Misbehaviour::SameToken), attempt));
@@ -115,6 +122,12 @@ impl Flight {
     fn crash(&mut self, fault: Fault, attempt: Instant) {
         let slot = self.slot.clone();
         let mut inner = slot.state.lock();
+        if inner.forgotten != self.forgotten {
+            drop(inner);
+            self.landed = true;
+            self.result.send_replace(Some(Err(slot.error(fault.failure, None))));
+            return;
+        }
         let failures = inner.trouble.take().map_or(0, |trouble| trouble.failures).saturating_add(1);
         let rest = match fault.failure {
             // Costs nobody anything to look again: somebody may have logged in.
@@ -152,9 +165,11 @@ impl Drop for Flight {
     fn drop(&mut self) {
         if !self.landed {
             let mut inner = self.slot.state.lock();
-            inner.flight = None;
-            inner.forced = false;
-            self.slot.state.restore(&mut inner);
+            if inner.forgotten == self.forgotten {
+                inner.flight = None;
+                inner.forced = false;
+                self.slot.state.restore(&mut inner);
+            }
         }
     }
 }

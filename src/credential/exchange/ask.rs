@@ -5,6 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use http::{HeaderMap, StatusCode};
 use reqwest::Url;
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::{
@@ -84,11 +85,7 @@ impl Exchange {
     pub(crate) async fn ask_for_token(&self, question: Question<'_>, make: &Make<'_>) -> Result<Reached, Fault> {
         let format = &question.step.answer;
         let (granted, heard) = self
-            .question(question, make, |heard, request, wall| {
-                let reply = &heard.reply;
-                let answer = Answer { status: reply.status, headers: &reply.headers, body: &reply.body };
-                response::read(&answer, format, request, wall)
-            })
+            .question(question, make, |heard, request, wall| response::read(&heard.answer(), format, request, wall))
             .await?;
         let Heard { started, unix_now, identity, .. } = heard;
         Ok(Reached { granted, started, unix_now, prover: question.prover.cloned(), identity })
@@ -210,6 +207,27 @@ impl Exchange {
         if !said.is_empty() {
             self.state().quota = Some(said.join("; "));
         }
+    }
+}
+
+// === impl Heard ===
+
+impl Heard {
+    pub(crate) fn answer(&self) -> Answer<'_> {
+        let Reply { status, headers, body } = &self.reply;
+        Answer { status: *status, headers, body }
+    }
+
+    /// Of an endpoint that gives no token. `Ok(None)`: a success with something else in it.
+    pub(crate) fn json<T: DeserializeOwned>(
+        &self,
+        request: &TokenRequest,
+        wall: SystemTime,
+    ) -> Result<Option<T>, Fault> {
+        if self.reply.status.is_success() {
+            return Ok(serde_json::from_slice(&self.reply.body).ok());
+        }
+        Err(response::failed(&self.answer(), request, wall))
     }
 }
 

@@ -16,18 +16,16 @@ use crate::{
     credential::{
         digest,
         dpop::Prover,
-        error::{Failure, Fault, LoginReason, Outage},
-        grant::Login,
-        metadata::EndpointKind,
-        request::TokenRequest,
+        error::{Failure, Fault, LoginReason, Misbehaviour, Outage},
+        grant::{Grant, Login},
         response::Granted,
         step::Step,
-        vault::{Session, VaultError, session_key},
+        vault::{Session, VaultError, key_text, session_key},
     },
-    primitives::{CredentialName, Secret},
+    primitives::{CredentialName, Fingerprint, Secret},
 };
 
-use super::{Exchange, Output, ask::Question};
+use super::{Exchange, Output};
 
 /// How often a rotated refresh token is written before the flight gives up for now.
 const WRITES: u32 = 3;
@@ -115,7 +113,7 @@ impl Exchange {
 
     /// RFC 9449 §5: a public client's refresh token is bound to the key it was issued with.
     fn session_prover(&self, step: &Step, session: &mut Session) -> Result<Option<Arc<Prover>>, Fault> {
-        use crate::credential::{step::DpopUse, vault::key_text};
+        use crate::credential::step::DpopUse;
         match (&session.dpop_key, step.dpop) {
             (Some(key), _) => self.prover_of(key).map(Some),
             (None, DpopUse::Off) => Ok(None),
@@ -169,95 +167,43 @@ impl Exchange {
         fault
     }
 
-    /// What a login brought becomes the session, whatever was there.
-    pub(crate) async fn begin(
+    /// What a login brought becomes the session, whatever was there. Durable when it returns.
+    pub(super) async fn begin(
         &self,
         step: &Step,
         granted: &Granted,
         prover: Option<&Arc<Prover>>,
-    ) -> Result<(), Fault> {
+    ) -> Result<Fingerprint, Fault> {
         let owner = &self.spec.name;
         let Some(refresh_token) = granted.refresh_token.clone() else {
-            return Err(Fault::protocol(crate::credential::error::Misbehaviour::Lacks("refresh_token")));
+            return Err(Fault::protocol(Misbehaviour::Lacks("refresh_token")));
         };
+        let fingerprint = refresh_token.fingerprint();
         let _guard = self.tools.vault.lock(&session_key(owner), self.limits.lock).await.map_err(Fault::store)?;
-        let former = self.tools.vault.session(owner).await.map_err(Fault::store)?;
+        let former = self.legible_session(owner).await?;
         let now = self.tools.clock.unix_seconds();
+        // The grant that it begins with counts too.
         let generation = former.map_or(0, |former| former.generation);
         let mut session = Session::seeded(refresh_token, digest::owner(step), generation, now);
+        session.rotate(granted, now);
+        session.generation = generation + 1;
         session.seed = match &step.grant {
-            crate::credential::grant::Grant::Login(Login { seed: Some(seed), .. }) => {
+            Grant::Login(Login { seed: Some(seed), .. }) => {
                 self.tools.read(seed).await.ok().map(|seed| seed.fingerprint().to_string())
             }
             _no_seed => None,
         };
-        session.dpop_key = prover.and_then(|prover| prover.pkcs8()).map(|key| crate::credential::vault::key_text(&key));
-        session.rotate(granted, now);
-        self.save(owner, session).await
+        session.dpop_key = prover.and_then(|prover| prover.pkcs8()).map(|key| key_text(&key));
+        self.save(owner, session).await?;
+        Ok(fingerprint)
     }
 
-    /// Revokes what there is of a login (RFC 7009) and forgets it. `Ok(false)`: the server
-    /// has no revocation endpoint.
-    pub(crate) async fn log_out(&self) -> Result<bool, Fault> {
-        let owner = &self.spec.name;
-        let key = session_key(owner);
-        let _guard = self.tools.vault.lock(&key, self.limits.lock).await.map_err(Fault::store)?;
-        let session = self.tools.vault.session(owner).await.map_err(Fault::store)?;
-        let token = session.and_then(|session| session.refresh_token);
-        let revoked = match token {
-            Some(token) => self.revoke(&token, "refresh_token").await,
-            None => Ok(false),
-        };
-        // Whatever the server said: it is forgotten here.
-        self.tools.saved(owner);
-        self.tools.vault.forget(key).await.map_err(Fault::store)?;
-        revoked
-    }
-
-    pub(super) async fn revoke_access_token(&self, token: &Secret) -> Result<bool, Fault> {
-        if self.spec.is_local() { Ok(false) } else { self.revoke(token, "access_token").await }
-    }
-
-    pub(crate) fn revokes_after_run(&self) -> bool {
-        self.limits.transient && self.spec.revoke_after_run && !self.spec.is_local()
-    }
-
-    /// Whether the server of the last step takes back what it gave.
-    pub(super) async fn is_revocable(&self) -> bool {
-        let Some(Some(endpoint)) = self.endpoints.last() else { return false };
-        self.spec.revoke_after_run && endpoint.url(EndpointKind::Revocation, false).await.is_ok()
-    }
-
-    /// RFC 7009 §2: a server answers 200 also for a token it doesn't know.
-    async fn revoke(&self, token: &Secret, hint: &str) -> Result<bool, Fault> {
-        let number = self.spec.steps.len() - 1;
-        let step = &self.spec.steps[number];
-        let Some(Some(endpoint)) = self.endpoints.last() else { return Ok(false) };
-        if endpoint.metadata().await?.url(EndpointKind::Revocation, false).is_none() {
-            return Ok(false);
+    /// What is kept, for whoever replaces it: one that can't be read counts as none.
+    pub(super) async fn legible_session(&self, owner: &CredentialName) -> Result<Option<Session>, Fault> {
+        match self.tools.vault.session(owner).await {
+            Err(VaultError::Damaged { .. }) => Ok(None),
+            read => read.map_err(Fault::store),
         }
-        let question = Question { number, step, kind: EndpointKind::Revocation, scopes: &[], prover: None };
-        let make = || {
-            let mut request = TokenRequest::new("", step.ask.body, http::Method::POST);
-            request.set_secret("token", token).map_err(Fault::settings)?;
-            request.set("token_type_hint", hint).map_err(Fault::settings)?;
-            Ok(request)
-        };
-        let revoked = self.question(question, &make, |heard, request, wall| {
-            let reply = &heard.reply;
-            if reply.status.is_success() {
-                return Ok(true);
-            }
-            let answer = crate::credential::response::Answer {
-                status: reply.status,
-                headers: &reply.headers,
-                body: &reply.body,
-            };
-            let fault = crate::credential::response::failed(&answer, request, wall);
-            // §2.2.1: it revokes no tokens of this kind, which is no error of ours.
-            if fault.code() == Some("unsupported_token_type") { Ok(false) } else { Err(fault) }
-        });
-        revoked.await.map(|(revoked, _)| revoked)
     }
 }
 

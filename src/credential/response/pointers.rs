@@ -33,6 +33,7 @@ pub(super) fn read(text: &[u8], format: &AnswerFormat) -> Option<Body> {
     body.issued_token_type = take(&None, "/issued_token_type");
     body.error = take(&format.error, "/error");
     body.error_description = take(&format.error_description, "/error_description");
+    body.interval = take(&None, "/interval");
     Some(body)
 }
 

@@ -45,8 +45,11 @@ const METHODS: [(&str, Method); 8] = [
     ("none", Method::None),
 ];
 
+/// A key, and which methods know it.
+type KeyOf = (&'static str, fn(Method) -> bool);
+
 /// The keys of `client_auth` that only some methods know.
-const KEYS: &[(&str, fn(Method) -> bool)] = &[
+const KEYS: &[KeyOf] = &[
     ("secret", Method::has_secret),
     ("next_secret", Method::has_secret),
     ("encoding", |method| method == Method::Basic),

@@ -23,8 +23,11 @@ pub(in crate::config) enum Kind {
 
 use Kind::*;
 
+/// A key, and which grants know it.
+type KeyOf = (&'static str, fn(Kind) -> bool);
+
 /// Every key of a step but `grant`, and the grants that know it.
-const KEYS: &[(&str, fn(Kind) -> bool)] = &[
+const KEYS: &[KeyOf] = &[
     ("authorization_server", Kind::is_served),
     ("client_id", |kind| kind.is_served() || kind == GithubApp),
     ("client_auth", Kind::is_served),
