@@ -57,7 +57,8 @@ fn login_spec(server: &AuthServer) -> (tempfile::TempDir, Spec) {
     let (directory, mut spec) = server.spec("orders", Location::TokenEndpoint(server.url("/token")));
     let seed = directory.path().join("seed");
     std::fs::write(&seed, "rt-0\n").unwrap();
-    step(&mut spec).grant = Grant::Login(Login { kind: LoginKind::RefreshToken, seed: Some(Source::File(seed)), of: None });
+    step(&mut spec).grant =
+        Grant::Login(Login { kind: LoginKind::RefreshToken, seed: Some(Source::File(seed)), of: None });
     step(&mut spec).ask.scopes.clear();
     (directory, spec)
 }
@@ -189,10 +190,9 @@ async fn a_lost_answer_without_leeway_is_said() {
 /// of it is said.
 #[tokio::test]
 async fn a_mark_of_a_broken_exchange_is_understood() {
-    for (answered, reason) in [
-        (granted(1, 3600), None),
-        (answer(400, r#"{"error":"invalid_grant"}"#), Some(LoginReason::Ambiguous)),
-    ] {
+    for (answered, reason) in
+        [(granted(1, 3600), None), (answer(400, r#"{"error":"invalid_grant"}"#), Some(LoginReason::Ambiguous))]
+    {
         let server = AuthServer::start(move |_, _| answered.clone()).await;
         let (_directory, spec) = login_spec(&server);
         let store = memory();
