@@ -292,9 +292,9 @@ async fn a_login_has_a_key_of_its_own() {
     let (_directory, spec) = login_spec(&server, by_browser());
     let (spec, store) = (bound(spec), memory());
     let mut keys = Vec::new();
+    let first = broker(&[spec.clone()], &store, settings());
     for round in 0..2 {
-        let broker = broker(&[spec.clone()], &store, settings());
-        let mut attempt = Attempt::start(&broker, Options::default());
+        let mut attempt = Attempt::start(&first, Options::default());
         let page = attempt.page().await;
         keys.push(page.params["dpop_jkt"].clone());
         page.answer(&[("code", "c-1")]).await;
