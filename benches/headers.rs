@@ -2,24 +2,18 @@
 
 #![expect(clippy::expect_used, reason = "a benchmark that can't be set up has nothing to measure")]
 
-use std::{sync::Arc, time::Duration};
+mod common;
 
+use common::warm;
 use cupbearer::{
-    identity::{AgentSettings, Registry},
-    policy::{self, Permit},
-    primitives::{AgentName, Authority, CanonicalPath, CredentialName, RouteName},
+    credential::Recipient,
     proxy::{
         Via,
         headers::{inject, rewrite_request, rewrite_response},
     },
-    route::{
-        AgentSet, CredentialBinding, CredentialId, Effect, HostPattern, PathPattern, Route, Scheme, Table, Target,
-        Upstream,
-    },
 };
 use divan::Bencher;
-use http::{HeaderMap, HeaderName, HeaderValue, Version};
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs::default_provider};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 /// Counts allocations, too.
 #[global_allocator]
@@ -92,13 +86,14 @@ fn response(bencher: Bencher<'_, '_>) {
 }
 
 fn bench_request(bencher: Bencher<'_, '_>, fields: &HeaderMap, reverse: bool) {
-    let (permit, via) = (permit(), Via::new(7));
-    let mut token = HeaderValue::from_static("Bearer eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl");
-    token.set_sensitive(true);
+    let (runtime, broker, permit) = warm();
+    let lease = runtime.block_on(broker.lease(&permit, Default::default())).expect("a token");
+    let (scheme, authority, path) = (permit.scheme(), permit.authority(), "/v1/messages");
+    let to = Recipient { method: &Method::POST, scheme, authority, path, htu_base: None };
+    let via = Via::new(7);
     bencher.with_inputs(|| fields.clone()).bench_local_refs(|fields| {
         let rewritten = rewrite_request(fields, &permit, &via, Version::HTTP_11, reverse);
-        inject(fields, Some(&token));
-        rewritten.is_ok()
+        rewritten.is_ok() && inject(fields, &lease, &to).is_ok()
     });
 }
 
@@ -112,40 +107,4 @@ fn with(fields: &[(&'static str, &'static str)], name: &'static str, value: &'st
     let mut fields = map(fields);
     fields.insert(name, HeaderValue::from_static(value));
     fields
-}
-
-/// For a route that names methods, paths and a credential: everything is looked at.
-fn permit() -> Permit {
-    let tls = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("TLS versions")
-        .with_root_certificates(RootCertStore::empty())
-        .with_no_client_auth();
-    let response_timeout = Duration::from_secs(1);
-    let upstream = Upstream { id: 0, tls: Arc::new(tls), private_addresses: Vec::new(), response_timeout };
-    let hosts = vec![HostPattern::parse("api.example.com").expect("a host")];
-    let credential = CredentialName::parse("api").expect("a name");
-    let route = Route {
-        name: RouteName::parse("api").expect("a name"),
-        hosts: hosts.clone(),
-        methods: vec![http::Method::POST],
-        paths: vec![PathPattern::parse("/v1/**").expect("a path")],
-        agents: AgentSet::Any,
-        effect: Effect::Allow,
-        credential: Some(CredentialBinding { name: credential, id: CredentialId(0), hosts }),
-        upgrade_http: false,
-        danger_allow_plaintext: false,
-        upstream: Arc::new(upstream),
-    };
-    let target = Target {
-        scheme: Scheme::Https,
-        authority: Authority::parse("api.example.com:443", None).expect("an authority"),
-        method: http::Method::POST,
-        path: CanonicalPath::parse("/v1/messages").expect("a path"),
-    };
-    let name = AgentName::parse("researcher").expect("a name");
-    let settings = AgentSettings { name: name.clone(), keys: Vec::new(), anonymous: false };
-    let agent = Registry::new(vec![settings]).named(&name).expect("the agent");
-    let table = Table::compile(vec![Arc::new(route)]).expect("no ties");
-    policy::decide(&agent, &table.find(&target).expect("a route"), &target).expect("a permit")
 }

@@ -28,7 +28,7 @@ pub(super) fn check(global: &args::Global, check: &args::Check) -> Result {
         settings.file.display(),
         count(settings.routes.len(), "route"),
         count(settings.agents.len(), "agent"),
-        count(settings.credentials.len(), "credential"),
+        count(settings.credential_names().len(), "credential"),
     ));
     for danger in &settings.dangers {
         output::line(format_args!("danger: {danger} is on"));

@@ -7,17 +7,20 @@ use tokio::runtime::Handle;
 
 use crate::{
     app::{self, Surroundings},
-    config::{self, Settings},
+    config::{self, Settings, StoreKind},
     credential::{
-        Broker,
-        store::{Memory, Store},
+        Broker, Source,
+        store::{Embedded, Memory, Store, StoreKey},
     },
     observe::Recorder,
-    primitives::{AgentName, Clock, CredentialName, SystemClock},
+    primitives::{AgentName, Clock, CredentialName, Secret, SystemClock},
     tls::CertificateAuthority,
 };
 
 use super::{Failure, Result, args::Global, output};
+
+/// The token store's directory in the state directory.
+const STORE: &str = "tokens";
 
 /// How long the audit log may hold up the end of a command.
 pub(super) const FLUSH: Duration = Duration::from_secs(2);
@@ -70,9 +73,29 @@ pub(super) fn surroundings(authority: Arc<CertificateAuthority>, store: Arc<dyn 
     Ok(Surroundings { authority, clock: clock(), instance, store })
 }
 
-/// What outlives the process.
-pub(super) fn store(_settings: &Settings) -> Result<Arc<dyn Store>> {
-    Ok(Arc::new(Memory::default()))
+/// What outlives the process. A store that can't be used is the end: an empty one in its
+/// place would ask everybody to log in again.
+pub(super) fn store(settings: &Settings) -> Result<Arc<dyn Store>> {
+    let key = match (settings.store.kind, &settings.store.key) {
+        (StoreKind::Memory, _) => return Ok(Arc::new(Memory::default())),
+        (StoreKind::Embedded, None) => StoreKey::File,
+        (StoreKind::Embedded, Some(source)) => StoreKey::Given(secret(source)?),
+    };
+    let opened = Embedded::open(&settings.state.join(STORE), &key);
+    let store =
+        opened.map_err(|error| Failure::NotStarted(anyhow::Error::new(error).context("can't use the token store")))?;
+    Ok(Arc::new(store))
+}
+
+/// A secret that is needed before anything else is there; also where a runtime runs already.
+fn secret(source: &Source) -> Result<Secret> {
+    let read = || -> anyhow::Result<Secret> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(runtime.block_on(source.read())?)
+    };
+    let read = std::thread::scope(|scope| scope.spawn(read).join());
+    let read = read.unwrap_or_else(|_| Err(anyhow!("the thread that read it ended early")));
+    read.context("can't read the key of the token store").map_err(Failure::NotStarted)
 }
 
 /// The credentials without a proxy: for commands that get or give back tokens themselves. Runs

@@ -135,6 +135,10 @@ impl<'d> Section<'d> {
         self.table.get(key).is_some_and(|value| value.get_ref().as_table().is_some_and(|table| table.is_empty()))
     }
 
+    pub(super) fn is_empty_list(&self, key: &str) -> bool {
+        self.table.get(key).is_some_and(|value| value.get_ref().as_array().is_some_and(|list| list.is_empty()))
+    }
+
     /// The key's own place, else the section's.
     pub(super) fn place(&self, key: &str) -> Span {
         self.table.get_key_value(key).map_or(self.span.clone(), |(key, _)| key.span())
@@ -214,6 +218,10 @@ impl<'d> Section<'d> {
     /// A whole number without a unit.
     pub(super) fn count(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
         let (_, value) = self.entry(key)?;
+        self.number(key, value, &range)
+    }
+
+    fn number(&self, key: &str, value: &Spanned<DeValue<'_>>, range: &RangeInclusive<u64>) -> Option<u64> {
         let Some(number) = value.get_ref().as_integer() else {
             self.wrong_kind(value, key, "a whole number", &format!("{key} = {}", range.start().max(&1)));
             return None;
@@ -224,6 +232,17 @@ impl<'d> Section<'d> {
             self.doc.problem(&value.span(), format!("`{key}` is out of range"), help);
         }
         number
+    }
+
+    /// A whole number, or a list of them.
+    pub(super) fn counts(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Vec<u64> {
+        let Some((_, value)) = self.entry(key) else { return Vec::new() };
+        let Some(list) = value.get_ref().as_array() else { return self.count(key, range).into_iter().collect() };
+        if list.is_empty() {
+            let help = format!("write `{key} = {}`", range.start());
+            self.doc.problem(&value.span(), format!("`{key}` is empty"), help);
+        }
+        list.iter().filter_map(|item| self.number(key, item, &range)).collect()
     }
 
     /// `"30s"`; more than nothing.

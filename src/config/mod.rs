@@ -11,7 +11,9 @@
 mod document;
 pub mod env;
 mod hosts;
+mod json;
 mod mask;
+mod preset;
 mod problem;
 mod raw;
 mod resolve;
@@ -23,7 +25,11 @@ use std::{collections::BTreeMap, ffi::OsString, path::Path, path::PathBuf, sync:
 
 use toml::de::DeTable;
 
-use crate::{admin, credential, identity, observe, primitives::AgentName, proxy, route, server, upstream};
+use crate::{
+    admin, credential, identity, observe,
+    primitives::{AgentName, CredentialName},
+    proxy, route, server, upstream,
+};
 
 use document::{Document, Section};
 
@@ -36,9 +42,11 @@ pub struct Settings {
     pub file: PathBuf,
     /// `[state] directory`, with `~` expanded.
     pub state: PathBuf,
+    pub store: StoreSettings,
     pub server: server::Settings,
     pub proxy: proxy::Settings,
     pub upstream: upstream::Settings,
+    /// Each as the file has it, in its order, then those that differ by a route's scopes.
     pub credentials: Vec<credential::Spec>,
     pub tokens: credential::Settings,
     pub agents: Vec<identity::AgentSettings>,
@@ -55,6 +63,37 @@ pub struct Settings {
     pub dangers: Vec<String>,
     /// What is allowed but probably not meant.
     pub warnings: Problems,
+}
+
+impl Settings {
+    /// Each name once, in the order of the file.
+    pub fn credential_names(&self) -> Vec<&CredentialName> {
+        let mut names: Vec<&CredentialName> = Vec::new();
+        for spec in &self.credentials {
+            if !names.contains(&&spec.name) {
+                names.push(&spec.name);
+            }
+        }
+        names
+    }
+}
+
+/// Where tokens and logins are kept between two starts.
+#[derive(Clone, Debug, Default)]
+pub struct StoreSettings {
+    pub kind: StoreKind,
+    /// What it is encrypted with; `None`: a key file in the state directory, made on the
+    /// first start.
+    pub key: Option<credential::Source>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StoreKind {
+    /// In the state directory.
+    #[default]
+    Embedded,
+    /// Nowhere: gone with the process.
+    Memory,
 }
 
 /// What `run` and `env` need of the config.

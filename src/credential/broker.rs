@@ -139,7 +139,20 @@ impl Broker {
         lease: &Lease,
         wanted: &[String],
     ) -> Result<Option<Lease>, Error> {
-        let (Some(binding), Some(refused)) = (permit.credential(), lease.token()) else { return Ok(None) };
+        match permit.credential() {
+            Some(binding) => self.step_up_bound(binding, asking, lease, wanted).await,
+            None => Ok(None),
+        }
+    }
+
+    pub(super) async fn step_up_bound(
+        &self,
+        binding: &CredentialBinding,
+        asking: Asking<'_>,
+        lease: &Lease,
+        wanted: &[String],
+    ) -> Result<Option<Lease>, Error> {
+        let Some(refused) = lease.token() else { return Ok(None) };
         let place = self.place(binding)?;
         if wanted.is_empty() || !wanted.iter().all(|scope| place.max_scopes.contains(scope)) {
             return Ok(None);

@@ -233,37 +233,43 @@ impl Slot {
     }
 
     /// A token with `more` scopes than `refused` had (RFC 6750 §3.1 `insufficient_scope`);
-    /// `None`: they were asked for already, or too often.
+    /// `None`: it has them, or they were asked for too often.
     pub(crate) async fn step_up(self: &Arc<Self>, refused: &Token, more: &[String]) -> Result<Option<Lease>, Error> {
         let asked = Instant::now();
-        let ready = {
-            let mut inner = self.state.lock();
-            let missing: Vec<String> =
-                more.iter().filter(|scope| !inner.more_scopes.contains(scope)).cloned().collect();
-            let current = self.state.token.load_full();
-            let is_newer = current.is_some_and(|current| current.generation > refused.generation);
-            if missing.is_empty() {
-                // Another request brought them meanwhile.
-                is_newer
-            } else {
-                if inner.step_ups >= MAX_STEP_UPS || inner.resting(asked).is_some() {
-                    return Ok(None);
-                }
-                inner.step_ups += 1;
-                inner.more_scopes.extend(missing);
-                inner.more_scopes.sort_unstable();
-                false
-            }
-        };
-        if ready {
-            return self.lease().await.map(Some);
+        let has_all = |token: &Token| more.iter().all(|scope| token.more_scopes.contains(scope));
+        if has_all(refused) || !self.want_more(more, asked) {
+            return Ok(None);
         }
-        let boarded = self.board(true)?;
-        let token = match boarded {
-            Boarded::Token(token) => token,
-            Boarded::Flight(flight) => self.wait(flight).await?,
-        };
-        Ok((!token.is_same_as(refused)).then(|| Lease::new(token, asked.elapsed())))
+        // The flight in the air may have left without them: then there is one more.
+        for _ in 0..2 {
+            if let Some(token) = self.state.usable(Instant::now()).filter(|token| has_all(token)) {
+                return Ok(Some(Lease::new(token, asked.elapsed())));
+            }
+            let token = match self.board(true)? {
+                Boarded::Token(token) => token,
+                Boarded::Flight(flight) => self.wait(flight).await?,
+            };
+            if has_all(&token) {
+                return Ok(Some(Lease::new(token, asked.elapsed())));
+            }
+        }
+        Ok(None)
+    }
+
+    /// From now on these scopes are asked for, too. `false`: that was said too often.
+    fn want_more(&self, more: &[String], now: Instant) -> bool {
+        let mut inner = self.state.lock();
+        let missing: Vec<String> = more.iter().filter(|scope| !inner.more_scopes.contains(scope)).cloned().collect();
+        if missing.is_empty() {
+            return inner.resting(now).is_none();
+        }
+        if inner.step_ups >= MAX_STEP_UPS || inner.resting(now).is_some() {
+            return false;
+        }
+        inner.step_ups += 1;
+        inner.more_scopes.extend(missing);
+        inner.more_scopes.sort_unstable();
+        true
     }
 
     /// The token is in somebody's hands who mustn't have it: it is out of use at once, and
@@ -272,7 +278,7 @@ impl Slot {
         let flight = {
             let mut inner = self.state.lock();
             let current = self.state.token.load_full();
-            if !current.is_some_and(|current| current.generation == leaked.generation) {
+            if current.is_none_or(|current| current.generation != leaked.generation) {
                 return;
             }
             self.state.token.store(None);

@@ -40,7 +40,7 @@ use super::{
     pace::chance,
     response::{Granted, TokenKind},
     sign::SigningKey,
-    step::{AudMode, DpopUse, Input, Step, Which},
+    step::{DpopUse, Input, Step, Which},
     tools::{Drift, Neighbours, Tools, left},
     vault::{self, KeptToken, VaultError, key_bytes, key_text, token_key},
 };
@@ -378,7 +378,7 @@ impl Exchange {
                 let peers = self.peers.get().and_then(std::sync::Weak::upgrade);
                 let peers = peers.ok_or_else(|| Fault::settings(SettingsError::UnknownCredential))?;
                 let token = peers.token(name, None).await;
-                let token = token.map_err(|error| Fault::feed(error))?;
+                let token = token.map_err(Fault::feed)?;
                 *stale = true;
                 match which {
                     Which::AccessToken => Ok(token),
@@ -532,11 +532,6 @@ impl Obtain for Exchange {
     fn revoke<'a>(&'a self, token: &'a Secret) -> Pin<Box<dyn Future<Output = Result<bool, Fault>> + Send + 'a>> {
         Box::pin(self.revoke_access_token(token))
     }
-}
-
-/// The audiences of assertions that would let one server use them at another (E4).
-pub(crate) fn is_risky(aud: &AudMode) -> bool {
-    matches!(aud, AudMode::TokenEndpoint | AudMode::Endpoint)
 }
 
 /// For the sweep of what nobody will ask for again.

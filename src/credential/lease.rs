@@ -142,6 +142,8 @@ pub(crate) struct Token {
     pub(crate) fingerprint: Fingerprint,
     /// As the server granted it, where it said so.
     pub(crate) scope: Option<String>,
+    /// Asked for besides the credential's own (step-up).
+    pub(crate) more_scopes: Vec<String>,
     /// What else the server said of it, by the names of the config.
     pub(crate) extra: Vec<(String, String)>,
     /// This process asked for it; else another one did and left it in the store.
@@ -190,6 +192,7 @@ impl Token {
             identity,
             generation,
             scope,
+            more_scopes: Vec::new(),
             extra,
             minted,
             refresh_at,

@@ -211,7 +211,10 @@ fn refusal(answer: &Answer<'_>, code: &str, body: &Body, request: &TokenRequest,
     let class =
         known.map_or_else(|| if is_retryable(status) { Class::Retryable } else { Class::Terminal }, |(_, class)| class);
     match class {
-        Class::Terminal => Fault::terminal(Failure::Refused { code: request.clean(code, 64), detail }),
+        Class::Terminal => {
+            let code = known.map_or_else(|| request.clean(code, 64), |(code, _)| code.to_owned());
+            Fault::terminal(Failure::Refused { code, detail })
+        }
         Class::Retryable => {
             let code = known.map_or("oauth_error", |(code, _)| code);
             let outage = Outage::Refused { status: status.as_u16(), code, detail };

@@ -1,8 +1,9 @@
 //! The demo's own certificate authority: one root in memory, one leaf a server.
 //! Not the proxy's authority, on purpose: the proxy must be told to trust this
-//! one, as it would a company's.
+//! one, as it would a company's. It also gives certificates to clients; who checks those is
+//! in `client_certificates.rs`.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -11,12 +12,17 @@ use rcgen::{
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs::default_provider,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
-use crate::primitives::Clock;
+use crate::primitives::{Clock, Secret};
 
-use super::{Error, https::Protocols};
+use super::{
+    Error,
+    client_certificates::{AnyClient, ClientCertificate},
+    https::Protocols,
+};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -42,13 +48,28 @@ impl DemoAuthority {
         &self.pem
     }
 
-    /// TLS settings of a server that goes by `names` (DNS names and IP addresses).
+    pub(super) fn der(&self) -> &CertificateDer<'static> {
+        self.issuer.der()
+    }
+
+    /// For a client to show, with `common_name` as the only part of its subject.
+    pub(super) fn client_certificate(&self, common_name: &str, clock: &dyn Clock) -> Result<ClientCertificate, Error> {
+        let (params, key) = client_params(common_name, clock)?;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(Error::Certificate)?;
+        Ok(ClientCertificate::new(certificate.der(), certificate.pem(), Secret::new(key.serialize_pem())))
+    }
+
+    /// TLS settings of a server that goes by `names` (DNS names and IP addresses), and may ask
+    /// for a client's certificate without wanting one.
     pub(super) fn server_config(
         &self,
         names: Vec<String>,
         protocols: Protocols,
+        asks_clients: bool,
         clock: &dyn Clock,
     ) -> Result<Arc<ServerConfig>, Error> {
+        let clients: Arc<dyn ClientCertVerifier> =
+            if asks_clients { Arc::new(AnyClient::default()) } else { WebPkiClientVerifier::no_client_auth() };
         let mut params = params("cupbearer demo server", names, clock, 90).map_err(Error::Certificate)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -58,12 +79,32 @@ impl DemoAuthority {
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(Error::Tls)?
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_single_cert(vec![leaf.der().clone()], key)
             .map_err(Error::Tls)?;
         config.alpn_protocols = protocols.alpn();
         Ok(Arc::new(config))
     }
+}
+
+impl fmt::Debug for DemoAuthority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DemoAuthority")
+    }
+}
+
+/// Signed with its own key: nobody vouches for it but who registers it.
+pub(super) fn self_signed(common_name: &str, clock: &dyn Clock) -> Result<ClientCertificate, Error> {
+    let (params, key) = client_params(common_name, clock)?;
+    let certificate = params.self_signed(&key).map_err(Error::Certificate)?;
+    Ok(ClientCertificate::new(certificate.der(), certificate.pem(), Secret::new(key.serialize_pem())))
+}
+
+fn client_params(common_name: &str, clock: &dyn Clock) -> Result<(CertificateParams, KeyPair), Error> {
+    let mut params = params(common_name, Vec::new(), clock, 90).map_err(Error::Certificate)?;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    Ok((params, KeyPair::generate().map_err(Error::Certificate)?))
 }
 
 /// Valid from yesterday, for peers whose clocks are a little behind.

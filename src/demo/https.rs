@@ -31,7 +31,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::Error;
+use super::{Error, client_certificates::PeerCertificates};
 
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// For requests under way when the server is told to stop.
@@ -146,9 +146,13 @@ async fn connection(stream: TcpStream, door: Arc<Door>, mut stopped: watch::Rece
     let Ok(Ok(stream)) = timeout(HANDSHAKE_LIMIT, door.acceptor.accept(stream)).await else { return };
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let id = ConnectionId(door.next.fetch_add(1, Ordering::Relaxed));
+    let certificates = stream.get_ref().1.peer_certificates().map(PeerCertificates::new);
     let router = TowerToHyperService::new(door.router.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(id);
+        if let Some(certificates) = &certificates {
+            request.extensions_mut().insert(certificates.clone());
+        }
         let answer = router.call(request.map(Body::new));
         async move { break_if_told(answer.await) }
     });

@@ -13,16 +13,22 @@
 
 pub mod authorization_server;
 mod certificates;
+mod client_certificates;
+mod dpop;
 mod https;
 mod journal;
 pub mod jwt;
+mod one_time;
 pub mod protected_api;
 #[cfg(test)]
 mod testing;
 pub mod world;
 
 pub use authorization_server::{AuthorizationServer, AuthorizationServerHandle, Fault};
+pub use client_certificates::ClientCertificate;
+pub use dpop::NoncePolicy;
 pub use https::{ConnectionId, Protocols};
+pub use one_time::Repeated;
 pub use protected_api::{ProtectedApi, ProtectedApiHandle};
 pub use world::{World, WorldSettings};
 

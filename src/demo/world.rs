@@ -12,9 +12,10 @@ use tokio::net::TcpListener;
 use crate::primitives::{Authority, Clock, Host, Secret, SystemClock};
 
 use super::{
-    AuthorizationServer, AuthorizationServerHandle, Error, ProtectedApi, ProtectedApiHandle, Protocols,
-    authorization_server::{self, AuthMethod, Client, GrantType, Rotation},
-    certificates::DemoAuthority,
+    AuthorizationServer, AuthorizationServerHandle, ClientCertificate, Error, ProtectedApi, ProtectedApiHandle,
+    Protocols,
+    authorization_server::{self, AuthMethod, Client, GrantType, Knobs, Rotation},
+    certificates::{self, DemoAuthority},
     jwt::SigningAlgorithm,
     protected_api::{self, READ_ORDERS, WRITE_ORDERS},
     random_secret,
@@ -44,6 +45,8 @@ pub struct WorldSettings {
     pub api_protocols: Protocols,
     /// Requests at once on one h2 connection to the API; `None` leaves hyper's default.
     pub api_h2_streams: Option<u32>,
+    /// Whether both servers ask for a client's certificate; they never want one.
+    pub ask_client_certificates: bool,
     /// For certificates and tokens.
     pub clock: Arc<dyn Clock>,
 }
@@ -62,6 +65,7 @@ impl Default for WorldSettings {
             clients: Vec::new(),
             api_protocols: Protocols::default(),
             api_h2_streams: None,
+            ask_client_certificates: false,
             clock: Arc::new(SystemClock),
         }
     }
@@ -72,7 +76,8 @@ impl Default for WorldSettings {
 pub struct World {
     authorization_server: AuthorizationServer,
     api: ProtectedApi,
-    ca_pem: String,
+    authority: DemoAuthority,
+    clock: Arc<dyn Clock>,
     client_secret: Secret,
 }
 
@@ -86,16 +91,18 @@ impl World {
 
         let listener = TcpListener::bind(settings.authorization_server).await.map_err(Error::Listen)?;
         let address = listener.local_addr().map_err(Error::Listen)?;
-        let tls = authority.server_config(names.clone(), Protocols::default(), clock.as_ref())?;
+        let asks_clients = settings.ask_client_certificates;
+        let tls = authority.server_config(names.clone(), Protocols::default(), asks_clients, clock.as_ref())?;
         let mut clients = settings.clients;
         clients.push(demo_client(client_secret.clone()));
         let authorization_server = AuthorizationServer::start(
             authorization_server::Settings {
                 issuer: format!("https://{address}{}", settings.issuer_path),
                 clients,
-                token_lifetime: settings.token_lifetime,
+                knobs: Knobs { token_lifetime: settings.token_lifetime, ..Knobs::default() },
                 rotation: settings.rotation,
                 algorithm: settings.algorithm,
+                client_root: authority.der().clone(),
                 clock: Arc::clone(clock),
             },
             listener,
@@ -103,7 +110,7 @@ impl World {
         )?;
 
         let listener = TcpListener::bind(settings.api).await.map_err(Error::Listen)?;
-        let tls = authority.server_config(names, settings.api_protocols, clock.as_ref())?;
+        let tls = authority.server_config(names, settings.api_protocols, asks_clients, clock.as_ref())?;
         let api = ProtectedApi::start(
             protected_api::Settings {
                 issuer: authorization_server.handle().issuer().to_owned(),
@@ -116,12 +123,24 @@ impl World {
             listener,
             tls,
         )?;
-        Ok(Self { authorization_server, api, ca_pem: authority.pem().to_owned(), client_secret })
+        let clock = settings.clock;
+        Ok(Self { authorization_server, api, authority, clock, client_secret })
     }
 
     /// The root that signed both servers' certificates.
     pub fn ca_pem(&self) -> &str {
-        &self.ca_pem
+        self.authority.pem()
+    }
+
+    /// A certificate for a client, signed by that root. Servers ask for one only if they were
+    /// [told to](WorldSettings::ask_client_certificates).
+    pub fn client_certificate(&self, common_name: &str) -> Result<ClientCertificate, Error> {
+        self.authority.client_certificate(common_name, self.clock.as_ref())
+    }
+
+    /// The same, signed by nobody but its own key.
+    pub fn self_signed_certificate(&self, common_name: &str) -> Result<ClientCertificate, Error> {
+        certificates::self_signed(common_name, self.clock.as_ref())
     }
 
     pub fn issuer(&self) -> &str {
@@ -184,6 +203,6 @@ fn demo_client(secret: Secret) -> Client {
         grants: vec![GrantType::ClientCredentials, GrantType::RefreshToken],
         scopes: vec![READ_ORDERS.to_owned(), WRITE_ORDERS.to_owned()],
         audiences: vec![AUDIENCE.to_owned()],
-        default_audience: None,
+        ..Client::default()
     }
 }

@@ -50,6 +50,16 @@ pub(crate) fn read_key(path: &Path) -> Result<Zeroizing<String>, Error> {
     Ok(text)
 }
 
+/// The bytes of a private file that its owner may write to, checked like a key's.
+pub(crate) fn read_private(path: &Path) -> Result<Vec<u8>, Error> {
+    let failed = |source| Error::Read { path: path.to_owned(), source };
+    let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
+    check_key(path, &file)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
 /// Checks a private key file's mode, and reads nothing.
 pub(crate) fn check_key_mode(path: &Path) -> Result<(), Error> {
     let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;

@@ -32,7 +32,7 @@ const BLIND_PORTS: [u16; 3] = [443, 80, 8443];
 /// How a `CONNECT` was judged.
 #[derive(Debug)]
 pub enum Opening {
-    Refused(Response<Body>),
+    Refused(Box<Response<Body>>),
     /// Answer 200, then terminate TLS in the name of the tunnel's host.
     Intercept(Arc<Tunnel>, Handshake),
     /// Answer 200, then copy bytes both ways.
@@ -103,7 +103,7 @@ impl Proxy {
             }
             Err(error) => {
                 error.note(&mut open);
-                Opening::Refused(respond::Answering::to(request).refuse_tunnel(&error, open))
+                Opening::Refused(Box::new(respond::Answering::to(request).refuse_tunnel(&error, open)))
             }
         }
     }

@@ -33,7 +33,7 @@ use super::{
 pub(super) async fn answer<S: Io>(session: &Arc<Session>, mut request: Request<Incoming>) -> Response<Body> {
     let upgrade = hyper::upgrade::on(&mut request);
     match session.connections.proxy.open_tunnel(&session.ingress, &request).await {
-        Opening::Refused(response) => return response,
+        Opening::Refused(response) => return *response,
         Opening::Intercept(tunnel, handshake) => {
             let session = Arc::clone(session);
             tokio::spawn(async move {

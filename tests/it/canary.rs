@@ -180,7 +180,7 @@ fn client(id: &str, secret: &str) -> Client {
         grants: vec![GrantType::ClientCredentials],
         scopes: vec!["read:orders".to_owned(), "write:orders".to_owned()],
         audiences: vec![AUDIENCE.to_owned()],
-        default_audience: None,
+        ..Client::default()
     }
 }
 

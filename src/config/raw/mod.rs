@@ -16,6 +16,7 @@ use std::{net::IpAddr, path::PathBuf};
 use crate::primitives::{Host, NameError};
 
 use super::{
+    StoreKind, StoreSettings,
     document::{At, Section},
     problem::shown,
 };
@@ -39,6 +40,7 @@ pub(super) struct Config {
 /// `[state]`.
 pub(super) struct State {
     pub(super) directory: Option<PathBuf>,
+    pub(super) store: StoreSettings,
 }
 
 pub(super) fn read(mut root: Section<'_>) -> Config {
@@ -46,7 +48,9 @@ pub(super) fn read(mut root: Section<'_>) -> Config {
         proxy: root.section("proxy", "proxy", "[proxy]").map(listeners::proxy),
         reverse: root.array("reverse").into_iter().enumerate().map(|(at, each)| listeners::reverse(at, each)).collect(),
         admin: root.section("admin", "admin", "[admin]").map(listeners::admin),
-        state: root.section("state", "state", "[state]").map_or(State { directory: None }, state),
+        state: root
+            .section("state", "state", "[state]")
+            .map_or(State { directory: None, store: StoreSettings::default() }, state),
         servers: root
             .named("authorization_servers", "authorization_servers.NAME")
             .into_iter()
@@ -73,22 +77,26 @@ pub(super) fn read(mut root: Section<'_>) -> Config {
 
 fn state(mut section: Section<'_>) -> State {
     let directory = section.path("directory", "directory = \"~/.local/state/cupbearer\"").map(|path| path.value);
-    let postgres = section.doc;
-    match section.entry("store") {
+    let doc = section.doc;
+    let kind = match section.entry("store") {
         Some((_, value)) if value.get_ref().is_table() => {
-            postgres.problem(
-                &value.span(),
-                "only the embedded store is supported by this version",
-                "write `store = \"embedded\"`",
-            );
+            let help = "write `store = \"embedded\"`, or \"memory\" to keep nothing";
+            doc.problem(&value.span(), "a store on a server is not supported by this version", help);
+            None
         }
         Some(_) => {
-            section.choice("store", &[("embedded", ())], &["postgres"]);
+            section.choice("store", &[("embedded", StoreKind::Embedded), ("memory", StoreKind::Memory)], &["postgres"])
         }
-        None => {}
+        None => None,
+    };
+    let kind = kind.unwrap_or_default();
+    let key = section.has("key").then(|| source::source(&mut section, "key", "CUPBEARER_STORE_KEY")).flatten();
+    let _ = section.entry("key");
+    if section.has("key") && kind == StoreKind::Memory {
+        doc.problem(&section.place("key"), "a store in memory has no use for a `key`", "take one of the two out");
     }
     section.finish();
-    State { directory }
+    State { directory, store: StoreSettings { kind, key } }
 }
 
 fn audit(mut section: Section<'_>) -> Option<PathBuf> {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::{
     primitives::RouteName,
-    route::{Effect, PathPattern},
+    route::{Effect, PathPattern, RefreshOn, Scheme},
 };
 
 use super::{
@@ -16,8 +16,10 @@ use super::{
         hosts::{HostEntry, host_entries},
         problem::{Span, shown},
     },
+    credentials::scopes,
     named,
     source::is_variable,
+    url::url,
 };
 
 pub(in crate::config) struct Route {
@@ -29,6 +31,12 @@ pub(in crate::config) struct Route {
     /// `None`: any (deny routes), or a problem.
     pub(in crate::config) agents: Option<Vec<At<String>>>,
     pub(in crate::config) credential: Option<At<String>>,
+    /// Instead of the credential's own.
+    pub(in crate::config) scopes: Option<At<Vec<At<String>>>>,
+    /// What an upstream may make the credential ask for besides.
+    pub(in crate::config) max_scopes: Option<At<Vec<At<String>>>>,
+    pub(in crate::config) refresh_on: Option<RefreshOn>,
+    pub(in crate::config) htu_base: Option<At<String>>,
     pub(in crate::config) effect: Effect,
     pub(in crate::config) upgrade_http: bool,
     pub(in crate::config) upstream_ca: Option<At<PathBuf>>,
@@ -70,6 +78,7 @@ pub(in crate::config) fn route(mut section: Section<'_>) -> Route {
     if let Some(credential) = credential.as_ref().filter(|_| effect == Effect::Deny) {
         doc.problem(&credential.span, "a route that denies has no use for a credential", "take one of the two out");
     }
+    let token = token(&mut section);
     let upgrade_http = section.flag("upgrade_http");
     let upstream_ca = section.path("upstream_ca", "upstream_ca = \"corp.pem\"");
     let private_addresses = networks(&mut section);
@@ -89,6 +98,10 @@ pub(in crate::config) fn route(mut section: Section<'_>) -> Route {
         paths,
         agents,
         credential,
+        scopes: token.scopes,
+        max_scopes: token.max_scopes,
+        refresh_on: token.refresh_on,
+        htu_base: token.htu_base,
         effect,
         upgrade_http,
         upstream_ca,
@@ -98,6 +111,66 @@ pub(in crate::config) fn route(mut section: Section<'_>) -> Route {
         env,
         complete,
     }
+}
+
+/// What goes with `credential` only.
+struct Token {
+    scopes: Option<At<Vec<At<String>>>>,
+    max_scopes: Option<At<Vec<At<String>>>>,
+    refresh_on: Option<RefreshOn>,
+    htu_base: Option<At<String>>,
+}
+
+fn token(section: &mut Section<'_>) -> Token {
+    for key in ["scopes", "max_scopes", "refresh_on", "htu_base"] {
+        if section.has(key) && !section.has("credential") {
+            let message = format!("`{key}` is about a token, and this route has no credential");
+            section.doc.problem(&section.place(key), message, "add `credential = \"NAME\"`, or take it out");
+        }
+    }
+    let mut list = |key: &'static str| {
+        let value = scopes(section, key);
+        section.has(key).then(|| At { value, span: section.place(key) })
+    };
+    let (scopes, max_scopes) = (list("scopes"), list("max_scopes"));
+    Token { scopes, max_scopes, refresh_on: refresh_on(section), htu_base: htu_base(section) }
+}
+
+/// Which answers say that the token is no longer good.
+fn refresh_on(section: &mut Section<'_>) -> Option<RefreshOn> {
+    const TABLE: &str = "refresh_on = { status = 401, body = \"INVALID_SESSION_ID\" }";
+    let (_, value) = section.entry("refresh_on")?;
+    if value.get_ref().is_str() {
+        let choices = [("invalid_token", 0), ("any_401", 1), ("never", 2)];
+        return section.choice("refresh_on", &choices, &[]).map(|choice| match choice {
+            0 => RefreshOn::InvalidToken,
+            1 => RefreshOn::Any401,
+            _ => RefreshOn::Never,
+        });
+    }
+    if !value.get_ref().is_table() {
+        section.wrong_kind(value, "refresh_on", "\"invalid_token\", \"any_401\", \"never\" or a table", TABLE);
+        return None;
+    }
+    let mut table = section.section("refresh_on", "refresh_on", TABLE)?;
+    table.need("status", "status = 401");
+    let statuses = table.counts("status", 400..=599);
+    let body = table.string("body", "body = \"INVALID_SESSION_ID\"").map(|text| text.value);
+    table.finish();
+    let statuses: Vec<u16> = statuses.into_iter().filter_map(|status| u16::try_from(status).ok()).collect();
+    (!statuses.is_empty()).then_some(RefreshOn::Answer { statuses, body })
+}
+
+/// What the resource server takes for the start of its URLs (RFC 9449, section 4.3).
+fn htu_base(section: &mut Section<'_>) -> Option<At<String>> {
+    let text = section.string("htu_base", "htu_base = \"https://api.example.com/v1\"")?;
+    let parts = url(section.doc, "htu_base", &text)?;
+    if parts.has_query || parts.scheme != Scheme::Https {
+        let message = "`htu_base` wants an https URL without a query";
+        section.doc.problem(&text.span, message, "write `htu_base = \"https://api.example.com/v1\"`");
+        return None;
+    }
+    Some(text)
 }
 
 fn methods(section: &mut Section<'_>) -> Vec<Method> {

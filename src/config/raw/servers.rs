@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use crate::{credential::Location, primitives::AuthorizationServerName, route::Scheme};
+use crate::{
+    credential::{EndpointKind, Location},
+    primitives::AuthorizationServerName,
+    route::Scheme,
+};
 
 use super::{
     super::document::{At, Section},
@@ -16,8 +20,9 @@ pub(in crate::config) struct Server {
     pub(in crate::config) text: At<String>,
     pub(in crate::config) name: Option<AuthorizationServerName>,
     pub(in crate::config) location: Option<Location>,
-    /// `location`, taken apart.
-    pub(in crate::config) url: Option<Url>,
+    pub(in crate::config) endpoints: Vec<(EndpointKind, String)>,
+    /// `location` and `endpoints`, taken apart; whether each is an endpoint itself.
+    pub(in crate::config) urls: Vec<(Url, bool)>,
     pub(in crate::config) ca: Option<At<PathBuf>>,
     pub(in crate::config) danger_allow_http: bool,
 }
@@ -29,19 +34,13 @@ pub(in crate::config) fn server(text: At<String>, mut section: Section<'_>) -> S
     let name = named(&section, &text, AuthorizationServerName::parse);
     let ca = section.path("ca", "ca = \"corp.pem\"");
     let danger_allow_http = section.flag("danger_allow_http");
-    let (issuer, endpoint) = (section.has("issuer"), section.has("token_endpoint"));
-    if issuer && endpoint {
-        let help = "keep `issuer` to have the endpoint discovered, or `token_endpoint` to name it";
-        section.doc.problem(&section.place("token_endpoint"), "both `issuer` and `token_endpoint`", help);
-    } else if !issuer && !endpoint {
+    if !section.has("issuer") && !section.has("token_endpoint") {
         section.need("issuer", &format!("{ISSUER}` or `{ENDPOINT}"));
     }
+    let mut urls = Vec::new();
     let issuer = section.string("issuer", ISSUER);
-    let endpoint = section.string("token_endpoint", ENDPOINT);
-    let mut location = None;
-    let mut parts = None;
-    if let Some(issuer) = issuer {
-        parts = checked(&section, "issuer", &issuer, danger_allow_http);
+    if let Some(issuer) = &issuer {
+        let parts = checked(&section, "issuer", issuer, danger_allow_http);
         if parts.as_ref().is_some_and(|url| url.has_query) {
             section.doc.problem(
                 &issuer.span,
@@ -49,14 +48,24 @@ pub(in crate::config) fn server(text: At<String>, mut section: Section<'_>) -> S
                 "take it out (RFC 8414, section 2)",
             );
         }
-        location = Some(Location::Issuer(issuer.value));
+        urls.extend(parts.map(|url| (url, false)));
     }
-    if let Some(endpoint) = endpoint {
-        parts = parts.or(checked(&section, "token_endpoint", &endpoint, danger_allow_http));
-        location = location.or(Some(Location::TokenEndpoint(endpoint.value)));
+    let mut endpoints = Vec::new();
+    for kind in EndpointKind::ALL {
+        let key = kind.as_str();
+        let Some(text) = section.string(key, &format!("{key} = \"https://auth.example.com/…\"")) else { continue };
+        urls.extend(checked(&section, key, &text, danger_allow_http).map(|url| (url, true)));
+        endpoints.push((kind, text.value));
     }
+    let location = match issuer {
+        Some(issuer) => Some(Location::Issuer(issuer.value)),
+        None => {
+            let at = endpoints.iter().position(|(kind, _)| *kind == EndpointKind::Token);
+            at.map(|at| Location::TokenEndpoint(endpoints.remove(at).1))
+        }
+    };
     section.finish();
-    Server { text, name, location, url: parts, ca, danger_allow_http }
+    Server { text, name, location, endpoints, urls, ca, danger_allow_http }
 }
 
 /// Client secrets and tokens pass here: `https`, or a loopback address where the operator says so (A2).

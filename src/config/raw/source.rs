@@ -28,6 +28,14 @@ pub(in crate::config) fn source(section: &mut Section<'_>, key: &'static str, ex
         return None;
     }
     let mut table = section.section(key, "SOURCE", &line)?;
+    let found = place(&mut table, key, &line);
+    table.finish();
+    found
+}
+
+/// Where the secret is, in a table that may say more. `line` is an example.
+pub(in crate::config) fn place(table: &mut Section<'_>, key: &str, line: &str) -> Option<Source> {
+    let doc = table.doc;
     table.unsupported(&["keyring"]);
     let ways = ["env", "file", "command"].into_iter().filter(|way| table.has(way)).count();
     if ways != 1 && !table.has("keyring") {
@@ -50,13 +58,11 @@ pub(in crate::config) fn source(section: &mut Section<'_>, key: &'static str, ex
             "take it out: a file is read again when it changes",
         );
     }
-    let found =
-        variable(&mut table).or_else(|| file(&mut table)).or_else(|| command(&mut table, ttl.unwrap_or(COMMAND_TTL)));
+    let found = variable(table).or_else(|| file(table)).or_else(|| command(table, ttl.unwrap_or(COMMAND_TTL)));
     // `or_else` may have left some unasked.
     for key in ["env", "file", "command"] {
         let _ = table.entry(key);
     }
-    table.finish();
     if ways == 1 { found } else { None }
 }
 

@@ -1,50 +1,90 @@
-//! Credentials and the authorization servers behind them.
+//! Credentials and the authorization servers behind them: each credential once as the file
+//! has it, and once more for every route that wants other scopes of it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    credential::{AuthorizationServer, ClearText, Injection, Spec, Step, grant::Grant},
+    credential::{AuthorizationServer, ClearText, EndpointKind, Location, Spec, Step},
+    primitives::AuthorizationServerName,
+    route::CredentialId,
     tls::client::token_client_config,
 };
 
-use super::{super::document::Document, dangling, raw, roots::Roots};
+use super::{
+    super::{document::Document, problem::Span, raw::credentials::Kind},
+    dangling, raw,
+    roots::Roots,
+};
 
-/// In the order of the file: a credential's id is its place here.
-pub(super) fn specs(doc: &Document<'_>, raw: &raw::Config, roots: &Roots) -> Vec<Spec> {
-    let servers: BTreeMap<&str, Option<Arc<AuthorizationServer>>> = raw
+/// The list that a [`CredentialId`] is an index of.
+pub(super) struct Specs {
+    /// The plain ones first, in the order of the file: whoever looks for a name finds them.
+    pub(super) list: Vec<Spec>,
+}
+
+type Servers<'r> = BTreeMap<&'r str, Option<Arc<AuthorizationServer>>>;
+
+pub(super) fn specs(doc: &Document<'_>, raw: &raw::Config, roots: &Roots) -> Specs {
+    let servers: Servers<'_> = raw
         .servers
         .iter()
         .map(|server| (server.text.value.as_str(), authorization_server(doc, server, roots)))
         .collect();
-    let names: Vec<&str> = servers.keys().copied().collect();
-    let mut specs = Vec::new();
-    for credential in &raw.credentials {
-        let Some(reference) = &credential.server else { continue };
-        let Some(server) = servers.get(reference.value.as_str()) else {
-            dangling(doc, reference, "authorization server", "authorization_servers", &names);
-            continue;
-        };
-        if let (Some(name), Some(server), Some(grant)) = (&credential.name, server, &credential.grant) {
-            specs.push(Spec {
-                name: name.clone(),
-                steps: vec![Step {
-                    grant: Grant::ClientCredentials,
-                    server: Some(server.clone()),
-                    client: grant.0.clone(),
-                    ask: grant.1.clone(),
-                    answer: Default::default(),
-                    dpop: Default::default(),
-                }],
-                scopes: None,
-                max_scopes: Vec::new(),
-                revoke_after_run: true,
-                injection: Injection::default(),
-                default_ttl: credential.default_ttl,
-                strict_scopes: credential.strict_scopes,
-            });
+    let list = raw.credentials.iter().filter_map(|credential| spec(doc, credential, &servers, roots)).collect();
+    Specs { list }
+}
+
+/// `None`: a problem was reported.
+fn spec(
+    doc: &Document<'_>,
+    credential: &raw::credentials::Credential,
+    servers: &Servers<'_>,
+    roots: &Roots,
+) -> Option<Spec> {
+    let steps: Vec<Option<Step>> =
+        credential.steps.iter().map(|each| step(doc, credential, each, servers, roots)).collect();
+    Some(Spec {
+        name: credential.name.clone()?,
+        steps: steps.into_iter().collect::<Option<_>>()?,
+        scopes: None,
+        max_scopes: Vec::new(),
+        default_ttl: credential.default_ttl,
+        strict_scopes: credential.strict_scopes,
+        revoke_after_run: credential.revoke_after_run,
+        injection: credential.injection.clone()?,
+    })
+}
+
+fn step(
+    doc: &Document<'_>,
+    credential: &raw::credentials::Credential,
+    step: &raw::credentials::Step,
+    servers: &Servers<'_>,
+    roots: &Roots,
+) -> Option<Step> {
+    let server = match (&step.server, &step.place) {
+        (Some(reference), _) => {
+            let Some(server) = servers.get(reference.value.as_str()) else {
+                let names: Vec<&str> = servers.keys().copied().collect();
+                dangling(doc, reference, "authorization server", "authorization_servers", &names);
+                return None;
+            };
+            let server = server.as_ref()?;
+            check_endpoint(doc, server, step.kind?, &reference.span);
+            Some(server.clone())
         }
-    }
-    specs
+        (None, Some(place)) => Some(Arc::new(server_at(doc, place, credential, &step.span, roots)?)),
+        (None, None) if step.kind?.is_served() || step.kind?.is_http() => return None,
+        (None, None) => None,
+    };
+    Some(Step {
+        grant: step.grant.clone()?,
+        server,
+        client: step.client.clone()?,
+        ask: step.ask.clone(),
+        answer: step.answer.clone(),
+        dpop: step.dpop,
+    })
 }
 
 fn authorization_server(
@@ -56,8 +96,73 @@ fn authorization_server(
     Some(Arc::new(AuthorizationServer {
         name: server.name.clone()?,
         location: server.location.clone()?,
+        endpoints: server.endpoints.clone(),
         tls: token_client_config(store),
-        endpoints: Vec::new(),
         clear_text: if server.danger_allow_http { ClearText::Loopback } else { ClearText::Never },
     }))
+}
+
+/// A place that is no `[authorization_servers.NAME]`: known by its host.
+fn server_at(
+    doc: &Document<'_>,
+    place: &raw::credentials::Place,
+    credential: &raw::credentials::Credential,
+    span: &Span,
+    roots: &Roots,
+) -> Option<AuthorizationServer> {
+    let store = roots.store(doc, place.ca.as_ref(), span)?;
+    let name = AuthorizationServerName::parse(&place.host)
+        .or_else(|_| AuthorizationServerName::parse(&credential.text.value))
+        .ok()?;
+    Some(AuthorizationServer {
+        name,
+        location: Location::TokenEndpoint(place.url.clone()),
+        endpoints: Vec::new(),
+        tls: token_client_config(store),
+        clear_text: place.clear_text,
+    })
+}
+
+/// A grant that needs more than the token endpoint, at a server whose metadata nobody reads.
+fn check_endpoint(doc: &Document<'_>, server: &AuthorizationServer, kind: Kind, span: &Span) {
+    let needed = match kind {
+        Kind::AuthorizationCode => EndpointKind::Authorization,
+        Kind::DeviceCode => EndpointKind::DeviceAuthorization,
+        Kind::Ciba => EndpointKind::BackchannelAuthentication,
+        _token_endpoint_only => return,
+    };
+    let named = server.endpoints.iter().any(|(kind, _)| *kind == needed);
+    if !named && matches!(server.location, Location::TokenEndpoint(_)) {
+        let (name, key) = (&server.name, needed.as_str());
+        let message = format!("the authorization server `{name}` has no `{key}`, which \"{}\" needs", kind.as_str());
+        let help =
+            format!("add `{key} = \"https://…\"` to [authorization_servers.{name}], or `issuer` to have it found");
+        doc.problem(span, message, help);
+    }
+}
+
+impl Specs {
+    /// The credential of this name, with the scopes that a route wants instead of its own.
+    pub(super) fn id(&mut self, name: &str, scopes: Option<&[String]>, max_scopes: &[String]) -> Option<CredentialId> {
+        let plain = self.list.iter().position(|spec| spec.name.as_str() == name)?;
+        let sorted = |list: &[String]| {
+            let mut list = list.to_vec();
+            list.sort_unstable();
+            list.dedup();
+            list
+        };
+        let own = self.list[plain].steps.last().map(|step| sorted(&step.ask.scopes)).unwrap_or_default();
+        let scopes = scopes.map(sorted).filter(|scopes| *scopes != own);
+        let max_scopes = sorted(max_scopes);
+        if scopes.is_none() && max_scopes.is_empty() {
+            return Some(CredentialId(plain));
+        }
+        let same = |spec: &Spec| spec.name.as_str() == name && spec.scopes == scopes && spec.max_scopes == max_scopes;
+        let at = self.list.iter().position(same).unwrap_or_else(|| {
+            let variant = Spec { scopes, max_scopes, ..self.list[plain].clone() };
+            self.list.push(variant);
+            self.list.len() - 1
+        });
+        Some(CredentialId(at))
+    }
 }

@@ -17,6 +17,12 @@ pub(super) fn warn(doc: &Document<'_>, raw: &raw::Config) {
     clear_text(doc, raw);
 }
 
+/// Whether another credential uses the tokens of `name`.
+pub(super) fn is_fed_on(raw: &raw::Config, name: &str) -> bool {
+    let steps = raw.credentials.iter().filter(|other| other.text.value != name).flat_map(|other| &other.steps);
+    steps.flat_map(|step| &step.notes.references).any(|reference| reference.name.value == name)
+}
+
 fn unused(doc: &Document<'_>, raw: &raw::Config) {
     let allowing = || raw.routes.iter().filter(|route| route.effect == Effect::Allow);
     let listed: Vec<&str> =
@@ -34,7 +40,8 @@ fn unused(doc: &Document<'_>, raw: &raw::Config) {
     }
     for credential in &raw.credentials {
         let name = &credential.text.value;
-        let used = raw.routes.iter().filter_map(|route| route.credential.as_ref()).any(|used| used.value == *name);
+        let by_route = raw.routes.iter().filter_map(|route| route.credential.as_ref()).any(|used| used.value == *name);
+        let used = by_route || is_fed_on(raw, name);
         if !used {
             let message = format!("no route uses the credential `{}`", shown(name));
             doc.warning(
@@ -94,8 +101,7 @@ fn clear_text(doc: &Document<'_>, raw: &raw::Config) {
         }
     }
     for server in raw.servers.iter().filter(|server| server.danger_allow_http) {
-        let needed =
-            server.url.as_ref().is_some_and(|url| url.scheme == Scheme::Http && is_loopback(url.authority.host()));
+        let needed = server.urls.iter().any(|(url, _)| url.scheme == Scheme::Http && is_loopback(url.authority.host()));
         if !needed {
             let message = format!("`danger_allow_http` of `{}` does nothing", shown(&server.text.value));
             doc.warning(&server.text.span, message, "take it out");

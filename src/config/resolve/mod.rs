@@ -1,9 +1,11 @@
 //! One section against another: references, locks, ties, doubled addresses. What comes out
 //! is in the terms of the rooms.
 
+mod assertions;
 mod credentials;
 mod lint;
 mod listeners;
+mod references;
 mod roots;
 mod routes;
 
@@ -27,9 +29,11 @@ pub(super) fn settings(doc: &Document<'_>, raw: raw::Config, file: &Path) -> Opt
     let agents = agents(doc, &raw);
     let listeners = listeners::listeners(doc, &raw);
     let roots = roots::Roots::default();
-    let specs = credentials::specs(doc, &raw, &roots);
-    let routes = routes::routes(doc, &raw, &roots);
-    let launch = launch(doc, &raw);
+    let mut specs = credentials::specs(doc, &raw, &roots);
+    references::check(doc, &raw);
+    assertions::check(doc, &raw);
+    let routes = routes::routes(doc, &raw, &roots, &mut specs);
+    let launch = launch(doc, &raw, &specs);
     let table = compile(doc, &raw, &routes);
     lint::warn(doc, &raw);
     if doc.has_problems() {
@@ -54,7 +58,8 @@ pub(super) fn settings(doc: &Document<'_>, raw: raw::Config, file: &Path) -> Opt
         dangers: dangers(&raw),
         proxy: raw.limits.proxy,
         upstream: raw.limits.upstream,
-        credentials: specs,
+        store: raw.state.store,
+        credentials: specs.list,
         tokens,
         agents,
         routes,
@@ -122,7 +127,7 @@ fn compile(doc: &Document<'_>, raw: &raw::Config, routes: &[std::sync::Arc<crate
     }
 }
 
-fn launch(doc: &Document<'_>, raw: &raw::Config) -> Launch {
+fn launch(doc: &Document<'_>, raw: &raw::Config, specs: &credentials::Specs) -> Launch {
     let mut placeholders: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in raw.routes.iter().flat_map(|route| &route.env) {
         let before = placeholders.insert(name.value.clone(), value.value.clone());
@@ -131,12 +136,12 @@ fn launch(doc: &Document<'_>, raw: &raw::Config) -> Launch {
             doc.problem(&name.span, message, "one variable has one placeholder: write the same value");
         }
     }
-    let sources = raw.credentials.iter().filter_map(|credential| credential.grant.as_ref());
+    let sources = specs.list.iter().flat_map(|spec| &spec.steps).flat_map(|step| step.sources());
     let mut secret_variables: Vec<String> = sources
-        .flat_map(|(client, _)| client.auth.sources())
+        .chain(&raw.state.store.key)
         .filter_map(|source| match source {
             Source::Env(name) => Some(name.clone()),
-            Source::File(_) | Source::Command { .. } => None,
+            _not_in_the_environment => None,
         })
         .collect();
     secret_variables.sort();

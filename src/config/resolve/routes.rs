@@ -5,18 +5,19 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 use ipnet::IpNet;
 
 use crate::{
-    credential::Location,
     primitives::{AgentName, CanonicalPath},
-    route::{AgentSet, CredentialBinding, CredentialId, Effect, Route, Upstream},
+    route::{AgentSet, CredentialBinding, Effect, Route, Upstream},
     tls::client::upstream_config,
 };
 
 use super::{
     super::{
-        document::Document,
+        document::{At, Document},
         hosts::{HostEntry, Overlap},
         problem::{listed, shown},
+        raw::credentials::{Credential, Kind, Step},
     },
+    credentials::Specs,
     dangling, raw,
     roots::Roots,
 };
@@ -24,7 +25,7 @@ use super::{
 type RawRoute = raw::routes::Route;
 
 /// Those that could be made; the others have their problems reported.
-pub(super) fn routes(doc: &Document<'_>, raw: &raw::Config, roots: &Roots) -> Vec<Arc<Route>> {
+pub(super) fn routes(doc: &Document<'_>, raw: &raw::Config, roots: &Roots, specs: &mut Specs) -> Vec<Arc<Route>> {
     let mut names = BTreeSet::new();
     let mut upstreams = Upstreams { known: Vec::new(), fallback: raw.limits.response_timeout };
     let mut routes = Vec::new();
@@ -35,7 +36,7 @@ pub(super) fn routes(doc: &Document<'_>, raw: &raw::Config, roots: &Roots) -> Ve
             doc.problem(&name.span, message, "records and metrics tell routes apart by name: choose another");
         }
         let agents = agents(doc, raw, route);
-        let credential = credential(doc, raw, route);
+        let credential = credential(doc, raw, route, specs);
         authorization_servers(doc, raw, route);
         let upstream = upstreams.of(doc, roots, route);
         if !route.complete || taken.is_some() {
@@ -95,26 +96,67 @@ fn agents(doc: &Document<'_>, raw: &raw::Config, route: &RawRoute) -> Option<Age
 
 /// `None`: a problem; `Some(None)`: the route has no credential.
 #[expect(clippy::option_option, reason = "absent and faulty are two things here")]
-fn credential(doc: &Document<'_>, raw: &raw::Config, route: &RawRoute) -> Option<Option<CredentialBinding>> {
+fn credential(
+    doc: &Document<'_>,
+    raw: &raw::Config,
+    route: &RawRoute,
+    specs: &mut Specs,
+) -> Option<Option<CredentialBinding>> {
     let Some(reference) = &route.credential else { return Some(None) };
-    let Some(id) = raw.credentials.iter().position(|other| other.text.value == reference.value) else {
+    let Some(credential) = raw.credentials.iter().find(|other| other.text.value == reference.value) else {
         let known: Vec<&str> = raw.credentials.iter().map(|other| other.text.value.as_str()).collect();
         dangling(doc, reference, "credential", "credentials", &known);
         return None;
     };
-    let credential = &raw.credentials[id];
     if !credential.hosts.is_empty() {
         for host in &route.hosts {
             second_lock(doc, &reference.value, host, &credential.hosts);
         }
     }
+    check_scopes(doc, route, credential);
+    let values = |list: &At<Vec<At<String>>>| list.value.iter().map(|scope| scope.value.clone()).collect();
+    let scopes: Option<Vec<String>> = route.scopes.as_ref().map(values);
+    let max_scopes: Vec<String> = route.max_scopes.as_ref().map(values).unwrap_or_default();
+    let refresh_on = route.refresh_on.clone().unwrap_or_else(|| credential.preset.refresh_on.rule());
     Some(Some(CredentialBinding {
         name: credential.name.clone()?,
-        id: CredentialId(id),
+        id: specs.id(&reference.value, scopes.as_deref(), &max_scopes)?,
         hosts: credential.hosts.iter().map(|host| host.pattern.clone()).collect(),
-        refresh_on: Default::default(),
-        htu_base: None,
+        refresh_on,
+        htu_base: route.htu_base.as_ref().map(|base| base.value.clone()),
     }))
+}
+
+/// Scopes of a route, against what the credential's last step makes of scopes.
+fn check_scopes(doc: &Document<'_>, route: &RawRoute, credential: &Credential) {
+    let Some(last) = credential.steps.last() else { return };
+    let Some(kind) = last.kind else { return };
+    for (key, list) in [("scopes", &route.scopes), ("max_scopes", &route.max_scopes)] {
+        let Some(list) = list.as_ref() else { continue };
+        if !kind.is_scoped() {
+            let name = shown(&credential.text.value);
+            let message = format!("the token of `{name}` doesn't depend on scopes: its grant is \"{}\"", kind.as_str());
+            doc.problem(&list.span, message, format!("take `{key}` out"));
+        }
+    }
+    if let Some(scopes) = &route.scopes {
+        raw::credentials::check_scopes(doc, &scopes.value, kind, credential.preset, &scopes.span);
+        check_login(doc, &scopes.value, last, credential);
+    }
+}
+
+/// RFC 6749, section 6: a refresh asks for no more than the login did.
+fn check_login(doc: &Document<'_>, scopes: &[At<String>], last: &Step, credential: &Credential) {
+    let own = &last.ask.scopes;
+    if !matches!(last.kind, Some(Kind::AuthorizationCode | Kind::DeviceCode)) || own.is_empty() {
+        return;
+    }
+    for scope in scopes.iter().filter(|scope| !own.contains(&scope.value)) {
+        let name = shown(&credential.text.value);
+        let message = format!("the login of `{name}` doesn't ask for the scope `{}`", shown(&scope.value));
+        let help = format!("add it to `scopes` of [credentials.{name}], and run `cupbearer login {name}` again");
+        doc.problem(&scope.span, message, help);
+    }
 }
 
 fn second_lock(doc: &Document<'_>, credential: &str, host: &HostEntry, lock: &[HostEntry]) {
@@ -142,31 +184,29 @@ fn authorization_servers(doc: &Document<'_>, raw: &raw::Config, route: &RawRoute
         return;
     }
     for server in &raw.servers {
-        let Some(url) = &server.url else { continue };
-        let names = |route: &RawRoute| {
-            route
-                .hosts
-                .iter()
-                .find(|host| host.pattern.matches(&url.authority, Some(url.scheme)))
-                .map(|host| host.span.clone())
-        };
-        let Some(span) = names(route) else { continue };
-        if raw.routes.iter().any(|other| denies_all(other) && names(other).is_some()) {
-            continue;
-        }
-        let matches = |path: &str| {
-            CanonicalPath::parse(path).is_ok_and(|path| route.paths.iter().any(|pattern| pattern.matches(&path)))
-        };
-        let everything = route.paths.is_empty() || matches("/any/path/at/all");
-        let endpoint = matches!(server.location, Some(Location::TokenEndpoint(_))) && matches(&url.path);
-        if everything || endpoint {
-            let message = format!(
-                "agents could reach the authorization server `{}` ({})",
-                shown(&server.text.value),
-                url.authority
-            );
-            let help = "name what they need there with `paths`, without the token endpoint, or deny that host in a route of its own";
-            doc.problem(&span, message, help);
+        for (url, is_endpoint) in &server.urls {
+            let names = |route: &RawRoute| {
+                route
+                    .hosts
+                    .iter()
+                    .find(|host| host.pattern.matches(&url.authority, Some(url.scheme)))
+                    .map(|host| host.span.clone())
+            };
+            let Some(span) = names(route) else { continue };
+            if raw.routes.iter().any(|other| denies_all(other) && names(other).is_some()) {
+                continue;
+            }
+            let matches = |path: &str| {
+                CanonicalPath::parse(path).is_ok_and(|path| route.paths.iter().any(|pattern| pattern.matches(&path)))
+            };
+            let everything = route.paths.is_empty() || matches("/any/path/at/all");
+            if everything || (*is_endpoint && matches(&url.path)) {
+                let name = shown(&server.text.value);
+                let message = format!("agents could reach the authorization server `{name}` ({})", url.authority);
+                let help = "name what they need there with `paths`, without the token endpoint, or deny that host in a route of its own";
+                doc.problem(&span, message, help);
+                break;
+            }
         }
     }
 }

@@ -70,6 +70,7 @@ impl Flight {
             drop(inner);
             return Err((Fault::protocol(Misbehaviour::TokenCharacter), attempt));
         };
+        token.more_scopes.clone_from(&self.want.more_scopes);
         if inner.leaked == Some(token.fingerprint) {
             drop(inner);
             return Err((Fault::protocol(Misbehaviour::SameToken), attempt));

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use super::{StoreError, embedded::FORMAT};
+use super::{StoreError, database::FORMAT};
 use crate::files;
 
 /// The generation in `path`; `None` without a file.

@@ -10,10 +10,11 @@
 //!   locks/DIGEST       the right to change one entry, held as long as a refresh takes
 //! ```
 //!
-//! Any number of processes share a directory: a `serve`, several `run`, a `login`. redb wants
-//! its file for itself, so each operation opens it, and closes it again.
+//! Any number of processes share a directory at the same time: a `serve`, several `run`, a
+//! `login`. `embedded` says how, `database` what redb does in it.
 
 mod cipher;
+mod database;
 mod embedded;
 mod error;
 mod generation;

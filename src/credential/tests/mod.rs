@@ -4,6 +4,7 @@
 //! `notes` reads what the room tells the record and the log.
 
 mod discovery;
+mod grants;
 mod notes;
 mod servers;
 mod sessions;

@@ -23,9 +23,12 @@ pub enum Fault {
     Redirect { status: u16, location: String },
     /// Never answers.
     Hang,
-    /// Answers properly, but only once another fault, or none, is set: for tests that
-    /// need requests to pile up.
+    /// Does nothing until another fault, or none, is set, and then meets that one: with `None` it is
+    /// answered properly; [`Disconnect`](Self::Disconnect) lets it go without any effect.
     Hold,
+    /// Does what was asked at once, but keeps the answer back, to its first byte, until another
+    /// fault, or none, is set. If that one breaks connections, the answer is lost.
+    HoldAnswer,
     /// Answers properly after this long.
     Delay(Duration),
     /// 200 with a page of HTML that says it is JSON.
@@ -49,15 +52,18 @@ pub(super) enum Verdict {
     Proceed(Afterwards),
 }
 
-/// What happens to a proper, successful answer.
+/// What happens to a proper answer.
 pub(super) enum Afterwards {
     Keep,
     Lose,
+    /// Until the switch has left this turn.
+    Hold(u64),
     Override(Map<String, Value>),
 }
 
 impl Afterwards {
-    pub(super) fn apply(&self, answer: &mut Value) {
+    /// Of a success; an error's answer stays as it is.
+    pub(super) fn amend(&self, answer: &mut Value) {
         let (Self::Override(members), Value::Object(answer)) = (self, answer) else { return };
         for (name, value) in members {
             if value.is_null() {
@@ -66,6 +72,37 @@ impl Afterwards {
                 answer.insert(name.clone(), value.clone());
             }
         }
+    }
+}
+
+// === impl Fault ===
+
+impl Fault {
+    async fn judge(self, turn: u64) -> Verdict {
+        let answer = match self {
+            Self::Status { status, body } => json(status, body),
+            Self::RetryAfter { status, seconds } => {
+                let mut answer = json(status, r#"{"error":"temporarily_unavailable"}"#.to_owned());
+                answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+                answer
+            }
+            Self::Redirect { status, location } => match HeaderValue::try_from(location) {
+                Ok(location) => (status_code(status), [(header::LOCATION, location)]).into_response(),
+                Err(_) => status_code(500).into_response(),
+            },
+            Self::Hang | Self::Hold => pending().await,
+            Self::Garbage => json(200, "<!doctype html><title>Maintenance</title>".to_owned()),
+            Self::RawBody(body) => json(200, body),
+            Self::Disconnect => disconnect(),
+            Self::Delay(time) => {
+                sleep(time).await;
+                return Verdict::Proceed(Afterwards::Keep);
+            }
+            Self::HoldAnswer => return Verdict::Proceed(Afterwards::Hold(turn)),
+            Self::LoseAnswer => return Verdict::Proceed(Afterwards::Lose),
+            Self::Override(members) => return Verdict::Proceed(Afterwards::Override(members)),
+        };
+        Verdict::Answer(Box::new(answer))
     }
 }
 
@@ -80,7 +117,7 @@ struct Armed {
     fault: Option<Fault>,
     /// Requests it still applies to; `None`: all.
     remaining: Option<usize>,
-    /// Grows with each `set`, so that [`Fault::Hold`] notices one to the same value.
+    /// Grows with each `set`, so that whatever is held notices one to the same value.
     turn: u64,
 }
 
@@ -91,36 +128,37 @@ impl Switch {
 
     /// Lets the fault in force, if there is one, have its way with a request.
     pub(super) async fn meet(&self) -> Verdict {
-        let Some((fault, turn)) = self.take() else { return Verdict::Proceed(Afterwards::Keep) };
-        let answer = match fault {
-            Fault::Status { status, body } => json(status, body),
-            Fault::RetryAfter { status, seconds } => {
-                let mut answer = json(status, r#"{"error":"temporarily_unavailable"}"#.to_owned());
-                answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-                answer
+        loop {
+            return match self.take() {
+                None => Verdict::Proceed(Afterwards::Keep),
+                Some((Fault::Hold, turn)) => {
+                    self.leave(turn).await;
+                    continue;
+                }
+                Some((fault, turn)) => fault.judge(turn).await,
+            };
+        }
+    }
+
+    /// Once the duty is done: keeps the answer back, or loses it, where the fault says so.
+    pub(super) async fn release(&self, afterwards: Afterwards, answer: Response) -> Response {
+        match afterwards {
+            Afterwards::Keep | Afterwards::Override(_) => answer,
+            Afterwards::Lose => disconnect(),
+            Afterwards::Hold(turn) => {
+                self.leave(turn).await;
+                match self.0.borrow().fault {
+                    Some(Fault::Disconnect | Fault::LoseAnswer) => disconnect(),
+                    _ => answer,
+                }
             }
-            Fault::Redirect { status, location } => match HeaderValue::try_from(location) {
-                Ok(location) => (status_code(status), [(header::LOCATION, location)]).into_response(),
-                Err(_) => status_code(500).into_response(),
-            },
-            Fault::Hang => pending().await,
-            Fault::Garbage => json(200, "<!doctype html><title>Maintenance</title>".to_owned()),
-            Fault::RawBody(body) => json(200, body),
-            Fault::Disconnect => disconnect(),
-            Fault::Hold => {
-                let mut armed = self.0.subscribe();
-                // It can't fail: `self` holds the sender.
-                let _ = armed.wait_for(|armed| armed.turn != turn).await;
-                return Verdict::Proceed(Afterwards::Keep);
-            }
-            Fault::Delay(time) => {
-                sleep(time).await;
-                return Verdict::Proceed(Afterwards::Keep);
-            }
-            Fault::LoseAnswer => return Verdict::Proceed(Afterwards::Lose),
-            Fault::Override(members) => return Verdict::Proceed(Afterwards::Override(members)),
-        };
-        Verdict::Answer(Box::new(answer))
+        }
+    }
+
+    async fn leave(&self, turn: u64) {
+        let mut armed = self.0.subscribe();
+        // It can't fail: `self` holds the sender.
+        let _ = armed.wait_for(|armed| armed.turn != turn).await;
     }
 
     fn take(&self) -> Option<(Fault, u64)> {
@@ -140,7 +178,7 @@ impl Switch {
 }
 
 /// A response that makes the server break the connection.
-pub(super) fn disconnect() -> Response {
+fn disconnect() -> Response {
     let mut response = Response::new(Body::empty());
     response.extensions_mut().insert(Disconnect);
     response

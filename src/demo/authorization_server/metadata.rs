@@ -10,20 +10,20 @@ use axum::{
     routing::get,
 };
 use http::Uri;
-use serde_json::{Value, json};
+use jsonwebtoken::{Algorithm, jwk::JwkSet};
+use serde_json::{Map, Value, json};
 
-use super::{
-    Shared,
-    fault::{Afterwards, Verdict, disconnect},
-};
+use crate::demo::{dpop, journal::lock};
+
+use super::{AuthMethod, Endpoint, GrantType, Shared, fault::Verdict};
 
 const JWKS_PATH: &str = "/.well-known/jwks.json";
-pub(super) const TOKEN_PATH: &str = "/oauth/token";
 
 /// Where things are, as absolute URLs.
 #[derive(Debug)]
 pub(super) struct Endpoints {
     pub(super) token: String,
+    origin: String,
     pub(super) jwks: String,
     /// The issuer's path without a `/` at its end.
     path: String,
@@ -37,7 +37,16 @@ impl Endpoints {
             _ => return None,
         };
         let path = issuer.path().trim_end_matches('/').to_owned();
-        Some(Self { token: format!("{origin}{TOKEN_PATH}"), jwks: format!("{origin}{JWKS_PATH}"), path })
+        let token = format!("{origin}{}", Endpoint::Token.path());
+        Some(Self { token, jwks: format!("{origin}{JWKS_PATH}"), origin, path })
+    }
+
+    pub(super) fn url(&self, endpoint: Endpoint) -> String {
+        format!("{}{}", self.origin, endpoint.path())
+    }
+
+    pub(super) fn alias(&self, endpoint: Endpoint) -> String {
+        format!("{}{}", self.origin, endpoint.alias())
     }
 
     /// RFC 8414 puts the well-known part before the issuer's path, OIDC behind it.
@@ -51,39 +60,50 @@ impl Endpoints {
     }
 }
 
-pub(super) fn routes(shared: Arc<Shared>) -> Router {
+pub(super) fn routes(shared: &Arc<Shared>) -> Router {
     let mut router = Router::new().route(JWKS_PATH, get(jwks));
     for path in shared.endpoints.metadata_paths() {
         router = router.route(&path, get(metadata));
     }
-    router.with_state(shared)
+    router.with_state(Arc::clone(shared))
 }
 
 pub(super) fn document(shared: &Shared) -> Value {
-    json!({
+    let signing = dpop::ALGORITHMS;
+    let assertion_algorithms = [&signing[..], &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512]].concat();
+    let mut document = json!({
         "issuer": shared.issuer,
-        "token_endpoint": shared.endpoints.token,
         "jwks_uri": shared.endpoints.jwks,
-        "grant_types_supported": ["client_credentials", "refresh_token"],
+        "grant_types_supported": GrantType::ALL.map(GrantType::name),
         "response_types_supported": [],
         "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": [shared.signer.algorithm_name()],
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
-    })
+        "id_token_signing_alg_values_supported": [shared.key.algorithm()],
+        "token_endpoint_auth_methods_supported": AuthMethod::ALL.into_iter().filter_map(AuthMethod::name).collect::<Vec<_>>(),
+        "token_endpoint_auth_signing_alg_values_supported": assertion_algorithms,
+        "dpop_signing_alg_values_supported": signing,
+        "tls_client_certificate_bound_access_tokens": true,
+    });
+    for endpoint in Endpoint::ALL {
+        document[endpoint.name()] = shared.endpoints.url(endpoint).into();
+    }
+    if lock(&shared.knobs).mtls_aliases {
+        let alias = |endpoint: Endpoint| (endpoint.name().to_owned(), shared.endpoints.alias(endpoint).into());
+        document["mtls_endpoint_aliases"] = Endpoint::ALL.into_iter().map(alias).collect::<Map<_, _>>().into();
+    }
+    document
 }
 
 async fn metadata(State(shared): State<Arc<Shared>>) -> Response {
     match shared.discovery_fault.meet().await {
         Verdict::Answer(answer) => *answer,
-        Verdict::Proceed(Afterwards::Lose) => disconnect(),
         Verdict::Proceed(afterwards) => {
             let mut document = document(&shared);
-            afterwards.apply(&mut document);
-            Json(document).into_response()
+            afterwards.amend(&mut document);
+            shared.discovery_fault.release(afterwards, Json(document).into_response()).await
         }
     }
 }
 
 async fn jwks(State(shared): State<Arc<Shared>>) -> Response {
-    Json(shared.signer.jwks()).into_response()
+    Json(JwkSet { keys: vec![shared.key.public().clone()] }).into_response()
 }

@@ -1,5 +1,4 @@
-//! Every request's way in: it is recorded, its token judged, its scope checked, and a
-//! refusal written as RFC 6750 §3 says.
+//! Every request's way in: it is recorded, its token judged, its scope checked.
 
 use std::sync::{
     Arc,
@@ -7,19 +6,18 @@ use std::sync::{
 };
 
 use axum::{
-    Json, Router,
+    Router,
     body::Body,
     extract::{Request, State},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
+use http::{HeaderMap, Method, header, request::Parts};
 use http_body_util::BodyExt;
-use serde_json::json;
 
-use crate::demo::{https::ConnectionId, journal::lock, jwt::Claims};
+use crate::demo::{client_certificates::PeerCertificates, dpop, https::ConnectionId, journal::lock, jwt::Claims};
 
-use super::{READ_ORDERS, Seen, Shared, WRITE_ORDERS, endpoints::Counted, verify::Rejection};
+use super::{READ_ORDERS, Seen, Shared, WRITE_ORDERS, challenge::Rejection, endpoints::Counted, verify::Verified};
 
 /// A client may still be sending when it is refused. Reading on up to here lets it finish
 /// and read the answer, where closing at once would reset its connection.
@@ -32,16 +30,17 @@ pub(super) fn protect(router: Router, shared: &Arc<Shared>) -> Router {
 async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     mask(&mut parts.headers);
-    let verified = shared.verifier.verify(&parts.headers).await;
+    let verified = shared.verifier.verify(&parts).await;
     let judged = match &verified {
-        Ok(claims) => shared.judge(claims, required_scope(&parts.method, parts.uri.path())),
+        Ok(verified) => shared.judge(verified, required_scope(&parts.method, parts.uri.path())),
         Err(rejection) => Err(*rejection),
     };
-    let claims = verified.ok();
+    let claims = verified.ok().map(|verified| verified.claims);
     let progress = Arc::new(Progress::default());
     shared.seen.push(Sighting::new(&parts, claims.clone(), judged.err(), Arc::clone(&progress)));
     let body = Body::new(Counted::new(body, progress));
-    match judged {
+    let nonce = shared.verifier.nonce(judged == Err(Rejection::NoNonce));
+    let mut answer = match judged {
         Ok(()) => {
             if let Some(claims) = claims {
                 parts.extensions.insert(claims);
@@ -54,7 +53,11 @@ async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
             }
             rejection.into_response()
         }
+    };
+    if let Some(nonce) = nonce {
+        answer.headers_mut().insert(dpop::NONCE, nonce);
     }
+    answer
 }
 
 /// So that `Debug` of a [`Seen`] doesn't show the token.
@@ -87,15 +90,16 @@ async fn drain(mut body: Body) {
 
 impl Shared {
     /// The knobs first, so that a scripted 401 comes whatever the scope.
-    fn judge(&self, claims: &Claims, scope: Option<&'static str>) -> Result<(), Rejection> {
+    fn judge(&self, verified: &Verified, scope: Option<&'static str>) -> Result<(), Rejection> {
+        let Verified { scheme, claims } = verified;
         if lock(&self.revoked).contains(&claims.jti)
             || claims.iat < self.reject_issued_before.load(Ordering::SeqCst)
             || self.reject_this_one()
         {
-            return Err(Rejection::InvalidToken("the token was revoked"));
+            return Err(Rejection::InvalidToken(*scheme, "the token was revoked"));
         }
         match scope {
-            Some(scope) if !claims.has_scope(scope) => Err(Rejection::InsufficientScope(scope)),
+            Some(scope) if !claims.has_scope(scope) => Err(Rejection::InsufficientScope(*scheme, scope)),
             Some(_) | None => Ok(()),
         }
     }
@@ -103,49 +107,6 @@ impl Shared {
     fn reject_this_one(&self) -> bool {
         let one_less = |left: usize| left.checked_sub(1);
         self.reject_next.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok()
-    }
-}
-
-// === impl Rejection ===
-
-impl Rejection {
-    fn code(self) -> &'static str {
-        match self {
-            Self::NoToken => "unauthorized",
-            Self::Malformed => "invalid_request",
-            Self::InvalidToken(_) => "invalid_token",
-            Self::InsufficientScope(_) => "insufficient_scope",
-            Self::NoKeys => "temporarily_unavailable",
-        }
-    }
-
-    fn challenge(self) -> Option<String> {
-        let code = self.code();
-        Some(match self {
-            Self::NoToken => r#"Bearer realm="orders""#.to_owned(),
-            Self::Malformed => format!(r#"Bearer realm="orders", error="{code}""#),
-            Self::InvalidToken(reason) => {
-                format!(r#"Bearer realm="orders", error="{code}", error_description="{reason}""#)
-            }
-            Self::InsufficientScope(scope) => format!(r#"Bearer realm="orders", error="{code}", scope="{scope}""#),
-            Self::NoKeys => return None,
-        })
-    }
-}
-
-impl IntoResponse for Rejection {
-    fn into_response(self) -> Response {
-        let status = match self {
-            Self::NoToken | Self::InvalidToken(_) => StatusCode::UNAUTHORIZED,
-            Self::Malformed => StatusCode::BAD_REQUEST,
-            Self::InsufficientScope(_) => StatusCode::FORBIDDEN,
-            Self::NoKeys => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        let mut response = (status, Json(json!({ "error": self.code() }))).into_response();
-        if let Some(challenge) = self.challenge().and_then(|text| HeaderValue::try_from(text).ok()) {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-        }
-        response
     }
 }
 
@@ -175,6 +136,7 @@ impl Sighting {
             authority: parts.uri.authority().map(|authority| authority.as_str()).or_else(host).map(str::to_owned),
             version: parts.version,
             headers: parts.headers.clone(),
+            certificate: parts.extensions.get().map(PeerCertificates::thumbprint),
             claims,
             refusal: rejection.map(Rejection::code),
             body_length: 0,

@@ -14,6 +14,7 @@
 //! A request passes `guard.rs` (who may) before `endpoints.rs` (what it does). Knows of the
 //! authorization server only the issuer's name and where its keys are.
 
+mod challenge;
 mod endpoints;
 mod guard;
 mod verify;
@@ -38,7 +39,7 @@ use tokio::net::TcpListener;
 use crate::primitives::Clock;
 
 use super::{
-    Error,
+    Error, NoncePolicy, Repeated,
     https::{ConnectionId, Server},
     journal::{Journal, lock},
     jwt::Claims,
@@ -128,6 +129,8 @@ pub struct Seen {
     pub authority: Option<String>,
     pub version: Version,
     pub headers: HeaderMap,
+    /// The `x5t#S256` of the certificate that was shown on the connection.
+    pub certificate: Option<String>,
     /// Set if the token was good, even where the request was refused for its scope.
     pub claims: Option<Claims>,
     /// The error of RFC 6750 §3.1 that it was refused with; `unauthorized` where no token was
@@ -170,6 +173,22 @@ impl ProtectedApiHandle {
     /// before they have any effect.
     pub fn reject_next(&self, requests: usize) {
         self.0.reject_next.store(requests, Ordering::SeqCst);
+    }
+
+    /// The DPoP nonces given out so far are no good any more.
+    pub fn set_dpop_nonces(&self, policy: NoncePolicy) {
+        self.0.verifier.dpop.set_policy(policy);
+    }
+
+    /// Whether tokens have to be bound to a DPoP key; at the start they needn't.
+    pub fn require_dpop(&self, required: bool) {
+        self.0.verifier.only_dpop.store(required, Ordering::SeqCst);
+    }
+
+    /// The DPoP proofs that came twice. A client that makes a new one for each attempt leaves
+    /// this empty.
+    pub fn repeated_proofs(&self) -> Vec<Repeated> {
+        self.0.verifier.dpop.repeated()
     }
 
     /// From now on the token with this `jti` is an `invalid_token`, however long it would live.

@@ -1,5 +1,7 @@
 //! The API over real sockets and TLS: which tokens it takes, and what it says to the others.
 
+mod dpop;
+
 use std::time::{Duration, SystemTime};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -11,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     demo::{
         World, WorldSettings,
-        jwt::{Claims, Signer, SigningAlgorithm},
+        jwt::{ACCESS_TOKEN_TYPE, Claims, SigningAlgorithm, SigningKey},
         testing::{builder, client, fetch_token},
         world::{AUDIENCE, CLIENT_ID},
     },
@@ -38,6 +40,7 @@ fn claims(world: &World) -> Claims {
         nbf: None,
         exp: now + 600,
         jti: "a-token".to_owned(),
+        ..Claims::default()
     }
 }
 
@@ -74,7 +77,7 @@ async fn every_bad_token_is_an_invalid_token() {
     let sign = |claims: &Claims| server.sign(claims).unwrap().expose().to_owned();
     assert_eq!(whoami(&world, &client, &sign(&good)).await.status(), 200);
 
-    let foreign = Signer::generate(SigningAlgorithm::Es256).unwrap();
+    let foreign = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
     let genuine = sign(&good);
     let (signed, signature) = genuine.rsplit_once('.').unwrap();
     let (header, _) = signed.split_once('.').unwrap();
@@ -92,7 +95,7 @@ async fn every_bad_token_is_an_invalid_token() {
         ("issuer", sign(&Claims { iss: world.issuer().trim_end_matches('/').to_owned(), ..good.clone() })),
         ("expired", sign(&Claims { exp: now, ..good.clone() })),
         ("not yet", sign(&Claims { nbf: Some(now + 600), ..good.clone() })),
-        ("foreign key", foreign.sign(&good).unwrap().expose().to_owned()),
+        ("foreign key", foreign.sign(&foreign.header(ACCESS_TOKEN_TYPE), &good).unwrap().expose().to_owned()),
         ("changed claims", format!("{header}.{widened}.{signature}")),
         ("no signature", format!("{signed}.")),
         ("alg none", format!("{none}.{payload}.")),

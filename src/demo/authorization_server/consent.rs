@@ -1,0 +1,78 @@
+//! What a token is for, and how a request narrows it.
+//!
+//! The audience comes from `audience` (as with Auth0) or else from `resource` (RFC 8707). One that
+//! the client may not have is `403 access_denied` in the first case, as Auth0 answers, and
+//! `400 invalid_target` in the second, as the RFC says; none at all is `403 access_denied`.
+
+use crate::demo::jwt::Confirmation;
+
+use super::{Client, error::OAuthError, request::Params};
+
+/// What somebody has consented to. A refresh token stands for one of these.
+#[derive(Clone, Debug)]
+pub(super) struct Consent {
+    pub(super) client_id: String,
+    /// Who consented: the token's `sub`. A client that acts for itself is its own subject.
+    pub(super) subject: String,
+    pub(super) scopes: Vec<String>,
+    pub(super) audiences: Vec<String>,
+    /// What the sender of the refresh token has to prove (RFC 9449 §5). Empty where the client
+    /// has to authenticate anyway.
+    pub(super) holder: Confirmation,
+}
+
+impl Consent {
+    /// What a client asks for out of all that is registered for it.
+    pub(super) fn asked_for(client: &Client, subject: &str, params: &Params) -> Result<Self, OAuthError> {
+        Ok(Self {
+            client_id: client.id.clone(),
+            subject: subject.to_owned(),
+            scopes: scopes(params, &client.scopes)?,
+            audiences: audiences(params, &client.audiences, client.default_audience.as_slice())?,
+            holder: Confirmation::default(),
+        })
+    }
+
+    /// What a client asks for out of what it was granted before (RFC 6749 §6).
+    pub(super) fn narrowed(&self, client: &Client, params: &Params) -> Result<Self, OAuthError> {
+        let allowed = if client.multi_resource_refresh { &client.audiences } else { &self.audiences };
+        Ok(Self {
+            scopes: scopes(params, &self.scopes)?,
+            audiences: audiences(params, allowed, &self.audiences)?,
+            ..self.clone()
+        })
+    }
+}
+
+/// What the request names, else `default`.
+fn audiences(params: &Params, allowed: &[String], default: &[String]) -> Result<Vec<String>, OAuthError> {
+    let is_allowed = |audience: &&str| allowed.iter().any(|known| known == audience);
+    let named: Vec<&str> = params.all("audience").collect();
+    if !named.is_empty() {
+        let refused = || OAuthError::access_denied("the client may not use this audience");
+        return named.iter().all(is_allowed).then(|| owned(&named)).ok_or_else(refused);
+    }
+    let named: Vec<&str> = params.all("resource").collect();
+    if !named.is_empty() {
+        let refused = || OAuthError::bad_request("invalid_target", "the client may not use this resource");
+        return named.iter().all(is_allowed).then(|| owned(&named)).ok_or_else(refused);
+    }
+    if default.is_empty() {
+        return Err(OAuthError::access_denied("no audience is given, and the client has no default one"));
+    }
+    Ok(default.to_vec())
+}
+
+/// What the request names, else all of `allowed` (RFC 6749 §3.3, §6).
+fn scopes(params: &Params, allowed: &[String]) -> Result<Vec<String>, OAuthError> {
+    let Some(wanted) = params.words("scope") else { return Ok(allowed.to_vec()) };
+    if wanted.iter().all(|scope| allowed.iter().any(|known| known == scope)) {
+        Ok(owned(&wanted))
+    } else {
+        Err(OAuthError::bad_request("invalid_scope", "the scope is more than was granted to the client"))
+    }
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}

@@ -1,0 +1,18 @@
+//! One grant a file: each turns what it was shown into a [`Consent`](super::consent::Consent).
+
+mod client_credentials;
+mod refresh_token;
+
+pub(super) use refresh_token::RefreshTokens;
+pub use refresh_token::{Cause, RevokedFamily, Rotation};
+
+use super::{GrantType, Shared, client_auth::Caller, error::OAuthError, post::Reply, request::Params};
+
+impl Shared {
+    pub(super) fn redeem(&self, grant: GrantType, caller: &Caller, params: &Params) -> Result<Reply, OAuthError> {
+        match grant {
+            GrantType::ClientCredentials => self.client_credentials(caller, params),
+            GrantType::RefreshToken => self.refresh(caller, params),
+        }
+    }
+}
