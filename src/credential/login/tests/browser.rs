@@ -1,3 +1,6 @@
+//! Logins in a browser: the authorization request, the answer and whose it is, the code and
+//! what is kept of it (RFC 6749 §4.1, 7636, 8252, 9207, 9449).
+
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 

@@ -1,3 +1,5 @@
+//! What anybody on this machine, or any web page, may try at the loopback address.
+
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},

@@ -1,3 +1,5 @@
+//! Logins on another device (RFC 8628). How polling keeps time is tested where it is written.
+
 use super::*;
 use crate::credential::{
     error::{Failure, Misbehaviour},

@@ -1,3 +1,6 @@
+//! Logins that are given back (RFC 7009), whatever the server does about it, and all that
+//! goes with them.
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
