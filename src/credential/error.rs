@@ -207,6 +207,8 @@ impl Error {
         match *self.failure {
             Failure::Unavailable(_) | Failure::Timeout | Failure::Abandoned => true,
             Failure::Feed(ref error) => error.is_temporary(),
+            // Another process is at it, or was stopped in the middle.
+            Failure::Store(VaultError::Busy { .. }) => true,
             Failure::Refused { .. }
             | Failure::Protocol(_)
             | Failure::Source(_)
