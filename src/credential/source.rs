@@ -1,6 +1,8 @@
-//! Where a secret is: an environment variable, a file, a command's output. Reads it when a
-//! token is requested, never before, so that a change counts without a restart. Knows not
-//! what the secret is for.
+//! Where a secret is: an environment variable, a file, a command's output, a metadata
+//! server's answer. Reads it when a token is requested, never before, so that a change counts
+//! without a restart. Knows not what the secret is for.
+
+mod web;
 
 use std::{
     collections::HashMap,
@@ -18,13 +20,15 @@ use zeroize::Zeroizing;
 
 use crate::primitives::Secret;
 
+pub use web::Web;
+
 /// A secret longer than this, in bytes, is a mistake (a wrong path, a chatty command).
 const MAX_SECRET: usize = 64 * 1024;
 
 /// For one run of a command.
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 
-/// `{ env = "NAME" }`, `{ file = "PATH" }`, `{ command = ["…"], ttl = "5m" }`.
+/// `{ env = "NAME" }`, `{ file = "PATH" }`, `{ command = ["…"], ttl = "5m" }`, `{ http = "URL" }`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     Env(String),
@@ -34,6 +38,7 @@ pub enum Source {
         argv: Vec<String>,
         ttl: Duration,
     },
+    Web(Box<Web>),
 }
 
 /// Why a secret can't be read. Never shows what was read.
@@ -51,6 +56,16 @@ pub enum SourceError {
     Command { program: String, status: String },
     #[error("the command `{program}` took longer than {limit:?}")]
     CommandTimeout { program: String, limit: Duration },
+    #[error("{url} can't be asked")]
+    Web { url: String, source: reqwest::Error },
+    #[error("{url} answers with {status}")]
+    WebStatus { url: String, status: u16 },
+    #[error("{url} took longer than {limit:?}")]
+    WebTimeout { url: String, limit: Duration },
+    #[error("the answer of {url} has no text at `{pointer}`")]
+    WebPointer { url: String, pointer: String },
+    #[error("this machine has no root certificates")]
+    NoRoots,
     #[error("the secret is empty")]
     Empty,
     #[error("the secret is longer than {limit} bytes")]
@@ -60,7 +75,7 @@ pub enum SourceError {
 }
 
 impl Source {
-    /// Reads the secret now. The broker keeps a command's output for its `ttl`.
+    /// Reads the secret now. The broker keeps a command's output, and an answer, for its `ttl`.
     pub async fn read(&self) -> Result<Secret, SourceError> {
         match self {
             Self::Env(name) => match std::env::var(name) {
@@ -70,6 +85,7 @@ impl Source {
             },
             Self::File(path) => read_file(path).await,
             Self::Command { argv, .. } => run(argv, COMMAND_LIMIT).await,
+            Self::Web(web) => web.read().await,
         }
     }
 }
@@ -140,7 +156,7 @@ fn nonempty(secret: Secret) -> Result<Secret, SourceError> {
 
 // === impl Secrets ===
 
-/// Reads secrets, and keeps the output of commands for their `ttl`. One a broker, so that
+/// Reads secrets, and keeps the output of commands and answers of servers for their `ttl`. One a broker, so that
 /// two credentials with one command run it once.
 #[derive(Debug, Default)]
 pub(crate) struct Secrets {
@@ -149,7 +165,11 @@ pub(crate) struct Secrets {
 
 impl Secrets {
     pub(crate) async fn read(&self, source: &Source) -> Result<Secret, SourceError> {
-        let Source::Command { ttl, .. } = source else { return source.read().await };
+        let ttl = match source {
+            Source::Command { ttl, .. } => ttl,
+            Source::Web(web) => &web.ttl,
+            Source::Env(_) | Source::File(_) => return source.read().await,
+        };
         if let Some(secret) = self.kept(source) {
             return Ok(secret);
         }

@@ -5,14 +5,21 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use crate::credential::Source;
+use crate::credential::{Source, source::Web};
 
-use super::super::document::{Document, Section};
+use super::{
+    super::document::{Document, Section},
+    fields::{headers, pointer},
+    url::metadata_url,
+};
 
-/// How long a command's output is kept when the file doesn't say.
-const COMMAND_TTL: Duration = Duration::from_secs(300);
+/// How long a command's output, or an answer, is kept when the file doesn't say.
+const TTL: Duration = Duration::from_secs(300);
 
-/// `key = { env = "NAME" }`, `{ file = "PATH" }` or `{ command = ["…"], ttl = "5m" }`.
+const WAYS: [&str; 4] = ["env", "file", "command", "http"];
+
+/// `key = { env = "NAME" }`, `{ file = "PATH" }`, `{ command = ["…"], ttl = "5m" }` or
+/// `{ http = "URL", pointer = "/access_token" }`.
 /// `example` is the name of an environment variable that would suit.
 pub(in crate::config) fn source(section: &mut Section<'_>, key: &'static str, example: &str) -> Option<Source> {
     let line = format!("{key} = {{ env = \"{example}\" }}");
@@ -37,7 +44,7 @@ pub(in crate::config) fn source(section: &mut Section<'_>, key: &'static str, ex
 pub(in crate::config) fn place(table: &mut Section<'_>, key: &str, line: &str) -> Option<Source> {
     let doc = table.doc;
     table.unsupported(&["keyring"]);
-    let ways = ["env", "file", "command"].into_iter().filter(|way| table.has(way)).count();
+    let ways = WAYS.into_iter().filter(|way| table.has(way)).count();
     if ways != 1 && !table.has("keyring") {
         let message = if ways == 0 {
             format!("`{key}` doesn't say where the secret is")
@@ -51,19 +58,39 @@ pub(in crate::config) fn place(table: &mut Section<'_>, key: &str, line: &str) -
         );
     }
     let ttl = table.duration("ttl");
-    if table.has("ttl") && !table.has("command") {
+    if table.has("ttl") && !table.has("command") && !table.has("http") {
         doc.problem(
             &table.place("ttl"),
-            "`ttl` goes with `command` only",
+            "`ttl` goes with `command` and `http` only",
             "take it out: a file is read again when it changes",
         );
     }
-    let found = variable(table).or_else(|| file(table)).or_else(|| command(table, ttl.unwrap_or(COMMAND_TTL)));
+    for key in ["headers", "pointer"] {
+        if table.has(key) && !table.has("http") {
+            doc.problem(&table.place(key), format!("`{key}` goes with `http` only"), "take it out");
+        }
+    }
+    let ttl = ttl.unwrap_or(TTL);
+    let found = variable(table).or_else(|| file(table)).or_else(|| command(table, ttl)).or_else(|| web(table, ttl));
     // `or_else` may have left some unasked.
-    for key in ["env", "file", "command"] {
+    for key in WAYS.into_iter().chain(["headers", "pointer"]) {
         let _ = table.entry(key);
     }
     if ways == 1 { found } else { None }
+}
+
+/// The answer of a metadata server.
+fn web(table: &mut Section<'_>, ttl: Duration) -> Option<Source> {
+    let url = table.string("http", "http = \"http://169.254.169.254/identity\"")?;
+    let parts = metadata_url(table.doc, "http", &url);
+    let headers = headers(table);
+    let text = table.string("pointer", "pointer = \"/access_token\"");
+    let has_pointer = text.is_some();
+    let pointer = text.and_then(|text| pointer(table, &text));
+    if parts.is_none() || has_pointer != pointer.is_some() {
+        return None;
+    }
+    Some(Source::Web(Box::new(Web { url: url.value, headers, pointer, ttl })))
 }
 
 fn variable(table: &mut Section<'_>) -> Option<Source> {
