@@ -272,6 +272,11 @@ async fn what_nobody_can_log_in_for() {
     let useless = town.home.run(&["login", "orders"]).await.expect(1);
     assert!(useless.stderr.contains("nobody logs in for this credential"), "{}", useless.stderr);
     town.home.run(&["logout", "orders"]).await.expect(2);
+    // Nor where it would be lost at once.
+    let text = config(&town.facts, "").replace("[state]", "[state]\nstore = \"memory\"");
+    town.home.write("proxy.toml", text);
+    let lost = town.home.run(&["login", "orders"]).await.expect(2);
+    assert!(lost.stderr.contains("would be lost"), "{}", lost.stderr);
     for bad in ["", "=x", "noequals"] {
         town.home.run(&["login", "orders", "--param", bad]).await.expect(2);
     }
