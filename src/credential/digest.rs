@@ -270,6 +270,10 @@ impl Fields {
                 self.list("command", argv.iter().map(String::as_str));
                 self.text("ttl", &ttl.as_nanos().to_string());
             }
+            Source::Keyring { service, user, ttl } => {
+                self.list("keyring", [service.as_str(), user]);
+                self.text("ttl", &ttl.as_nanos().to_string());
+            }
         }
     }
 }

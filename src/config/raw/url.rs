@@ -36,7 +36,8 @@ pub(in crate::config) fn url(doc: &Document<'_>, key: &str, text: &At<String>) -
 }
 
 fn parse(text: &str) -> Result<Url, String> {
-    if text.contains('@') {
+    let host = text.split_once("://").map_or(text, |(_, rest)| rest);
+    if host.split(['/', '?', '#']).next().is_some_and(|host| host.contains('@')) {
         return Err("it has user information".to_owned());
     }
     if text.contains('#') {
@@ -65,6 +66,7 @@ mod tests {
         assert_eq!(url.authority.as_str(), "auth.example.com:443");
         assert_eq!((url.path.as_str(), url.has_query), ("/tenant/", true));
         assert_eq!(parse("http://localhost:9000").unwrap().path, "/");
+        assert_eq!(parse("https://a/robot@b:go").unwrap().path, "/robot@b:go");
         for text in
             ["auth.example.com", "//a", "ftp://a", "https://u:p@a", "https://a#b", "https://", "https://a b", "/x"]
         {
