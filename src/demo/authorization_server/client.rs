@@ -27,6 +27,9 @@ pub struct Client {
     pub audiences: Vec<String>,
     /// Where a request names no audience. `None`: such a request is refused.
     pub default_audience: Option<String>,
+    /// Where a login may send its user back to. At an `http` URL of loopback any port will do
+    /// (RFC 8252 §7.3).
+    pub redirect_uris: Vec<String>,
     /// A refresh may name any of `audiences`, not only those that were granted first
     /// (Auth0's multi-resource refresh tokens).
     pub multi_resource_refresh: bool,
@@ -73,6 +76,8 @@ pub struct ForeignIdentity {
 pub enum GrantType {
     ClientCredentials,
     RefreshToken,
+    AuthorizationCode,
+    DeviceCode,
 }
 
 // === impl AuthMethod ===
@@ -107,13 +112,16 @@ impl AuthMethod {
 // === impl GrantType ===
 
 impl GrantType {
-    pub(super) const ALL: [Self; 2] = [Self::ClientCredentials, Self::RefreshToken];
+    pub(super) const ALL: [Self; 4] =
+        [Self::ClientCredentials, Self::RefreshToken, Self::AuthorizationCode, Self::DeviceCode];
 
     /// As `grant_type` and metadata say it.
     pub fn name(self) -> &'static str {
         match self {
             Self::ClientCredentials => "client_credentials",
             Self::RefreshToken => "refresh_token",
+            Self::AuthorizationCode => "authorization_code",
+            Self::DeviceCode => "urn:ietf:params:oauth:grant-type:device_code",
         }
     }
 

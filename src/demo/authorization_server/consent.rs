@@ -16,9 +16,24 @@ pub(super) struct Consent {
     pub(super) subject: String,
     pub(super) scopes: Vec<String>,
     pub(super) audiences: Vec<String>,
+    /// `None` where a client acts for itself.
+    pub(super) login: Option<Login>,
     /// What the sender of the refresh token has to prove (RFC 9449 §5). Empty where the client
     /// has to authenticate anyway.
     pub(super) holder: Confirmation,
+}
+
+/// Who logs in here.
+pub const USER: &str = "demo-user";
+
+/// How and when a user proved who they are.
+#[derive(Clone, Debug)]
+pub(super) struct Login {
+    /// The first of the `acr_values` that were asked for (RFC 9470 §5).
+    pub(super) acr: Option<String>,
+    pub(super) auth_time: u64,
+    /// For the ID token.
+    pub(super) nonce: Option<String>,
 }
 
 impl Consent {
@@ -29,8 +44,16 @@ impl Consent {
             subject: subject.to_owned(),
             scopes: scopes(params, &client.scopes)?,
             audiences: audiences(params, &client.audiences, client.default_audience.as_slice())?,
+            login: None,
             holder: Confirmation::default(),
         })
+    }
+
+    /// What this server's only user consents to, having logged in just now.
+    pub(super) fn of_user(client: &Client, params: &Params, now: u64) -> Result<Self, OAuthError> {
+        let acr = params.words("acr_values").and_then(|values| values.first().map(|value| (*value).to_owned()));
+        let login = Login { acr, auth_time: now, nonce: params.get("nonce").map(str::to_owned) };
+        Ok(Self { login: Some(login), ..Self::asked_for(client, USER, params)? })
     }
 
     /// What a client asks for out of what it was granted before (RFC 6749 §6).

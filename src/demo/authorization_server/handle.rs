@@ -16,8 +16,8 @@ use crate::{
 };
 
 use super::{
-    CertificateRule, Client, Endpoint, Fault, Knobs, RevokedFamily, Rotation, Shared, TokenRequest, consent::Consent,
-    metadata, record::Outcome,
+    CertificateRule, Client, Endpoint, Fault, Knobs, Poll, RevokedFamily, Rotation, Shared, TokenRequest,
+    authorize::AUTHORIZE_PATH, consent::Consent, metadata, record::Outcome,
 };
 
 /// Looks into a running server and turns its knobs. Cheap to clone.
@@ -43,6 +43,10 @@ impl AuthorizationServerHandle {
 
     pub fn jwks_uri(&self) -> &str {
         &self.0.endpoints.jwks
+    }
+
+    pub fn authorization_endpoint(&self) -> String {
+        self.0.endpoints.at(AUTHORIZE_PATH)
     }
 
     /// The RFC 8414 document as it is served.
@@ -89,6 +93,11 @@ impl AuthorizationServerHandle {
     /// The `jti` of the access tokens given out so far (the last 10,000), oldest first.
     pub fn issued(&self) -> Vec<String> {
         self.0.issued.map(Clone::clone)
+    }
+
+    /// The parameters of the authorization requests so far, oldest first, refused ones too.
+    pub fn authorization_requests(&self) -> Vec<Vec<(String, String)>> {
+        self.0.authorization_requests.map(Clone::clone)
     }
 
     /// The assertions of clients that came twice. A client that signs a new one for each attempt
@@ -178,6 +187,7 @@ impl AuthorizationServerHandle {
             subject: client_id.to_owned(),
             scopes: scope.split_ascii_whitespace().map(str::to_owned).collect(),
             audiences: audience.into_iter().collect(),
+            login: None,
             holder: Confirmation::default(),
         };
         lock(&self.0.refresh_tokens).issue(consent)
@@ -191,6 +201,13 @@ impl AuthorizationServerHandle {
 
 /// What it does otherwise, and what it does wrong.
 impl AuthorizationServerHandle {
+    /// What becomes of every login at another device that is still waiting.
+    pub fn decide(&self, endpoint: Endpoint, polls: &[Poll]) {
+        if let Some(waiting) = self.0.waiting(endpoint) {
+            lock(waiting).decide(polls);
+        }
+    }
+
     pub fn adjust(&self, change: impl FnOnce(&mut Knobs)) {
         change(&mut lock(&self.0.knobs));
     }

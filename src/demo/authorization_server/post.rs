@@ -41,18 +41,21 @@ const BODY_LIMIT: usize = 64 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     Token,
+    /// RFC 8628 §3.1.
+    Device,
 }
 
 /// What stands before the path of an endpoint's alias.
 pub(super) const ALIAS: &str = "/mtls";
 
 impl Endpoint {
-    pub(super) const ALL: [Self; 1] = [Self::Token];
+    pub(super) const ALL: [Self; 2] = [Self::Token, Self::Device];
 
     /// As metadata says it.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Token => "token_endpoint",
+            Self::Device => "device_authorization_endpoint",
         }
     }
 
@@ -63,6 +66,7 @@ impl Endpoint {
     pub(super) fn path(self) -> &'static str {
         match self {
             Self::Token => "/oauth/token",
+            Self::Device => "/oauth/device/code",
         }
     }
 }
@@ -155,6 +159,7 @@ impl Shared {
     pub(super) fn desk(&self, endpoint: Endpoint) -> &Desk {
         match endpoint {
             Endpoint::Token => &self.token_desk,
+            Endpoint::Device => &self.device_desk,
         }
     }
 
@@ -178,6 +183,7 @@ impl Shared {
     fn serve(&self, endpoint: Endpoint, caller: &Caller, params: &Params) -> Result<Reply, OAuthError> {
         match endpoint {
             Endpoint::Token => self.token(caller, params),
+            Endpoint::Device => self.authorize_device(caller, params),
         }
     }
 }

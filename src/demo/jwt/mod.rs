@@ -32,6 +32,12 @@ pub struct Claims {
     /// The token is dead from this second on.
     pub exp: u64,
     pub jti: String,
+    /// How the user logged in, where there was one (RFC 9470 §6).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acr: Option<String>,
+    /// When.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_time: Option<u64>,
     /// What the sender of the token has to prove as well. Absent: a bearer token.
     #[serde(default, skip_serializing_if = "Confirmation::is_empty")]
     pub cnf: Confirmation,

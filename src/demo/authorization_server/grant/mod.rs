@@ -1,8 +1,12 @@
 //! One grant a file: each turns what it was shown into a [`Consent`](super::consent::Consent).
 
+mod authorization_code;
 mod client_credentials;
+mod device_code;
 mod refresh_token;
 
+pub(super) use authorization_code::{Code, Codes, is_challenge};
+pub(super) use device_code::routes;
 pub(super) use refresh_token::RefreshTokens;
 pub use refresh_token::{Cause, RevokedFamily, Rotation};
 
@@ -13,6 +17,8 @@ impl Shared {
         match grant {
             GrantType::ClientCredentials => self.client_credentials(caller, params),
             GrantType::RefreshToken => self.refresh(caller, params),
+            GrantType::AuthorizationCode => self.authorization_code(caller, params),
+            GrantType::DeviceCode => self.device_code(caller, params),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The server over real sockets and TLS, rule by rule.
 
+mod authorization_code;
 mod certificates;
 mod client_auth;
+mod device_code;
 mod dpop;
 mod faults;
 mod metadata;
