@@ -321,6 +321,11 @@ impl Serve {
         assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "{status}\n{log}");
     }
 
+    /// Whether it ends by itself so soon.
+    pub async fn ends_within(&mut self, time: Duration) -> bool {
+        timeout(time, self.child.wait()).await.is_ok()
+    }
+
     /// A line to its stdin.
     pub async fn tell(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().expect("its stdin isn't piped");
