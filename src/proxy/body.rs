@@ -308,7 +308,10 @@ fn is_departure(error: &hyper::Error) -> bool {
     use std::{error::Error, io::ErrorKind as E};
     let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
     let left = |kind| matches!(kind, E::UnexpectedEof | E::ConnectionReset | E::ConnectionAborted | E::BrokenPipe);
-    error.is_incomplete_message() || cause.is_some_and(|cause| left(cause.kind()))
+    // Over h2 an agent that leaves may say so: it cancels the stream (RFC 9113 §7).
+    let reset = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    let cancelled = reset.is_some_and(|reset| reset.is_remote() && reset.reason() == Some(h2::Reason::CANCEL));
+    cancelled || error.is_incomplete_message() || cause.is_some_and(|cause| left(cause.kind()))
 }
 
 fn this_attempt_caught_up(body: &RequestBody, source: &Source) -> bool {
