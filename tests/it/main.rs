@@ -20,6 +20,7 @@ mod login;
 mod main_job;
 mod memory;
 mod operations;
+mod presets;
 mod refusals;
 mod replay;
 mod review;
