@@ -122,10 +122,8 @@ async fn another_clouds_token_stands_for_the_application() {
             json!({ "aud": ["api://AzureADTokenExchange"], "sub": "system:serviceaccount:a:b", "jti": number });
         unsigned(&claims)
     };
-    let broker = provider.broker({
-        provider.write("projected", &foreign(1));
-        &federated()
-    });
+    provider.write("projected", &foreign(1));
+    let broker = provider.broker(&federated());
     holds(&refresh(&broker, "graph").await.unwrap(), "eyJ0eXAi", 3599);
     provider.write("projected", &foreign(2));
     refresh(&broker, "graph").await.unwrap();

@@ -26,6 +26,7 @@ const ROUTE: &str = r#"
 [[routes]]
 name = "crm"
 hosts = ["AUTHORITY"]
+paths = ["/services/data/**"]
 agents = ["researcher"]
 credential = "crm"
 upstream_ca = "FILES/ca.pem"
