@@ -129,14 +129,15 @@ async fn a_quota_that_is_used_up_is_waited_for() {
     })
     .await;
     let broker = provider.broker(&format!("{SERVER}{ORDERS}"));
-    refresh(&broker, "orders").await.unwrap();
+    let first = refresh(&broker, "orders").await.unwrap();
     let error = refresh(&broker, "orders").await.unwrap_err();
     assert_eq!(error.code(), "credential_unavailable");
     let wait = error.retry_after.unwrap().as_secs();
     assert!((1770..2000).contains(&wait), "{wait}");
     assert!(error.to_string().contains("Client quota exceeded"), "{error}");
     let state = state(&broker, "orders");
-    holds(&state, "at-1", 86400);
+    assert_eq!(state.fingerprint, first.fingerprint, "the token is good, and gone");
+    assert!(state.expires_in_seconds.unwrap() > 86000, "{state:?}");
     assert_eq!(state.quota.as_deref(), Some(&*format!("auth0-client-quota-limit: {SPENT}")));
     assert!(state.next_attempt_in_seconds.unwrap() > 1700, "{state:?}");
     assert_eq!(provider.seen(TOKEN).len(), 2, "asked again at once");
