@@ -80,6 +80,11 @@ impl Grant {
         }
     }
 
+    /// Whether the assertion that is the grant says what the token is for.
+    fn asserts_its_scopes(&self) -> bool {
+        matches!(self, Self::JwtBearer(JwtBearer { assertion: Input::Jwt(made), .. }) if made.scope_claim)
+    }
+
     /// Where its own secrets are, those of inputs apart.
     pub fn sources(&self) -> Vec<&Source> {
         match self {
@@ -116,6 +121,8 @@ impl Step {
             Grant::Ciba(_) => ciba::fill(&mut request, given)?,
             Grant::Http(source) => source.fill(&mut request, given)?,
         }
+        // Google wants them in the JWT, and refuses a parameter that it doesn't expect.
+        let scopes = if self.grant.asserts_its_scopes() { &[] } else { scopes };
         self.ask.fill(&mut request, scopes)?;
         Ok(request)
     }
