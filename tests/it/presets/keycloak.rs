@@ -114,18 +114,7 @@ hosts = ["stock.example.com"]
     assert!(said.contains("keycloak takes `audience` in a token exchange only"), "{said}");
 }
 
-/// An offline session has no end; Keycloak writes that as 0 seconds.
-#[tokio::test]
-async fn an_offline_session_does_not_end() {
-    let provider = realm(|_| {
-        let mut body = granted("at-1");
-        body["refresh_token"] = "offline".into();
-        body["scope"] = "openid offline_access orders".into();
-        Reply::json(200, &body)
-    })
-    .await;
-    provider.write("refresh-token", "offline");
-    let user = r#"
+const USER: &str = r#"
 [credentials.user]
 preset = "keycloak"
 grant = "refresh_token"
@@ -134,10 +123,37 @@ client_id = "my-app"
 refresh_token = { file = "FILES/refresh-token" }
 hosts = ["orders.example.com"]
 "#;
-    let broker = provider.broker(&format!("{SERVER}{user}"));
-    for _ in 0..2 {
+
+/// With a refresh token that is good for so many seconds.
+fn session(seconds: u64) -> Reply {
+    let mut body = granted("at-1");
+    body["refresh_token"] = "rt-1".into();
+    body["refresh_expires_in"] = seconds.into();
+    Reply::json(200, &body)
+}
+
+/// An offline session has no end; Keycloak writes that as 0 seconds.
+#[tokio::test]
+async fn an_offline_session_does_not_end() {
+    let provider = realm(|seen| session(if seen.nth == 0 { 1800 } else { 0 })).await;
+    provider.write("refresh-token", "rt-0");
+    let broker = provider.broker(&format!("{SERVER}{USER}"));
+    for ends in [true, false] {
         holds(&refresh(&broker, "user").await.unwrap(), "at-1", 300);
+        let login = broker.login_state(&name("user")).await.unwrap().unwrap();
+        assert_eq!((login.state, login.ends_at.is_some()), ("valid", ends));
     }
+}
+
+/// When a session ends is known wherever else the answer is looked at.
+#[tokio::test]
+async fn a_sessions_end_is_shown() {
+    let provider = realm(|_| session(1800)).await;
+    provider.write("refresh-token", "rt-0");
+    let user = USER.replace("hosts", "answer = { extra = { policy = \"/not-before-policy\" } }\nhosts");
+    let broker = provider.broker(&format!("{SERVER}{user}"));
+    assert_eq!(refresh(&broker, "user").await.unwrap().extra["policy"], "0");
     let login = broker.login_state(&name("user")).await.unwrap().unwrap();
-    assert_eq!((login.state, login.ends_at), ("valid", None));
+    let left = login.ends_at.unwrap() - unix_now();
+    assert!((1700..=1800).contains(&left), "{left}");
 }
