@@ -80,6 +80,12 @@ impl Grant {
         }
     }
 
+    /// Whether its scopes were asked for when a human logged in. Those of a refresh token that
+    /// comes from elsewhere say what this token is for: one API of many (Auth0).
+    pub(crate) fn begins_with_a_login(&self) -> bool {
+        matches!(self, Self::Login(login) if login.kind != LoginKind::RefreshToken)
+    }
+
     /// Whether the assertion that is the grant says what the token is for.
     fn asserts_its_scopes(&self) -> bool {
         matches!(self, Self::JwtBearer(JwtBearer { assertion: Input::Jwt(made), .. }) if made.scope_claim)
