@@ -50,9 +50,10 @@ async fn tenant(token: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Provi
                 ("token_endpoint", TOKEN),
                 ("authorization_endpoint", "/authorize"),
                 ("device_authorization_endpoint", "/oauth/device/code"),
+                ("backchannel_authentication_endpoint", "/bc-authorize"),
             ],
         ),
-        TOKEN | "/oauth/device/code" => token(seen),
+        TOKEN | "/oauth/device/code" | "/bc-authorize" => token(seen),
         _ => Reply::nothing_here(),
     })
     .await;
@@ -454,4 +455,54 @@ async fn a_human_logs_in_on_another_device() {
     assert_eq!((form["device_code"].as_str(), form["client_id"].as_str()), ("Ag_EE...ko1p", "my-app"));
     holds(&refresh(&broker, "user").await.unwrap(), "at-user", 86400);
     assert_eq!(provider.seen(TOKEN)[3].form()["refresh_token"], "v1.device");
+}
+
+/// A human approves on a phone: who it is goes as JSON in a text, what for in words that every
+/// phone shows.
+#[tokio::test]
+async fn a_human_approves_on_a_phone() {
+    let provider = tenant(|seen| {
+        if seen.path == "/bc-authorize" {
+            return Reply::json(200, &json!({ "auth_req_id": "eyJhbGci.1", "expires_in": 300, "interval": 1 }));
+        }
+        match seen.nth {
+            0 => Reply::error(400, "authorization_pending", "The end-user authorization is pending"),
+            _ => Reply::json(200, &granted("at-approved")),
+        }
+    })
+    .await;
+    let hint = |base: &str| format!(r#"{{"format":"iss_sub","iss":"{base}/","sub":"auth0|507f1f77"}}"#);
+    let payments = format!(
+        r#"
+[credentials.payments]
+preset = "auth0"
+grant = "ciba"
+authorization_server = "auth0"
+client_id = "payments-agent"
+client_auth = {{ method = "client_secret_post", secret = {{ file = "FILES/secret" }} }}
+login_hint = '{}'
+binding_message = "Order 17: pay"
+requested_expiry = "5m"
+scopes = ["openid", "pay"]
+audience = "https://payments.example.com"
+hosts = ["payments.example.com"]
+"#,
+        hint("PROVIDER")
+    );
+    let broker = provider.broker(&format!("{SERVER}{payments}"));
+    holds(&refresh(&broker, "payments").await.unwrap(), "at-approved", 86400);
+    provider.seen("/bc-authorize")[0].asks([
+        ("client_id", "payments-agent"),
+        ("client_secret", "p%+:/=~ ä"),
+        ("login_hint", &hint(&provider.base)),
+        ("binding_message", "Order 17: pay"),
+        ("requested_expiry", "300"),
+        ("scope", "openid pay"),
+        ("audience", "https://payments.example.com"),
+    ]);
+    let asked = provider.seen(TOKEN);
+    assert_eq!(asked.len(), 2);
+    let form = asked[1].form();
+    assert_eq!(form["grant_type"], "urn:openid:params:grant-type:ciba");
+    assert_eq!((form["auth_req_id"].as_str(), form["client_id"].as_str()), ("eyJhbGci.1", "payments-agent"));
 }

@@ -177,3 +177,57 @@ async fn what_entra_does_not_take() {
         assert!(problems.contains(said), "{problems}");
     }
 }
+
+/// On behalf of a user: the token that the agent sent is the assertion, and the API sees
+/// another one.
+#[tokio::test]
+async fn an_agents_token_becomes_one_for_the_next_api() {
+    let (provider, _) = tenant(|seen| match seen.path.as_str() {
+        TOKEN => {
+            let mut body: Value = serde_json::from_str(&granted(seen).body).unwrap();
+            body["scope"] = "https://graph.microsoft.com/Mail.Read".into();
+            Reply::json(200, &body)
+        }
+        _ if seen.bearer() == "eyJ0eXAi" => Reply::json(200, &json!({ "value": [] })),
+        _ => Reply::text(401, ""),
+    })
+    .await;
+    provider.write("secret", "qWgdYAmab0YSkuL1qKv5bPX");
+    let mail = r#"
+[authorization_servers.entra]
+token_endpoint = "PROVIDER/11111111-2222-3333-4444-555555555555/oauth2/v2.0/token"
+ca = "FILES/ca.pem"
+
+[credentials.mail]
+preset = "entra"
+grant = "jwt_bearer"
+authorization_server = "entra"
+client_id = "66666666-7777-8888-9999-000000000000"
+client_auth = { method = "client_secret_post", secret = { file = "FILES/secret" } }
+assertion = { agent = true }
+params = { requested_token_use = "on_behalf_of" }
+scopes = ["https://graph.microsoft.com/Mail.Read"]
+hosts = ["AUTHORITY"]
+
+[[routes]]
+name = "mail"
+hosts = ["AUTHORITY"]
+paths = ["/v1.0/**"]
+agents = ["researcher"]
+credential = "mail"
+upstream_ca = "FILES/ca.pem"
+danger_allow_private_addresses = ["127.0.0.0/8"]
+"#;
+    let stage = provider.stage(mail).await;
+    let mine = unsigned(&json!({ "aud": CLIENT, "upn": "user@example.com" }));
+    let answer = stage.agent().get(provider.url("/v1.0/me/messages")).bearer_auth(&mine).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    provider.seen(TOKEN)[0].asks([
+        ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
+        ("client_id", CLIENT),
+        ("client_secret", "qWgdYAmab0YSkuL1qKv5bPX"),
+        ("assertion", &mine),
+        ("requested_token_use", "on_behalf_of"),
+        ("scope", "https://graph.microsoft.com/Mail.Read"),
+    ]);
+}

@@ -178,3 +178,67 @@ hosts = ["storage.googleapis.com"]
     assert_eq!(asked.bearer(), "ya29.base");
     assert_eq!(serde_json::from_str::<Value>(&asked.body).unwrap(), json!({ "scope": [STORAGE], "lifetime": "3600s" }));
 }
+
+/// No key at all: another cloud's token for one of Google's, and that for a service account's.
+#[tokio::test]
+async fn another_clouds_token_becomes_googles() {
+    const GENERATE: &str = "/v1/projects/-/serviceAccounts/robot@project.iam.gserviceaccount.com:generateAccessToken";
+    const POOL: &str =
+        "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/pool/providers/kubernetes";
+    let provider = google(|seen| match seen.path.as_str() {
+        "/v1/token" => {
+            let body = json!({
+                "access_token": "ya29.d.federated", "expires_in": 3600, "token_type": "Bearer",
+                "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+            });
+            Reply::json(200, &body)
+        }
+        GENERATE => {
+            let ends = time::OffsetDateTime::from_unix_timestamp(i64::try_from(unix_now() + 3600).unwrap()).unwrap();
+            let ends = ends.format(&time::format_description::well_known::Rfc3339).unwrap();
+            Reply::json(200, &json!({ "accessToken": "ya29.robot", "expireTime": ends }))
+        }
+        _ => Reply::nothing_here(),
+    })
+    .await;
+    let projected = unsigned(&json!({ "sub": "system:serviceaccount:a:b" }));
+    provider.write("projected", &projected);
+    let config = format!(
+        r#"
+[authorization_servers.sts]
+token_endpoint = "PROVIDER/v1/token"
+ca = "FILES/ca.pem"
+
+[credentials.storage]
+preset = "google"
+hosts = ["storage.googleapis.com"]
+
+[[credentials.storage.steps]]
+grant = "token_exchange"
+authorization_server = "sts"
+subject = {{ file = "FILES/projected", type = "urn:ietf:params:oauth:token-type:jwt" }}
+requested_token_type = "urn:ietf:params:oauth:token-type:access_token"
+audience = "{POOL}"
+scopes = ["https://www.googleapis.com/auth/cloud-platform"]
+
+[[credentials.storage.steps]]
+grant = "http"
+url = "PROVIDER{GENERATE}"
+ca = "FILES/ca.pem"
+authorization = {{ previous = true }}
+json = {{ scope = ["{STORAGE}"] }}
+answer = {{ token = "/accessToken", expires_at = "/expireTime", error = "/error/status", error_description = "/error/message" }}
+"#
+    );
+    holds(&refresh(&provider.broker(&config), "storage").await.unwrap(), "ya29.robot", 3600);
+    provider.seen("/v1/token")[0].asks([
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("subject_token", &projected),
+        ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+        ("requested_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+        ("audience", POOL),
+        ("scope", "https://www.googleapis.com/auth/cloud-platform"),
+    ]);
+    let asked = &provider.seen(GENERATE)[0];
+    assert_eq!((asked.bearer(), asked.header("content-type")), ("ya29.d.federated", "application/json"));
+}
