@@ -10,8 +10,8 @@ use std::{
 };
 
 use http::{
-    HeaderMap, HeaderValue, StatusCode,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, IF_NONE_MATCH},
+    HeaderMap, HeaderValue, Method, StatusCode,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, IF_NONE_MATCH},
 };
 use reqwest::Url;
 use zeroize::Zeroizing;
@@ -120,8 +120,13 @@ impl Endpoint {
         };
         let mut sent =
             client.request(request.method().clone(), url).header(ACCEPT, HeaderValue::from_static("application/json"));
-        if let Some(content_type) = request.content_type() {
-            sent = sent.header(CONTENT_TYPE, content_type).body(request.body());
+        match request.content_type() {
+            Some(content_type) => sent = sent.header(CONTENT_TYPE, content_type).body(request.body()),
+            // RFC 9110 §8.6. GitHub answers 411 where nothing says that nothing comes.
+            None if *request.method() != Method::GET => {
+                sent = sent.header(CONTENT_LENGTH, HeaderValue::from_static("0"))
+            }
+            None => {}
         }
         if let Some(authorization) = request.authorization() {
             sent = sent.header(AUTHORIZATION, authorization.clone());

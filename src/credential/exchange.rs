@@ -352,9 +352,7 @@ impl Exchange {
         let base = match &self.spec.scopes {
             Some(scopes) if last => scopes,
             // A refresh without scopes keeps those of the login (RFC 6749 §6).
-            Some(_) | None if matches!(step.grant, Grant::Login(_)) && want.more_scopes.is_empty() => {
-                return Vec::new();
-            }
+            Some(_) | None if step.grant.begins_with_a_login() && want.more_scopes.is_empty() => return Vec::new(),
             Some(_) | None => &step.ask.scopes,
         };
         let more = want.more_scopes.iter().filter(|more| last && !base.contains(more));

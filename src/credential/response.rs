@@ -149,7 +149,8 @@ fn grant(body: Body, format: &AnswerFormat, request: &TokenRequest) -> Result<Gr
         Some(Value::String(text)) => Some(text),
         Some(_) | None => None,
     };
-    let seconds = |value: Option<Value>| value.as_ref().and_then(whole_number);
+    // Keycloak's 0 is a session without an end.
+    let seconds = |value: Option<Value>| value.as_ref().and_then(whole_number).filter(|seconds| *seconds > 0);
     Ok(Granted {
         token,
         kind,

@@ -24,6 +24,7 @@ mod memory;
 mod mortal;
 mod operations;
 mod processes;
+mod presets;
 mod refusals;
 mod replay;
 mod restart;

@@ -4,8 +4,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    credential::{AuthorizationServer, ClearText, EndpointKind, Location, Spec, Step},
-    primitives::AuthorizationServerName,
+    credential::{
+        AuthorizationServer, ClearText, EndpointKind, Location, Source, Spec, Step,
+        grant::{Grant, Login},
+    },
+    primitives::{AuthorizationServerName, CredentialName},
     route::CredentialId,
     tls::client::token_client_config,
 };
@@ -30,8 +33,30 @@ pub(super) fn specs(doc: &Document<'_>, raw: &raw::Config, roots: &Roots) -> Spe
         .iter()
         .map(|server| (server.text.value.as_str(), authorization_server(doc, server, roots)))
         .collect();
-    let list = raw.credentials.iter().filter_map(|credential| spec(doc, credential, &servers, roots)).collect();
+    let mut list: Vec<Spec> =
+        raw.credentials.iter().filter_map(|credential| spec(doc, credential, &servers, roots)).collect();
+    lend_seeds(&mut list);
     Specs { list }
+}
+
+/// Whoever uses another credential's refresh token may be the first one who does: it begins
+/// with what the operator put there.
+fn lend_seeds(list: &mut [Spec]) {
+    let own = |spec: &Spec| spec.steps.last().and_then(|step| login_of(step)?.seed.clone());
+    let seeds: BTreeMap<CredentialName, Source> =
+        list.iter().filter_map(|spec| Some((spec.name.clone(), own(spec)?))).collect();
+    for step in list.iter_mut().flat_map(|spec| &mut spec.steps) {
+        if let Grant::Login(Login { seed, of: Some(of), .. }) = &mut step.grant {
+            *seed = seeds.get(of).cloned();
+        }
+    }
+}
+
+fn login_of(step: &Step) -> Option<&Login> {
+    match &step.grant {
+        Grant::Login(login) => Some(login),
+        _no_login => None,
+    }
 }
 
 /// `None`: a problem was reported.

@@ -258,7 +258,8 @@ impl Session {
             self.scope = Some(scope.clone());
         }
         let (idle, end) = granted.refresh_life;
-        self.idle_end = idle.map(|idle| now.saturating_add(idle)).or(self.idle_end);
+        // What was said of the last refresh token doesn't count for this one.
+        self.idle_end = idle.map(|idle| now.saturating_add(idle));
         self.end = end.map(|end| now.saturating_add(end)).or(self.end);
         self.refreshed_at = now;
         self.under_way = None;

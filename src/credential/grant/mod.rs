@@ -80,6 +80,17 @@ impl Grant {
         }
     }
 
+    /// Whether its scopes were asked for when a human logged in. Those of a refresh token that
+    /// comes from elsewhere say what this token is for: one API of many (Auth0).
+    pub(crate) fn begins_with_a_login(&self) -> bool {
+        matches!(self, Self::Login(login) if login.kind != LoginKind::RefreshToken)
+    }
+
+    /// Whether the assertion that is the grant says what the token is for.
+    fn asserts_its_scopes(&self) -> bool {
+        matches!(self, Self::JwtBearer(JwtBearer { assertion: Input::Jwt(made), .. }) if made.scope_claim)
+    }
+
     /// Where its own secrets are, those of inputs apart.
     pub fn sources(&self) -> Vec<&Source> {
         match self {
@@ -116,6 +127,8 @@ impl Step {
             Grant::Ciba(_) => ciba::fill(&mut request, given)?,
             Grant::Http(source) => source.fill(&mut request, given)?,
         }
+        // Google wants them in the JWT, and refuses a parameter that it doesn't expect.
+        let scopes = if self.grant.asserts_its_scopes() { &[] } else { scopes };
         self.ask.fill(&mut request, scopes)?;
         Ok(request)
     }

@@ -31,6 +31,9 @@ pub(super) fn read(text: &[u8], format: &AnswerFormat) -> Option<Body> {
     body.expires_at = format.expires_at.as_ref().and_then(|pointer| take(&Some(pointer.clone()), ""));
     body.scope = take(&format.scope, "/scope");
     body.issued_token_type = take(&None, "/issued_token_type");
+    let idle = ["/refresh_token_timeout", "/refresh_expires_in", "/refresh_token_expires_in"];
+    body.refresh_token_timeout = idle.into_iter().find_map(|standard| take(&None, standard));
+    body.authorization_expires_in = take(&None, "/authorization_expires_in");
     body.error = take(&format.error, "/error");
     body.error_description = take(&format.error_description, "/error_description");
     body.interval = take(&None, "/interval");

@@ -26,6 +26,7 @@ pub(super) fn answer(section: &mut Section<'_>, kind: Kind, preset: &Preset) -> 
     if kind == Kind::GithubApp {
         format.token = Some("/token".to_owned());
         format.expires_at = Some("/expires_at".to_owned());
+        format.error = Some("/message".to_owned());
     }
     let Some(mut table) = section.section("answer", "answer", "answer = { token = \"/data/token\" }") else {
         return format;
