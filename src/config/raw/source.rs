@@ -61,8 +61,7 @@ pub(in crate::config) fn place(table: &mut Section<'_>, key: &str, line: &str) -
         );
     }
     let ttl = ttl.unwrap_or(TTL);
-    let found =
-        variable(table).or_else(|| file(table)).or_else(|| command(table, ttl)).or_else(|| keyring(table, ttl));
+    let found = variable(table).or_else(|| file(table)).or_else(|| command(table, ttl)).or_else(|| keyring(table, ttl));
     // `or_else` may have left some unasked.
     for key in WAYS {
         let _ = table.entry(key);

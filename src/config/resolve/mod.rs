@@ -138,8 +138,7 @@ fn launch(doc: &Document<'_>, raw: &raw::Config, specs: &credentials::Specs) -> 
     }
     let sources = specs.list.iter().flat_map(|spec| &spec.steps).flat_map(|step| step.sources());
     let sources = sources.chain(&raw.state.store.key);
-    let mut secret_variables: Vec<String> =
-        sources.filter_map(|source| source.variable().map(str::to_owned)).collect();
+    let mut secret_variables: Vec<String> = sources.filter_map(|source| source.variable().map(str::to_owned)).collect();
     secret_variables.sort();
     secret_variables.dedup();
     Launch {
