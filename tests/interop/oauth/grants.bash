@@ -192,7 +192,7 @@ rotation() {
 }
 
 exchanges() {
-  local token
+  local whose
   check "token exchange (RFC 8693) of another credential's token, with an actor"
   ask exchange /v1/orders
   served_by exchange client=exchanger sub=exchanger act=robot
@@ -201,19 +201,24 @@ exchanges() {
   asked_times 2
   done_check
 
-  check "token exchange of the agent's own token, which goes no further"
-  # The agent's, and so no secret from it.
-  token=$(peer -X POST "$AS_URL/token" -d client_id=exchanger --data-urlencode "client_secret=$(cat "$KEYS/exchanger.secret")" \
-    -d grant_type=client_credentials -d "resource=$(api_of inbound)" -d scope=orders:read |
-    "$PYTHON" -c 'import json, sys; print(json.load(sys.stdin)["access_token"])')
-  ask on-behalf /v1/orders -H "Authorization: Bearer $token"
-  served_by on-behalf client=exchanger sub=exchanger
-  given client=exchanger grant=urn:ietf:params:oauth:grant-type:token-exchange
+  check "token exchange of the agent's own token: a token for each, and the agent's goes no further"
+  for whose in post exchanger; do
+    ask on-behalf /v1/orders -H "Authorization: Bearer $(token_of "$whose")"
+    served_by on-behalf client=exchanger "sub=$whose"
+    given client=exchanger grant=urn:ietf:params:oauth:grant-type:token-exchange
+  done
   ask on-behalf /v1/orders
   expect "without a token of its own" contains "$STDOUT" "status 400"
   expect "what to do" contains "$STDOUT" "send a token of your own"
   expect "the API" judge silent "$RS_JOURNAL" "$RS_BEFORE"
   done_check
+}
+
+# A token that an agent has got for itself.
+token_of() { # CLIENT
+  peer "$AS_URL/token" -d "client_id=$1" --data-urlencode "client_secret=$(cat "$KEYS/$1.secret")" \
+    -d grant_type=client_credentials -d "resource=$(api_of inbound)" -d scope=orders:read |
+    "$PYTHON" -c 'import json, sys; print(json.load(sys.stdin)["access_token"])'
 }
 
 human_approval() {
