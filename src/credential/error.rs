@@ -264,22 +264,7 @@ impl Error {
                 ),
                 None => format!("try again later; `cupbearer token refresh {name}` tries at once"),
             }),
-            Failure::Protocol(Misbehaviour::Issuer { .. }) => Hint::fixed(
-                "copy `issuer` from the server's own metadata, to the character (a slash at the end counts), \
-                 or set `token_endpoint`",
-            ),
-            Failure::Protocol(Misbehaviour::NoMetadata { .. }) => {
-                Hint::fixed("check `issuer`, or set `token_endpoint` where the server publishes no metadata")
-            }
-            Failure::Protocol(Misbehaviour::ScopeNarrower { .. } | Misbehaviour::ScopeWider { .. }) => {
-                Hint::new(format!("make `scopes` of credential `{name}` what the server grants to this client"))
-            }
-            Failure::Protocol(Misbehaviour::Tls(_)) => {
-                Hint::fixed("check the server's certificate; a private authority is named with `ca`")
-            }
-            Failure::Protocol(_) => Hint::fixed(
-                "check that `token_endpoint` or `issuer` names an OAuth 2.0 token endpoint that issues Bearer tokens",
-            ),
+            Failure::Protocol(wrong) => self.protocol_hint(wrong),
             Failure::Source(_) => Hint::new(format!(
                 "make the secret of credential `{name}` readable, then run `cupbearer token refresh {name}`"
             )),
@@ -304,6 +289,28 @@ impl Error {
             Failure::Settings(SettingsError::UnknownCredential) => Hint::fixed("run `cupbearer token list`"),
             Failure::Settings(_) => Hint::fixed("run `cupbearer check`"),
             Failure::Timeout | Failure::Abandoned => Hint::new(format!("try again; see `cupbearer token show {name}`")),
+        }
+    }
+
+    fn protocol_hint(&self, wrong: &Misbehaviour) -> Hint {
+        match wrong {
+            Misbehaviour::Issuer { .. } => Hint::fixed(
+                "copy `issuer` from the server's own metadata, to the character (a slash at the end counts), \
+                 or set `token_endpoint`",
+            ),
+            Misbehaviour::NoMetadata { .. } => {
+                Hint::fixed("check `issuer`, or set `token_endpoint` where the server publishes no metadata")
+            }
+            Misbehaviour::ScopeNarrower { .. } | Misbehaviour::ScopeWider { .. } => Hint::new(format!(
+                "make `scopes` of credential `{}` what the server grants to this client",
+                self.credential
+            )),
+            Misbehaviour::Tls(_) => {
+                Hint::fixed("check the server's certificate; a private authority is named with `ca`")
+            }
+            _another => Hint::fixed(
+                "check that `token_endpoint` or `issuer` names an OAuth 2.0 token endpoint that issues Bearer tokens",
+            ),
         }
     }
 

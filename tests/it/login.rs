@@ -5,7 +5,7 @@ use std::{process::Stdio, time::Duration};
 
 use cupbearer::demo::{
     WorldSettings,
-    authorization_server::{AuthMethod, Client, GrantType, Poll, Returned},
+    authorization_server::{AuthMethod, Client, Endpoint, Fault, GrantType, Poll, Returned},
     world::AUDIENCE,
 };
 use reqwest::StatusCode;
@@ -173,7 +173,10 @@ async fn a_running_proxy_learns_of_a_login_and_a_logout() {
     assert!(list.lines().nth(1).unwrap().contains(" valid "), "{list}");
 
     let logged_out = town.home.run(&["logout", "orders"]).await.expect(0);
-    assert!(logged_out.stdout.starts_with("orders: "), "{}", logged_out.stdout);
+    assert_eq!(logged_out.stdout, "orders: revoked and forgotten\n");
+    let revocations = town.world.authorization_server().requests(Endpoint::Revocation);
+    assert_eq!(revocations[0].param("token_type_hint"), Some("refresh_token"));
+    assert_eq!(town.world.authorization_server().revoked_families().len(), 1);
     assert!(logged_out.stderr.contains("the running proxy knows of it"), "{}", logged_out.stderr);
     let (status, problem) = ask(&town, &serve).await;
     assert_eq!((status, &problem["code"]), (StatusCode::FORBIDDEN, &"login_required".into()));
@@ -188,6 +191,29 @@ async fn a_running_proxy_learns_of_a_login_and_a_logout() {
     let again = town.home.run(&["logout", "orders"]).await.expect(0);
     assert_eq!(again.stdout, "orders: forgotten; there was nothing to revoke\n");
     assert!(!again.stderr.contains("running proxy"), "{}", again.stderr);
+}
+
+/// Standards 1.D: forgotten is forgotten, and what the server did is said.
+#[tokio::test]
+async fn a_logout_that_the_server_spoils() {
+    let town = town_with("").await;
+    town.home.write("proxy.toml", format!("{}\n[limits]\ntoken_exchange_timeout = \"6s\"\n", town.config()));
+    let status = |status, body: &str| Fault::Status { status, body: body.to_owned() };
+    let faults = [
+        (status(500, ""), "may still be good: the authorization server is unavailable: it answered HTTP 500"),
+        (Fault::Hang, "may still be good: the authorization server is unavailable: it didn't answer within 6s"),
+        (status(400, r#"{"error":"unsupported_token_type"}"#), "the server takes no refresh tokens back"),
+    ];
+    for (fault, said) in faults {
+        town.world.authorization_server().set_fault_at(Endpoint::Revocation, None);
+        log_in(&town).await.expect(0);
+        town.world.authorization_server().set_fault_at(Endpoint::Revocation, Some(fault.clone()));
+        let logged_out = town.home.run(&["logout", "orders"]).await.expect(0);
+        assert!(logged_out.stdout.starts_with("orders: forgotten here, but not revoked"), "{}", logged_out.stdout);
+        assert!(logged_out.stdout.contains(said), "{fault:?}: {}", logged_out.stdout);
+        let checked = town.home.run(&["check", "--online"]).await.expect(0);
+        assert!(checked.stdout.contains("there has been no login yet"), "{}", checked.stdout);
+    }
 }
 
 /// `$BROWSER`, without a shell and without our secrets.

@@ -134,8 +134,21 @@ async fn a_signal_goes_on_to_the_command() {
     assert_eq!(timeout(LIMIT, child.wait()).await.unwrap().unwrap().code(), Some(9));
 }
 
-/// Standards 1.D: what a run asked for is taken back at its end, and a server that hangs then
-/// holds nobody up.
+/// Standards 1.D: what a run asked for ends with it.
+#[tokio::test]
+async fn the_tokens_of_a_run_are_given_back() {
+    let town = Town::new().await;
+    let url = town.url("/v1/orders");
+    for round in 1..=2 {
+        town.home.run(&["run", "--", "curl", "-sS", "-o", "/dev/null", &url]).await.expect(0);
+        let server = town.world.authorization_server();
+        assert_eq!((server.issued().len(), server.revoked().len()), (round, round), "{:?}", server.issued());
+    }
+    let events: Vec<_> = town.audit().iter().filter_map(|line| line["event"].as_str().map(str::to_owned)).collect();
+    assert_eq!(events, ["token.issued", "token.revoked", "token.issued", "token.revoked"]);
+}
+
+/// … and a server that hangs then holds nobody up.
 #[tokio::test]
 async fn a_hung_revocation_doesnt_hold_up_the_end() {
     let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
