@@ -2,6 +2,7 @@
 
 mod credentials;
 mod reference;
+mod sources;
 
 use std::{
     collections::BTreeSet,
@@ -274,8 +275,6 @@ fn a_route_to_an_authorization_server_needs_paths() {
 fn what_this_version_lacks_says_so() {
     let (message, _) = changed("methods =", "rate = \"60/min\"\nmethods =");
     assert_eq!(message, "`rate` is not supported by this version");
-    let (message, _) = changed("{ env = \"CLIENT_SECRET\" }", "{ keyring = \"a/b\" }");
-    assert_eq!(message, "`keyring` is not supported by this version");
     let text = format!(
         "[proxy]\nlisten = [\"unix:/run/c.sock\"]\n[state]\nstore = {{ postgres = {{ env = \"X\" }} }}\n{SMALL}"
     );

@@ -281,6 +281,10 @@ impl Fields {
                 self.list("pointer", pointer.as_deref());
                 self.text("ttl", &ttl.as_nanos().to_string());
             }
+            Source::Keyring { service, user, ttl } => {
+                self.list("keyring", [service.as_str(), user]);
+                self.text("ttl", &ttl.as_nanos().to_string());
+            }
         }
     }
 }

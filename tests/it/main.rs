@@ -16,6 +16,7 @@ mod doors;
 mod framing;
 mod headers;
 mod in_memory;
+mod login;
 mod main_job;
 mod memory;
 mod operations;

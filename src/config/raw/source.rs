@@ -13,13 +13,13 @@ use super::{
     url::metadata_url,
 };
 
-/// How long a command's output, or an answer, is kept when the file doesn't say.
+/// How long what a command, a server or the keyring gave is kept when the file doesn't say.
 const TTL: Duration = Duration::from_secs(300);
 
-const WAYS: [&str; 4] = ["env", "file", "command", "http"];
+const WAYS: [&str; 5] = ["env", "file", "command", "keyring", "http"];
 
-/// `key = { env = "NAME" }`, `{ file = "PATH" }`, `{ command = ["…"], ttl = "5m" }` or
-/// `{ http = "URL", pointer = "/access_token" }`.
+/// `key = { env = "NAME" }`, `{ file = "PATH" }`, `{ command = ["…"], ttl = "5m" }`,
+/// `{ keyring = "service/user" }` or `{ http = "URL", pointer = "/access_token" }`.
 /// `example` is the name of an environment variable that would suit.
 pub(in crate::config) fn source(section: &mut Section<'_>, key: &'static str, example: &str) -> Option<Source> {
     let line = format!("{key} = {{ env = \"{example}\" }}");
@@ -43,9 +43,8 @@ pub(in crate::config) fn source(section: &mut Section<'_>, key: &'static str, ex
 /// Where the secret is, in a table that may say more. `line` is an example.
 pub(in crate::config) fn place(table: &mut Section<'_>, key: &str, line: &str) -> Option<Source> {
     let doc = table.doc;
-    table.unsupported(&["keyring"]);
     let ways = WAYS.into_iter().filter(|way| table.has(way)).count();
-    if ways != 1 && !table.has("keyring") {
+    if ways != 1 {
         let message = if ways == 0 {
             format!("`{key}` doesn't say where the secret is")
         } else {
@@ -58,10 +57,10 @@ pub(in crate::config) fn place(table: &mut Section<'_>, key: &str, line: &str) -
         );
     }
     let ttl = table.duration("ttl");
-    if table.has("ttl") && !table.has("command") && !table.has("http") {
+    if table.has("ttl") && !["command", "keyring", "http"].iter().any(|way| table.has(way)) {
         doc.problem(
             &table.place("ttl"),
-            "`ttl` goes with `command` and `http` only",
+            "`ttl` goes with `command`, `keyring` and `http` only",
             "take it out: a file is read again when it changes",
         );
     }
@@ -71,7 +70,11 @@ pub(in crate::config) fn place(table: &mut Section<'_>, key: &str, line: &str) -
         }
     }
     let ttl = ttl.unwrap_or(TTL);
-    let found = variable(table).or_else(|| file(table)).or_else(|| command(table, ttl)).or_else(|| web(table, ttl));
+    let found = variable(table)
+        .or_else(|| file(table))
+        .or_else(|| command(table, ttl))
+        .or_else(|| keyring(table, ttl))
+        .or_else(|| web(table, ttl));
     // `or_else` may have left some unasked.
     for key in WAYS.into_iter().chain(["headers", "pointer"]) {
         let _ = table.entry(key);
@@ -161,6 +164,23 @@ fn command(table: &mut Section<'_>, ttl: Duration) -> Option<Source> {
         );
     }
     argv.map(|argv| Source::Command { argv, ttl })
+}
+
+fn keyring(table: &mut Section<'_>, ttl: Duration) -> Option<Source> {
+    let name = table.string("keyring", "keyring = \"cupbearer/orders\"")?;
+    // They become arguments of a program, which would take a dash for an option.
+    let good = |part: &str| !part.is_empty() && !part.starts_with('-') && !part.contains(char::is_control);
+    let parts = name.value.rsplit_once('/').filter(|(service, user)| good(service) && good(user));
+    let Some((service, user)) = parts else {
+        table.doc.hide(&name.span);
+        table.doc.problem(
+            &name.span,
+            "`keyring` wants a service and a user with `/` between them",
+            "write the names under which the secret is kept, not its value: `keyring = \"cupbearer/orders\"`",
+        );
+        return None;
+    };
+    Some(Source::Keyring { service: service.to_owned(), user: user.to_owned(), ttl })
 }
 
 pub(in crate::config) fn is_variable(name: &str) -> bool {

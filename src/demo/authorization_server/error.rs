@@ -22,7 +22,18 @@ pub(super) struct OAuthError {
     status: StatusCode,
     error: &'static str,
     description: &'static str,
-    header: Option<(HeaderName, HeaderValue)>,
+    addition: Option<Addition>,
+}
+
+/// What an answer has besides its code.
+#[derive(Clone, Copy, Debug)]
+enum Addition {
+    /// RFC 6749 §5.2: for those who tried the header.
+    BasicChallenge,
+    /// RFC 9110 §15.5.6.
+    AllowPost,
+    /// How long to wait between two polls from now on, in seconds.
+    Interval(u64),
 }
 
 impl From<ProofError> for OAuthError {
@@ -37,7 +48,7 @@ impl From<ProofError> for OAuthError {
 
 impl OAuthError {
     pub(super) fn bad_request(error: &'static str, description: &'static str) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, error, description, header: None }
+        Self { status: StatusCode::BAD_REQUEST, error, description, addition: None }
     }
 
     pub(super) fn invalid_request(description: &'static str) -> Self {
@@ -54,10 +65,20 @@ impl OAuthError {
 
     /// A client that tried a header is told the scheme; the others needn't be.
     pub(super) fn invalid_client(tried: Option<AuthMethod>) -> Self {
-        let challenge = HeaderValue::from_static(r#"Basic realm="cupbearer demo", charset="UTF-8""#);
-        let header = (tried == Some(AuthMethod::ClientSecretBasic)).then_some((header::WWW_AUTHENTICATE, challenge));
+        let addition = (tried == Some(AuthMethod::ClientSecretBasic)).then_some(Addition::BasicChallenge);
         let description = "the client is unknown, or didn't prove who it is";
-        Self { status: StatusCode::UNAUTHORIZED, header, ..Self::bad_request("invalid_client", description) }
+        Self { status: StatusCode::UNAUTHORIZED, addition, ..Self::bad_request("invalid_client", description) }
+    }
+
+    /// With the interval, in a member and in `Retry-After`.
+    pub(super) fn slow_down(interval: u64) -> Self {
+        let error = Self::bad_request("slow_down", "polls come too fast");
+        Self { addition: Some(Addition::Interval(interval)), ..error }
+    }
+
+    /// As Auth0 would have it.
+    pub(super) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
     }
 
     /// The same with what is wrong, for those whose claim is complicated enough.
@@ -66,9 +87,8 @@ impl OAuthError {
     }
 
     pub(super) fn method_not_allowed() -> Self {
-        let header = Some((header::ALLOW, HeaderValue::from_static("POST")));
         let error = Self::invalid_request("a token request is a POST");
-        Self { status: StatusCode::METHOD_NOT_ALLOWED, header, ..error }
+        Self { status: StatusCode::METHOD_NOT_ALLOWED, addition: Some(Addition::AllowPost), ..error }
     }
 
     pub(super) fn server_error() -> Self {
@@ -87,9 +107,21 @@ impl OAuthError {
 
 impl IntoResponse for OAuthError {
     fn into_response(self) -> Response {
-        let body = Json(json!({ "error": self.error, "error_description": self.description }));
-        let mut response = (self.status, no_store(), body).into_response();
-        if let Some((name, value)) = self.header {
+        let mut body = json!({ "error": self.error, "error_description": self.description });
+        let header = match self.addition {
+            None => None,
+            Some(Addition::BasicChallenge) => {
+                let challenge = HeaderValue::from_static(r#"Basic realm="cupbearer demo", charset="UTF-8""#);
+                Some((header::WWW_AUTHENTICATE, challenge))
+            }
+            Some(Addition::AllowPost) => Some((header::ALLOW, HeaderValue::from_static("POST"))),
+            Some(Addition::Interval(seconds)) => {
+                body["interval"] = seconds.into();
+                Some((header::RETRY_AFTER, HeaderValue::from(seconds)))
+            }
+        };
+        let mut response = (self.status, no_store(), Json(body)).into_response();
+        if let Some((name, value)) = header {
             response.headers_mut().insert(name, value);
         }
         response

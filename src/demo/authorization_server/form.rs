@@ -29,6 +29,29 @@ pub(super) fn decode(text: &str) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
+/// The parameters as a query.
+pub(super) fn encode(pairs: &[(&str, &str)]) -> String {
+    let mut out = String::new();
+    for (name, value) in pairs {
+        if !out.is_empty() {
+            out.push('&');
+        }
+        escape(name, &mut out);
+        out.push('=');
+        escape(value, &mut out);
+    }
+    out
+}
+
+fn escape(text: &str, out: &mut String) {
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,5 +64,12 @@ mod tests {
         for broken in ["a=%", "a=%2", "a=%zz", "a=%ff"] {
             assert_eq!(parse(broken), None, "{broken}");
         }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let written = encode(&[("a b", "&=%ä+"), ("c", "")]);
+        let read = parse(&written).unwrap();
+        assert_eq!(read, [("a b".to_owned(), "&=%ä+".to_owned()), ("c".to_owned(), String::new())]);
     }
 }

@@ -16,8 +16,8 @@ use crate::{
 };
 
 use super::{
-    CertificateRule, Client, Endpoint, Fault, Knobs, RevokedFamily, Rotation, Shared, TokenRequest, consent::Consent,
-    metadata, record::Outcome,
+    CertificateRule, Client, Endpoint, Fault, Knobs, Poll, RevokedFamily, Rotation, Shared, TokenRequest,
+    authorize::AUTHORIZE_PATH, consent::Consent, metadata, record::Outcome,
 };
 
 /// Looks into a running server and turns its knobs. Cheap to clone.
@@ -43,6 +43,10 @@ impl AuthorizationServerHandle {
 
     pub fn jwks_uri(&self) -> &str {
         &self.0.endpoints.jwks
+    }
+
+    pub fn authorization_endpoint(&self) -> String {
+        self.0.endpoints.at(AUTHORIZE_PATH)
     }
 
     /// The RFC 8414 document as it is served.
@@ -74,6 +78,11 @@ impl AuthorizationServerHandle {
         self.0.desk(Endpoint::Token).requests.total()
     }
 
+    /// Returns as soon as that many requests to `endpoint` have arrived, answered or not.
+    pub async fn wait_for_requests(&self, endpoint: Endpoint, count: usize) {
+        self.0.desk(endpoint).requests.wait_for(count).await;
+    }
+
     /// Returns as soon as that many token requests have arrived, answered or not.
     pub async fn wait_for_token_requests(&self, count: usize) {
         self.0.desk(Endpoint::Token).requests.wait_for(count).await;
@@ -91,6 +100,11 @@ impl AuthorizationServerHandle {
         self.0.issued.map(Clone::clone)
     }
 
+    /// The parameters of the authorization requests so far, oldest first, refused ones too.
+    pub fn authorization_requests(&self) -> Vec<Vec<(String, String)>> {
+        self.0.authorization_requests.map(Clone::clone)
+    }
+
     /// The assertions of clients that came twice. A client that signs a new one for each attempt
     /// leaves this empty.
     pub fn repeated_assertions(&self) -> Vec<Repeated> {
@@ -101,6 +115,11 @@ impl AuthorizationServerHandle {
     /// this empty.
     pub fn repeated_proofs(&self) -> Vec<Repeated> {
         self.0.dpop.repeated()
+    }
+
+    /// The `jti` of the access tokens that their clients revoked. The API doesn't hear of it.
+    pub fn revoked(&self) -> Vec<String> {
+        lock(&self.0.revoked).iter().cloned().collect()
     }
 
     /// The logins whose refresh tokens were all withdrawn, oldest login first.
@@ -119,6 +138,11 @@ impl AuthorizationServerHandle {
     /// Changes a client; requests that come later see it changed.
     pub fn change_client(&self, client_id: &str, change: impl FnOnce(&mut Client)) -> Result<(), Error> {
         lock(&self.0.clients).get_mut(client_id).map(change).ok_or(Error::UnknownClient)
+    }
+
+    /// Takes what another issuer signs as evidence: in a token exchange, and as a grant.
+    pub fn trust(&self, issuer: &str, keys: Vec<Jwk>) {
+        lock(&self.0.trusted).insert(issuer.to_owned(), keys);
     }
 
     /// Gives a client a new secret; the old ones are refused at once.
@@ -178,6 +202,8 @@ impl AuthorizationServerHandle {
             subject: client_id.to_owned(),
             scopes: scope.split_ascii_whitespace().map(str::to_owned).collect(),
             audiences: audience.into_iter().collect(),
+            login: None,
+            actor: None,
             holder: Confirmation::default(),
         };
         lock(&self.0.refresh_tokens).issue(consent)
@@ -191,6 +217,13 @@ impl AuthorizationServerHandle {
 
 /// What it does otherwise, and what it does wrong.
 impl AuthorizationServerHandle {
+    /// What becomes of every login that began at `endpoint` and is still polled for.
+    pub fn decide(&self, endpoint: Endpoint, polls: &[Poll]) {
+        if let Some(waiting) = self.0.waiting(endpoint) {
+            lock(waiting).decide(polls);
+        }
+    }
+
     pub fn adjust(&self, change: impl FnOnce(&mut Knobs)) {
         change(&mut lock(&self.0.knobs));
     }

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::demo::{dpop, journal::lock};
 
-use super::{AuthMethod, Endpoint, GrantType, Shared, fault::Verdict};
+use super::{AuthMethod, Endpoint, GrantType, Shared, authorize::AUTHORIZE_PATH, fault::Verdict};
 
 const JWKS_PATH: &str = "/.well-known/jwks.json";
 
@@ -42,11 +42,11 @@ impl Endpoints {
     }
 
     pub(super) fn url(&self, endpoint: Endpoint) -> String {
-        format!("{}{}", self.origin, endpoint.path())
+        self.at(endpoint.path())
     }
 
-    pub(super) fn alias(&self, endpoint: Endpoint) -> String {
-        format!("{}{}", self.origin, endpoint.alias())
+    pub(super) fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.origin)
     }
 
     /// RFC 8414 puts the well-known part before the issuer's path, OIDC behind it.
@@ -69,25 +69,32 @@ pub(super) fn routes(shared: &Arc<Shared>) -> Router {
 }
 
 pub(super) fn document(shared: &Shared) -> Value {
+    let knobs = lock(&shared.knobs).clone();
     let signing = dpop::ALGORITHMS;
     let assertion_algorithms = [&signing[..], &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512]].concat();
     let mut document = json!({
         "issuer": shared.issuer,
         "jwks_uri": shared.endpoints.jwks,
         "grant_types_supported": GrantType::ALL.map(GrantType::name),
-        "response_types_supported": [],
+        "authorization_endpoint": shared.endpoints.at(AUTHORIZE_PATH),
+        "response_types_supported": ["code"],
+        "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": knobs.authorize.promises_iss,
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": [shared.key.algorithm()],
         "token_endpoint_auth_methods_supported": AuthMethod::ALL.into_iter().filter_map(AuthMethod::name).collect::<Vec<_>>(),
         "token_endpoint_auth_signing_alg_values_supported": assertion_algorithms,
+        "authorization_grant_profiles_supported": ["urn:ietf:params:oauth:grant-profile:id-jag"],
+        "backchannel_token_delivery_modes_supported": ["poll"],
+        "backchannel_user_code_parameter_supported": false,
         "dpop_signing_alg_values_supported": signing,
         "tls_client_certificate_bound_access_tokens": true,
     });
     for endpoint in Endpoint::ALL {
         document[endpoint.name()] = shared.endpoints.url(endpoint).into();
     }
-    if lock(&shared.knobs).mtls_aliases {
-        let alias = |endpoint: Endpoint| (endpoint.name().to_owned(), shared.endpoints.alias(endpoint).into());
+    if knobs.mtls_aliases {
+        let alias = |endpoint: Endpoint| (endpoint.name().to_owned(), shared.endpoints.at(&endpoint.alias()).into());
         document["mtls_endpoint_aliases"] = Endpoint::ALL.into_iter().map(alias).collect::<Map<_, _>>().into();
     }
     document

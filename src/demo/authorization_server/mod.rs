@@ -1,41 +1,51 @@
-//! A small authorization server over HTTPS: `client_credentials` and `refresh_token`
-//! with rotation, JWT access tokens, JWKS and metadata. It obeys the RFCs until a
-//! test sets a [`Fault`].
+//! A small authorization server over HTTPS, for clients of every kind. It obeys the RFCs
+//! until a test turns one of its [`Knobs`] or sets a [`Fault`].
 //!
 //! ```text
 //!   POST /oauth/token                                     post.rs, then token.rs and grant/
+//!   POST /oauth/device/code                               post.rs, then grant/device_code.rs
+//!   POST /bc-authorize                                    post.rs, then grant/ciba.rs
+//!   POST /oauth/revoke                                    post.rs, then revocation.rs
+//!   GET  /activate                                        grant/device_code.rs
+//!   GET  /authorize                                       authorize.rs
 //!   GET  /.well-known/jwks.json
 //!   GET  /.well-known/oauth-authorization-server[/path]   RFC 8414
 //!   GET  [/path]/.well-known/openid-configuration         OIDC Discovery, and the RFC 8414 §5 spelling
 //! ```
 //!
-//! Knows no users and no browser: refresh tokens are minted by [`AuthorizationServerHandle`].
+//! It has one user, who consents to everything unless a knob says otherwise, and never sees a
+//! page. Refresh tokens can be had without a login from the [`AuthorizationServerHandle`].
 
+mod authorize;
 mod client;
 mod client_auth;
 mod consent;
 mod error;
+mod evidence;
 mod fault;
 mod form;
 mod grant;
 mod handle;
 mod knobs;
 mod metadata;
+mod poll;
 mod post;
 mod record;
 mod request;
+mod revocation;
 mod token;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
 use axum::Router;
+use jsonwebtoken::jwk::Jwk;
 use rustls::{ServerConfig, pki_types::CertificateDer};
 use tokio::net::TcpListener;
 
@@ -51,12 +61,14 @@ use super::{
     one_time::OneTime,
 };
 
-pub use client::{AuthMethod, CertificateRule, Client, ForeignIdentity, GrantType};
+pub use client::{AuthMethod, CertificateRule, Client, ForeignIdentity, GrantType, SamlAssertion};
+pub use consent::USER;
 pub use fault::Fault;
-use grant::RefreshTokens;
 pub use grant::{Cause, RevokedFamily, Rotation};
+use grant::{Codes, RefreshTokens};
 pub use handle::AuthorizationServerHandle;
-pub use knobs::{AssertionAudience, Knobs};
+pub use knobs::{AssertionAudience, AuthorizeKnobs, Knobs, Poll, PollKnobs, Returned};
+use poll::Waiting;
 use post::Desk;
 pub use post::Endpoint;
 pub use record::{BasicEncoding, BodyFormat, Granted, Outcome, TokenRequest};
@@ -87,7 +99,11 @@ impl AuthorizationServer {
     /// Serves on `listener` under `tls`. Must be called inside a tokio runtime.
     pub fn start(settings: Settings, listener: TcpListener, tls: Arc<ServerConfig>) -> Result<Self, Error> {
         let shared = Arc::new(Shared::new(settings)?);
-        let router = Router::new().merge(post::routes(&shared)).merge(metadata::routes(&shared));
+        let router = Router::new()
+            .merge(post::routes(&shared))
+            .merge(authorize::routes(&shared))
+            .merge(grant::routes(&shared))
+            .merge(metadata::routes(&shared));
         let server = Server::start(listener, tls, None, router)?;
         Ok(Self { server, handle: AuthorizationServerHandle::new(shared) })
     }
@@ -119,7 +135,18 @@ struct Shared {
     dpop: dpop::Judge,
     client_roots: ClientRoots,
     refresh_tokens: Mutex<RefreshTokens>,
+    /// By issuer: other servers whose tokens count as evidence.
+    trusted: Mutex<BTreeMap<String, Vec<Jwk>>>,
+    codes: Mutex<Codes>,
+    devices: Mutex<Waiting>,
+    approvals: Mutex<Waiting>,
+    /// The `jti` of access tokens that their clients revoked.
+    revoked: Mutex<BTreeSet<String>>,
     token_desk: Desk,
+    device_desk: Desk,
+    backchannel_desk: Desk,
+    revocation_desk: Desk,
+    authorization_requests: Journal<Vec<(String, String)>>,
     discovery_fault: fault::Switch,
     /// The `jti` of each access token given out.
     issued: Journal<String>,
@@ -136,7 +163,16 @@ impl Shared {
             client_roots: ClientRoots::new(settings.client_root)?,
             dpop: dpop::Judge::new(Arc::clone(&settings.clock)),
             refresh_tokens: Mutex::new(RefreshTokens::new(settings.rotation)),
+            trusted: Mutex::default(),
+            codes: Mutex::default(),
+            devices: Mutex::default(),
+            approvals: Mutex::default(),
+            revoked: Mutex::default(),
             token_desk: Desk::default(),
+            device_desk: Desk::default(),
+            backchannel_desk: Desk::default(),
+            revocation_desk: Desk::default(),
+            authorization_requests: Journal::default(),
             discovery_fault: fault::Switch::default(),
             issued: Journal::default(),
             issuer: settings.issuer,

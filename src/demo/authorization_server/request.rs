@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Parameters whose values may hold secrets.
-const SECRET_PARAMS: [&str; 9] = [
+const SECRET_PARAMS: [&str; 14] = [
     "client_secret",
     "refresh_token",
     "client_assertion",
@@ -22,6 +22,11 @@ const SECRET_PARAMS: [&str; 9] = [
     "actor_token",
     "code",
     "code_verifier",
+    "device_code",
+    "auth_req_id",
+    "token",
+    "id_token_hint",
+    "login_hint_token",
     "password",
 ];
 
@@ -67,6 +72,13 @@ fn read_params(headers: &HeaderMap, body: &Bytes, record: &mut TokenRequest) -> 
 // === impl Params ===
 
 impl Params {
+    /// Of a GET. Refused like a form where it can't be read or names a parameter twice.
+    pub(super) fn of_query(query: &str) -> Result<Self, OAuthError> {
+        let params = Self(form::parse(query).ok_or_else(|| OAuthError::invalid_request("the query can't be read"))?);
+        params.refuse_repeated()?;
+        Ok(params)
+    }
+
     /// JSON lists stand for repeated parameters; other values are taken as their text.
     fn from_json(object: Map<String, Value>) -> Self {
         let text = |value: Value| match value {
@@ -110,7 +122,7 @@ impl Params {
         if names.len() == count { Ok(()) } else { Err(OAuthError::invalid_request("a parameter is repeated")) }
     }
 
-    fn redacted(&self) -> Vec<(String, String)> {
+    pub(super) fn redacted(&self) -> Vec<(String, String)> {
         let redact = |(name, value): &(String, String)| {
             let secret = SECRET_PARAMS.contains(&name.as_str());
             let shown = if secret { Fingerprint::of(value.as_bytes()).to_string() } else { value.clone() };

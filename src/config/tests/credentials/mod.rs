@@ -143,6 +143,6 @@ fn secrets_come_from_metadata_servers() {
     assert_eq!(says("http = \"http://a.example.com/x\""), "`a.example.com:80` is no metadata server's address");
     assert_eq!(says("http = \"https://a.example.com/x\", pointer = \"a\""), "`a` is no JSON pointer");
     assert_eq!(says("env = \"CLIENT_SECRET\", pointer = \"/a\""), "`pointer` goes with `http` only");
-    assert_eq!(says("file = \"f\", ttl = \"1m\""), "`ttl` goes with `command` and `http` only");
+    assert_eq!(says("file = \"f\", ttl = \"1m\""), "`ttl` goes with `command`, `keyring` and `http` only");
     assert_eq!(says("file = \"f\", http = \"https://a.example.com/x\""), "`token` names more than one place");
 }

@@ -3,13 +3,13 @@
 //! what to do.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use super::{directory, fast_directory, open, put, session, text};
+use super::{directory, fast_directory, open, put, session, tell, text};
 use crate::credential::store::{Change, Embedded, Guard, Key, Store, StoreError, lock::Lock};
 
 /// The directory, for a process that a test started.
@@ -59,9 +59,9 @@ fn started_on() -> Option<std::path::PathBuf> {
     std::env::var_os(VARIABLE).map(Into::into)
 }
 
+/// Ends the process where nobody listens any more.
 fn say(what: impl std::fmt::Display) {
-    // A line of its own: the harness leaves one open.
-    println!("\nsay {what}");
+    writeln!(std::io::stdout(), "\nsay {what}").unwrap();
 }
 
 fn lock(store: &Embedded, key: &Key) -> Guard {
@@ -163,9 +163,9 @@ fn a_write_that_is_killed_is_whole_or_not_there() {
         }
         last = number;
     }
-    println!(
+    tell(format_args!(
         "{ROUNDS} kills: {old} times the last value reported, {new} times the one after it; {unheard} before the first; {last} writes"
-    );
+    ));
     assert!(old > 0 && new > 0, "{old} old, {new} new: the kills came at one moment only");
 }
 
@@ -205,7 +205,7 @@ fn a_first_start_that_is_killed_leaves_nothing_in_the_way() {
         assert!(found.is_some() || !said.iter().any(|line| line == "written"));
         put(&store, &session("orders"), "2");
     }
-    println!("{ROUNDS} kills left: {left:#?}");
+    tell(format_args!("{ROUNDS} kills left: {left:?}"));
     assert!(left.len() > 2, "the kills came at one moment only: {left:?}");
 }
 

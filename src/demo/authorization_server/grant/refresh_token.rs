@@ -41,6 +41,10 @@ pub struct RevokedFamily {
 pub enum Cause {
     /// A token that had been replaced was used again.
     Reuse,
+    /// The authorization code that the login came from was used again (RFC 6749 §4.1.2).
+    CodeReuse,
+    /// Its client revoked one of its tokens (RFC 7009).
+    Revoked,
     /// A test asked for it.
     Told,
 }
@@ -88,6 +92,11 @@ impl RefreshTokens {
     /// The first token of a new family.
     pub(in crate::demo::authorization_server) fn issue(&mut self, consent: Consent) -> Result<Secret, Error> {
         let token = random_secret()?;
+        let mut consent = consent;
+        // It belongs to the first ID token only (OpenID Connect Core §12.2).
+        if let Some(login) = &mut consent.login {
+            login.nonce = None;
+        }
         self.families.push(Family { consent, generation: 0, rotated: None, revoked: None });
         self.tokens.insert(sha256(token.expose().as_bytes()), (self.families.len() - 1, 0));
         Ok(token)
@@ -96,6 +105,20 @@ impl RefreshTokens {
     pub(in crate::demo::authorization_server) fn revoke_client(&mut self, client_id: &str) {
         for family in self.families.iter_mut().filter(|family| family.consent.client_id == client_id) {
             family.revoke(Cause::Told);
+        }
+    }
+
+    /// What a token stands for, without spending it.
+    pub(in crate::demo::authorization_server) fn look_up(&self, token: &Secret) -> Option<&Consent> {
+        let (index, _) = self.tokens.get(&sha256(token.expose().as_bytes()))?;
+        self.families.get(*index).filter(|family| family.revoked.is_none()).map(|family| &family.consent)
+    }
+
+    /// Ends the family that a token belongs to.
+    pub(in crate::demo::authorization_server) fn revoke(&mut self, token: &Secret, cause: Cause) {
+        let place = self.tokens.get(&sha256(token.expose().as_bytes()));
+        if let Some(family) = place.and_then(|(index, _)| self.families.get_mut(*index)) {
+            family.revoke(cause);
         }
     }
 
@@ -174,6 +197,8 @@ mod tests {
             subject: text(),
             scopes: Vec::new(),
             audiences: Vec::new(),
+            login: None,
+            actor: None,
             holder: Confirmation::default(),
         }
     }
