@@ -3,16 +3,15 @@
 use std::time::Duration;
 
 use super::{SMALL, changed, good, problems};
-use crate::credential::{Source, client_auth::ClientAuth, grant::Step};
+use crate::credential::{Source, client_auth::ClientAuth};
 
 #[test]
 fn the_keyring_is_a_place_for_a_secret() {
     let written = |source: &str| SMALL.replace("{ env = \"CLIENT_SECRET\" }", source);
     let read = |source: &str| {
         let settings = good(&written(source));
-        let Step::ClientCredentials(grant) = settings.credentials[0].steps[0].clone();
-        let ClientAuth::SecretPost { secret } = grant.client.auth else { panic!() };
-        secret
+        let ClientAuth::SecretPost { secrets } = &settings.credentials[0].steps[0].client.auth else { panic!() };
+        secrets[0].clone()
     };
     let keyring = |service: &str, user: &str, ttl| Source::Keyring {
         service: service.to_owned(),
@@ -31,5 +30,5 @@ fn the_keyring_is_a_place_for_a_secret() {
     let (message, _) = changed("{ env = \"CLIENT_SECRET\" }", "{ keyring = \"a/b\", env = \"CLIENT_SECRET\" }");
     assert!(message.ends_with("names more than one place"), "{message}");
     let (message, _) = changed("{ env = \"CLIENT_SECRET\" }", "{ env = \"CLIENT_SECRET\", ttl = \"1m\" }");
-    assert_eq!(message, "`ttl` goes with `command` and `keyring` only");
+    assert_eq!(message, "`ttl` goes with `command`, `keyring` and `http` only");
 }
