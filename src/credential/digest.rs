@@ -271,10 +271,6 @@ impl Fields {
                 self.list("command", argv.iter().map(String::as_str));
                 self.text("ttl", &ttl.as_nanos().to_string());
             }
-            Source::Keyring { service, user, ttl } => {
-                self.list("keyring", [service.as_str(), user]);
-                self.text("ttl", &ttl.as_nanos().to_string());
-            }
             Source::Web(web) => {
                 let Web { url, headers, pointer, ttl } = &**web;
                 self.text("http", url);
@@ -283,6 +279,10 @@ impl Fields {
                     self.bytes(value.as_bytes());
                 });
                 self.list("pointer", pointer.as_deref());
+                self.text("ttl", &ttl.as_nanos().to_string());
+            }
+            Source::Keyring { service, user, ttl } => {
+                self.list("keyring", [service.as_str(), user]);
                 self.text("ttl", &ttl.as_nanos().to_string());
             }
         }

@@ -1,6 +1,6 @@
 //! Where a secret is: an environment variable, a file, a command's output, the keyring, a
-//! metadata server's answer. Reads it when a token is requested, never before, so that a
-//! change counts without a restart. Knows not what the secret is for.
+//! metadata server's answer. Reads it when a token is requested, never before, so that a change
+//! counts without a restart. Knows not what the secret is for.
 
 mod web;
 
@@ -32,7 +32,7 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 const KEYRING_LIMIT: Duration = Duration::from_secs(60);
 
 /// `{ env = "NAME" }`, `{ file = "PATH" }`, `{ command = ["…"], ttl = "5m" }`,
-/// `{ keyring = "service/user", ttl = "5m" }`, `{ http = "URL" }`.
+/// `{ keyring = "service/user", ttl = "5m" }`, `{ http = "URL", ttl = "5m" }`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     Env(String),
@@ -66,13 +66,6 @@ pub enum SourceError {
     Command { program: String, status: String },
     #[error("the command `{program}` took longer than {limit:?}")]
     CommandTimeout { program: String, limit: Duration },
-    #[error("the keyring is read by `{program}`, which isn't installed: {install}")]
-    NoKeyringTool { program: &'static str, install: &'static str },
-    #[error(
-        "`{program}` has no secret for service `{service}`, user `{user}` ({status}): put it into the keyring, \
-         and unlock that"
-    )]
-    Keyring { program: &'static str, service: String, user: String, status: String },
     #[error("{url} can't be asked")]
     Web { url: String, source: reqwest::Error },
     #[error("{url} answers with {status}")]
@@ -83,6 +76,13 @@ pub enum SourceError {
     WebPointer { url: String, pointer: String },
     #[error("this machine has no root certificates")]
     NoRoots,
+    #[error("the keyring is read by `{program}`, which isn't installed: {install}")]
+    NoKeyringTool { program: &'static str, install: &'static str },
+    #[error(
+        "`{program}` has no secret for service `{service}`, user `{user}` ({status}): put it into the keyring, \
+         and unlock that"
+    )]
+    Keyring { program: &'static str, service: String, user: String, status: String },
     #[error("the secret is empty")]
     Empty,
     #[error("the secret is longer than {limit} bytes")]

@@ -13,13 +13,13 @@ use super::{
     url::metadata_url,
 };
 
-/// How long what a command, the keyring or a server gave is kept when the file doesn't say.
+/// How long what a command, a server or the keyring gave is kept when the file doesn't say.
 const TTL: Duration = Duration::from_secs(300);
 
 const WAYS: [&str; 5] = ["env", "file", "command", "keyring", "http"];
 
 /// `key = { env = "NAME" }`, `{ file = "PATH" }`, `{ command = ["…"], ttl = "5m" }`,
-/// `{ keyring = "service/user", ttl = "5m" }` or `{ http = "URL", pointer = "/access_token" }`.
+/// `{ keyring = "service/user" }` or `{ http = "URL", pointer = "/access_token" }`.
 /// `example` is the name of an environment variable that would suit.
 pub(in crate::config) fn source(section: &mut Section<'_>, key: &'static str, example: &str) -> Option<Source> {
     let line = format!("{key} = {{ env = \"{example}\" }}");
@@ -57,7 +57,7 @@ pub(in crate::config) fn place(table: &mut Section<'_>, key: &str, line: &str) -
         );
     }
     let ttl = table.duration("ttl");
-    if table.has("ttl") && !["command", "keyring", "http"].into_iter().any(|way| table.has(way)) {
+    if table.has("ttl") && !["command", "keyring", "http"].iter().any(|way| table.has(way)) {
         doc.problem(
             &table.place("ttl"),
             "`ttl` goes with `command`, `keyring` and `http` only",
@@ -70,8 +70,11 @@ pub(in crate::config) fn place(table: &mut Section<'_>, key: &str, line: &str) -
         }
     }
     let ttl = ttl.unwrap_or(TTL);
-    let found = variable(table).or_else(|| file(table)).or_else(|| command(table, ttl));
-    let found = found.or_else(|| keyring(table, ttl)).or_else(|| web(table, ttl));
+    let found = variable(table)
+        .or_else(|| file(table))
+        .or_else(|| command(table, ttl))
+        .or_else(|| keyring(table, ttl))
+        .or_else(|| web(table, ttl));
     // `or_else` may have left some unasked.
     for key in WAYS.into_iter().chain(["headers", "pointer"]) {
         let _ = table.entry(key);

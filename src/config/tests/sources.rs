@@ -10,8 +10,7 @@ fn the_keyring_is_a_place_for_a_secret() {
     let written = |source: &str| SMALL.replace("{ env = \"CLIENT_SECRET\" }", source);
     let read = |source: &str| {
         let settings = good(&written(source));
-        let auth = settings.credentials[0].steps[0].client.auth.clone();
-        let ClientAuth::SecretPost { secrets } = auth else { panic!() };
+        let ClientAuth::SecretPost { secrets } = &settings.credentials[0].steps[0].client.auth else { panic!() };
         secrets[0].clone()
     };
     let keyring = |service: &str, user: &str, ttl| Source::Keyring {

@@ -137,6 +137,12 @@ fn grants_that_make_no_sense() {
             "`state` is no extra parameter",
             "take it out: `cupbearer login` sets it",
         ),
+    ]);
+}
+
+#[test]
+fn tokens_from_elsewhere_that_make_no_sense() {
+    all_wrong(&[
         (
             "grant = \"self_signed_jwt\"\njwt = { key = { file = \"k\" } }",
             2,
