@@ -263,6 +263,16 @@ async fn a_login_that_fails_says_why() {
 }
 
 #[tokio::test]
+async fn nobody_logs_in_for_a_store_that_forgets_it() {
+    let world = WorldSettings { clients: vec![desktop()], ..WorldSettings::default() };
+    let town =
+        Town::with(world, |facts| config(facts, "").replacen("[state]\n", "[state]\nstore = \"memory\"\n", 1)).await;
+    let refused = town.home.run(&["login", "orders", "--no-browser"]).await.expect(2);
+    assert!(refused.stderr.contains("keeps no login"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("`store = \"embedded\"`"), "{}", refused.stderr);
+}
+
+#[tokio::test]
 async fn what_nobody_can_log_in_for() {
     let town = Town::new().await;
     for command in ["login", "logout"] {
