@@ -146,13 +146,14 @@ write_oauth_config() {
   mapfile -t ports < <("$PYTHON" -c 'import socket
 held = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
 for each in held: print(each.getsockname()[1])')
+  OAUTH_ADMIN=127.0.0.1:${ports[1]}
   {
     cat <<TOML
 [proxy]
 listen = "127.0.0.1:${ports[0]}"
 
 [admin]
-listen = "127.0.0.1:${ports[1]}"
+listen = "$OAUTH_ADMIN"
 
 [state]
 directory = "$GRANTS/state"
