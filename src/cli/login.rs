@@ -25,9 +25,8 @@ pub(super) fn login(global: &args::Global, login: &args::Login) -> Result {
     let settings = context::load_silently(global)?;
     let name = context::credential(&settings, &login.credential)?;
     if settings.store.kind == StoreKind::Memory {
-        return Err(Failure::NotStarted(anyhow!(
-            "`store = \"memory\"` keeps no login: it would end with this command; write `store = \"embedded\"` in [state]"
-        )));
+        let lost = "a login would be lost with this command: `[state] store = \"memory\"` keeps nothing";
+        return Err(Failure::NotStarted(anyhow!(lost)));
     }
     let runtime = control_runtime().context("can't start a runtime")?;
     let recorder = Recorder::start(&settings.observe).context("can't open the audit log")?;

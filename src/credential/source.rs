@@ -1,6 +1,8 @@
-//! Where a secret is: an environment variable, a file, a command's output, the keyring. Reads
-//! it when a token is requested, never before, so that a change counts without a restart.
-//! Knows not what the secret is for.
+//! Where a secret is: an environment variable, a file, a command's output, the keyring, a
+//! metadata server's answer. Reads it when a token is requested, never before, so that a
+//! change counts without a restart. Knows not what the secret is for.
+
+mod web;
 
 use std::{
     collections::HashMap,
@@ -18,6 +20,8 @@ use zeroize::Zeroizing;
 
 use crate::primitives::Secret;
 
+pub use web::Web;
+
 /// A secret longer than this, in bytes, is a mistake (a wrong path, a chatty command).
 const MAX_SECRET: usize = 64 * 1024;
 
@@ -28,7 +32,7 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 const KEYRING_LIMIT: Duration = Duration::from_secs(60);
 
 /// `{ env = "NAME" }`, `{ file = "PATH" }`, `{ command = ["…"], ttl = "5m" }`,
-/// `{ keyring = "service/user", ttl = "5m" }`.
+/// `{ keyring = "service/user", ttl = "5m" }`, `{ http = "URL" }`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     Env(String),
@@ -44,6 +48,7 @@ pub enum Source {
         user: String,
         ttl: Duration,
     },
+    Web(Box<Web>),
 }
 
 /// Why a secret can't be read. Never shows what was read.
@@ -68,6 +73,16 @@ pub enum SourceError {
          and unlock that"
     )]
     Keyring { program: &'static str, service: String, user: String, status: String },
+    #[error("{url} can't be asked")]
+    Web { url: String, source: reqwest::Error },
+    #[error("{url} answers with {status}")]
+    WebStatus { url: String, status: u16 },
+    #[error("{url} took longer than {limit:?}")]
+    WebTimeout { url: String, limit: Duration },
+    #[error("the answer of {url} has no text at `{pointer}`")]
+    WebPointer { url: String, pointer: String },
+    #[error("this machine has no root certificates")]
+    NoRoots,
     #[error("the secret is empty")]
     Empty,
     #[error("the secret is longer than {limit} bytes")]
@@ -81,11 +96,12 @@ impl Source {
     pub fn variable(&self) -> Option<&str> {
         match self {
             Self::Env(name) => Some(name),
-            Self::File(_) | Self::Command { .. } | Self::Keyring { .. } => None,
+            Self::File(_) | Self::Command { .. } | Self::Keyring { .. } | Self::Web(_) => None,
         }
     }
 
-    /// Reads the secret now. The broker keeps what a command or the keyring gave for its `ttl`.
+    /// Reads the secret now. The broker keeps what a command, the keyring or a server gave for
+    /// its `ttl`.
     pub async fn read(&self) -> Result<Secret, SourceError> {
         match self {
             Self::Env(name) => match std::env::var(name) {
@@ -96,6 +112,7 @@ impl Source {
             Self::File(path) => read_file(path).await,
             Self::Command { argv, .. } => run(argv, COMMAND_LIMIT).await,
             Self::Keyring { service, user, .. } => KeyringTool::here().read(service, user).await,
+            Self::Web(web) => web.read().await,
         }
     }
 }
@@ -218,8 +235,8 @@ fn nonempty(secret: Secret) -> Result<Secret, SourceError> {
 
 // === impl Secrets ===
 
-/// Reads secrets, and keeps what commands and the keyring gave for their `ttl`. One a broker,
-/// so that two credentials with one command run it once.
+/// Reads secrets, and keeps what commands, the keyring and servers gave for their `ttl`. One a
+/// broker, so that two credentials with one command run it once.
 #[derive(Debug, Default)]
 pub(crate) struct Secrets {
     outputs: Mutex<HashMap<Source, (Secret, Instant)>>,
@@ -227,7 +244,11 @@ pub(crate) struct Secrets {
 
 impl Secrets {
     pub(crate) async fn read(&self, source: &Source) -> Result<Secret, SourceError> {
-        let (Source::Command { ttl, .. } | Source::Keyring { ttl, .. }) = source else { return source.read().await };
+        let ttl = match source {
+            Source::Command { ttl, .. } | Source::Keyring { ttl, .. } => ttl,
+            Source::Web(web) => &web.ttl,
+            Source::Env(_) | Source::File(_) => return source.read().await,
+        };
         if let Some(secret) = self.kept(source) {
             return Ok(secret);
         }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use cupbearer::{
-    demo::{World, WorldSettings},
+    demo::{World, WorldSettings, world::CLIENT_ID},
     identity,
     primitives::digest,
 };
@@ -21,8 +21,8 @@ use nix::{
 };
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
-    process::{Child, ChildStderr, ChildStdout, Command},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
     time::timeout,
 };
@@ -41,7 +41,18 @@ pub struct Home {
 
 impl Home {
     pub fn new() -> Self {
-        let home = Self { directory: tempfile::tempdir().unwrap() };
+        Self::at(tempfile::tempdir().unwrap())
+    }
+
+    /// In memory where the system has a place for that, for tests with thousands of writes: what
+    /// a process leaves when it dies is there as on any disk, and `fsync` costs nothing.
+    pub fn in_memory() -> Self {
+        let memory = Path::new("/dev/shm");
+        Self::at(if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap())
+    }
+
+    fn at(directory: tempfile::TempDir) -> Self {
+        let home = Self { directory };
         for name in ["home", "config", "state-home", "run", "tmp", "work"] {
             fs::create_dir(home.path().join(name)).unwrap();
         }
@@ -143,6 +154,10 @@ impl Town {
     }
 
     pub async fn with(world: WorldSettings, config: impl FnOnce(&Facts) -> String) -> Self {
+        Self::at(Home::new(), world, config).await
+    }
+
+    pub async fn at(home: Home, world: WorldSettings, config: impl FnOnce(&Facts) -> String) -> Self {
         let world = World::start(WorldSettings { dns_names: vec![API.to_owned()], ..world }).await.unwrap();
         let (key, hash) = identity::generate_key().unwrap();
         let facts = Facts {
@@ -150,7 +165,6 @@ impl Town {
             api_port: world.api_address().port(),
             key_sha256: digest::hex(&hash),
         };
-        let home = Home::new();
         home.write("peers-ca.pem", world.ca_pem());
         home.write("client-secret", world.client_secret().expose());
         home.write("proxy.toml", config(&facts));
@@ -161,8 +175,21 @@ impl Town {
         format!("https://{API}:{}{path}", self.facts.api_port)
     }
 
+    /// What the operator's requests to the admin listener want.
+    pub fn admin_key(&self) -> String {
+        fs::read_to_string(self.home.work("state/admin.key")).unwrap().trim().to_owned()
+    }
+
     pub fn config(&self) -> String {
         fs::read_to_string(self.home.work("proxy.toml")).unwrap()
+    }
+
+    /// Somebody has logged in: what came of it stands in the file that [`Facts::config_with_login`]
+    /// names.
+    pub fn log_in(&self) {
+        let server = self.world.authorization_server();
+        let token = server.issue_refresh_token(CLIENT_ID, "read:orders write:orders").unwrap();
+        self.home.write("refresh-token", token.expose());
     }
 
     pub async fn serve(&self) -> Serve {
@@ -211,6 +238,8 @@ pub fn direct() -> reqwest::Client {
 /// A running `cupbearer serve`, killed on drop.
 pub struct Serve {
     child: Child,
+    /// Where it is piped. Kept out of the child, whose `wait` would close it.
+    stdin: Option<ChildStdin>,
     stdout: ChildStdout,
     log: UnboundedReceiver<String>,
     /// Everything it has logged so far.
@@ -225,10 +254,10 @@ impl Serve {
     pub async fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let log = drained(child.stderr.take().unwrap());
-        let stdout = child.stdout.take().unwrap();
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take().unwrap());
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut serve =
-            Self { child, stdout, log, lines: Vec::new(), forward: nowhere, reverse: nowhere, admin: nowhere };
+            Self { child, stdin, stdout, log, lines: Vec::new(), forward: nowhere, reverse: nowhere, admin: nowhere };
         serve.forward = address_in(&serve.wait_for_any(&["\"message\":\"proxy\"", " proxy listener="]).await);
         serve.reverse = address_in(&serve.wait_for_any(&["\"message\":\"base URL\"", " base URL listener="]).await);
         serve.admin = address_in(&serve.wait_for_any(&["\"message\":\"admin\"", " admin address="]).await);
@@ -276,6 +305,31 @@ impl Serve {
         self.lines.extend(rest);
         let status = status.unwrap().code().expect("it was killed");
         Finished { status, stdout, stderr: self.lines.join("\n") }
+    }
+
+    /// SIGKILL; returns when it is dead.
+    pub async fn kill(mut self) {
+        self.signal(Signal::SIGKILL);
+        self.died().await;
+    }
+
+    /// Waits for a death by SIGKILL.
+    pub async fn died(&mut self) {
+        use std::os::unix::process::ExitStatusExt;
+        let status = timeout(LIMIT, self.child.wait()).await.expect("it lives on").unwrap();
+        let log = self.lines.join("\n");
+        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "{status}\n{log}");
+    }
+
+    /// Whether it ends by itself so soon.
+    pub async fn ends_within(&mut self, time: Duration) -> bool {
+        timeout(time, self.child.wait()).await.is_ok()
+    }
+
+    /// A line to its stdin.
+    pub async fn tell(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("its stdin isn't piped");
+        stdin.write_all(format!("{line}\n").as_bytes()).await.unwrap();
     }
 
     pub async fn terminate(self) -> Finished {

@@ -263,16 +263,6 @@ async fn a_login_that_fails_says_why() {
 }
 
 #[tokio::test]
-async fn nobody_logs_in_for_a_store_that_forgets_it() {
-    let world = WorldSettings { clients: vec![desktop()], ..WorldSettings::default() };
-    let town =
-        Town::with(world, |facts| config(facts, "").replacen("[state]\n", "[state]\nstore = \"memory\"\n", 1)).await;
-    let refused = town.home.run(&["login", "orders", "--no-browser"]).await.expect(2);
-    assert!(refused.stderr.contains("keeps no login"), "{}", refused.stderr);
-    assert!(refused.stderr.contains("`store = \"embedded\"`"), "{}", refused.stderr);
-}
-
-#[tokio::test]
 async fn what_nobody_can_log_in_for() {
     let town = Town::new().await;
     for command in ["login", "logout"] {
@@ -282,6 +272,11 @@ async fn what_nobody_can_log_in_for() {
     let useless = town.home.run(&["login", "orders"]).await.expect(1);
     assert!(useless.stderr.contains("nobody logs in for this credential"), "{}", useless.stderr);
     town.home.run(&["logout", "orders"]).await.expect(2);
+    // Nor where it would be lost at once.
+    let text = config(&town.facts, "").replace("[state]", "[state]\nstore = \"memory\"");
+    town.home.write("proxy.toml", text);
+    let lost = town.home.run(&["login", "orders"]).await.expect(2);
+    assert!(lost.stderr.contains("would be lost"), "{}", lost.stderr);
     for bad in ["", "=x", "noequals"] {
         town.home.run(&["login", "orders", "--param", bad]).await.expect(2);
     }

@@ -80,6 +80,16 @@ upstream = "https://{API}:{api_port}"
     }
 }
 
+impl Facts {
+    /// The same, with a credential that lives on the refresh token in a file.
+    pub fn config_with_login(&self) -> String {
+        let credential = "grant = \"refresh_token\"\nrefresh_token = { file = \"refresh-token\" }";
+        let config = self.config().replace("grant = \"client_credentials\"", credential);
+        let asks = |line: &&str| !line.starts_with("audience =") && !line.starts_with("scopes =");
+        config.lines().filter(asks).map(|line| format!("{line}\n")).collect()
+    }
+}
+
 /// Everything up and running; all of it ends with the value.
 pub struct Stage {
     pub world: World,
@@ -174,7 +184,7 @@ impl Stage {
     }
 }
 
-fn load(path: &std::path::Path) -> Settings {
+pub fn load(path: &std::path::Path) -> Settings {
     config::load(path).unwrap_or_else(|problems| panic!("{}", problems.render(false)))
 }
 

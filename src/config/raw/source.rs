@@ -5,17 +5,21 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use crate::credential::Source;
+use crate::credential::{Source, source::Web};
 
-use super::super::document::{Document, Section};
+use super::{
+    super::document::{Document, Section},
+    fields::{headers, pointer},
+    url::metadata_url,
+};
 
-/// How long what a command or the keyring gave is kept when the file doesn't say.
+/// How long what a command, the keyring or a server gave is kept when the file doesn't say.
 const TTL: Duration = Duration::from_secs(300);
 
-const WAYS: [&str; 4] = ["env", "file", "command", "keyring"];
+const WAYS: [&str; 5] = ["env", "file", "command", "keyring", "http"];
 
-/// `key = { env = "NAME" }`, `{ file = "PATH" }`, `{ command = ["…"], ttl = "5m" }` or
-/// `{ keyring = "service/user", ttl = "5m" }`.
+/// `key = { env = "NAME" }`, `{ file = "PATH" }`, `{ command = ["…"], ttl = "5m" }`,
+/// `{ keyring = "service/user", ttl = "5m" }` or `{ http = "URL", pointer = "/access_token" }`.
 /// `example` is the name of an environment variable that would suit.
 pub(in crate::config) fn source(section: &mut Section<'_>, key: &'static str, example: &str) -> Option<Source> {
     let line = format!("{key} = {{ env = \"{example}\" }}");
@@ -53,20 +57,40 @@ pub(in crate::config) fn place(table: &mut Section<'_>, key: &str, line: &str) -
         );
     }
     let ttl = table.duration("ttl");
-    if table.has("ttl") && !table.has("command") && !table.has("keyring") {
+    if table.has("ttl") && !["command", "keyring", "http"].into_iter().any(|way| table.has(way)) {
         doc.problem(
             &table.place("ttl"),
-            "`ttl` goes with `command` and `keyring` only",
+            "`ttl` goes with `command`, `keyring` and `http` only",
             "take it out: a file is read again when it changes",
         );
     }
+    for key in ["headers", "pointer"] {
+        if table.has(key) && !table.has("http") {
+            doc.problem(&table.place(key), format!("`{key}` goes with `http` only"), "take it out");
+        }
+    }
     let ttl = ttl.unwrap_or(TTL);
-    let found = variable(table).or_else(|| file(table)).or_else(|| command(table, ttl)).or_else(|| keyring(table, ttl));
+    let found = variable(table).or_else(|| file(table)).or_else(|| command(table, ttl));
+    let found = found.or_else(|| keyring(table, ttl)).or_else(|| web(table, ttl));
     // `or_else` may have left some unasked.
-    for key in WAYS {
+    for key in WAYS.into_iter().chain(["headers", "pointer"]) {
         let _ = table.entry(key);
     }
     if ways == 1 { found } else { None }
+}
+
+/// The answer of a metadata server.
+fn web(table: &mut Section<'_>, ttl: Duration) -> Option<Source> {
+    let url = table.string("http", "http = \"http://169.254.169.254/identity\"")?;
+    let parts = metadata_url(table.doc, "http", &url);
+    let headers = headers(table);
+    let text = table.string("pointer", "pointer = \"/access_token\"");
+    let has_pointer = text.is_some();
+    let pointer = text.and_then(|text| pointer(table, &text));
+    if parts.is_none() || has_pointer != pointer.is_some() {
+        return None;
+    }
+    Some(Source::Web(Box::new(Web { url: url.value, headers, pointer, ttl })))
 }
 
 fn variable(table: &mut Section<'_>) -> Option<Source> {

@@ -31,5 +31,5 @@ fn the_keyring_is_a_place_for_a_secret() {
     let (message, _) = changed("{ env = \"CLIENT_SECRET\" }", "{ keyring = \"a/b\", env = \"CLIENT_SECRET\" }");
     assert!(message.ends_with("names more than one place"), "{message}");
     let (message, _) = changed("{ env = \"CLIENT_SECRET\" }", "{ env = \"CLIENT_SECRET\", ttl = \"1m\" }");
-    assert_eq!(message, "`ttl` goes with `command` and `keyring` only");
+    assert_eq!(message, "`ttl` goes with `command`, `keyring` and `http` only");
 }

@@ -165,7 +165,7 @@ fn grants_that_make_no_sense() {
             "grant = \"metadata_server\"\nurl = \"http://10.0.0.1/token\"",
             2,
             "`10.0.0.1:80` is no metadata server's address",
-            "http:// is for 169.254.169.254, another link-local or loopback address, or metadata.google.internal",
+            "write https://; http:// is for link-local and loopback addresses and metadata.google.internal",
         ),
         (
             "grant = \"github_app\"\nclient_id = \"a\"\napp_id = 1\ninstallation_id = 1\nkey = { file = \"k\" }",

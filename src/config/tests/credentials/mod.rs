@@ -125,3 +125,24 @@ fn a_token_in_the_file_is_never_shown() {
         }
     }
 }
+
+/// E9.
+#[test]
+fn secrets_come_from_metadata_servers() {
+    let read = |keys: &str| step(&format!("grant = \"static\"\ntoken = {{ {keys} }}")).sources()[0].clone();
+    let full = read(
+        "http = \"http://169.254.169.254/x?a=b\", headers = { Metadata = \"true\" }, pointer = \"/access_token\", ttl = \"1m\"",
+    );
+    let Source::Web(web) = full else { panic!() };
+    assert_eq!((web.url.as_str(), web.pointer.as_deref()), ("http://169.254.169.254/x?a=b", Some("/access_token")));
+    assert_eq!((web.headers[0].0.as_str(), web.ttl), ("metadata", Duration::from_secs(60)));
+    let Source::Web(web) = read("http = \"https://a.example.com/x\"") else { panic!() };
+    assert_eq!((web.pointer.as_deref(), web.ttl), (None, Duration::from_secs(300)));
+
+    let says = |keys: &str| wrong(&format!("grant = \"static\"\ntoken = {{ {keys} }}")).1;
+    assert_eq!(says("http = \"http://a.example.com/x\""), "`a.example.com:80` is no metadata server's address");
+    assert_eq!(says("http = \"https://a.example.com/x\", pointer = \"a\""), "`a` is no JSON pointer");
+    assert_eq!(says("env = \"CLIENT_SECRET\", pointer = \"/a\""), "`pointer` goes with `http` only");
+    assert_eq!(says("file = \"f\", ttl = \"1m\""), "`ttl` goes with `command`, `keyring` and `http` only");
+    assert_eq!(says("file = \"f\", http = \"https://a.example.com/x\""), "`token` names more than one place");
+}

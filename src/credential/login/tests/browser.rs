@@ -295,7 +295,7 @@ async fn a_login_has_a_key_of_its_own() {
     let (_directory, spec) = login_spec(&server, by_browser());
     let (spec, store) = (bound(spec), memory());
     let mut keys = Vec::new();
-    let first = broker(&[spec.clone()], &store, settings());
+    let first = broker(std::slice::from_ref(&spec), &store, settings());
     for round in 0..2 {
         let mut attempt = Attempt::start(&first, Options::default());
         let page = attempt.page().await;

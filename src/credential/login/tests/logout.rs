@@ -99,7 +99,7 @@ async fn a_server_without_revocation() {
     let server = server(json!({ "revocation_endpoint": null }), |_, _| None).await;
     let (_directory, spec) = login_spec(&server, by_browser());
     let store = memory();
-    let first = broker(&[spec.clone()], &store, settings());
+    let first = broker(std::slice::from_ref(&spec), &store, settings());
     log_in(&first).await;
     assert!(matches!(log_out(&first).await, LoggedOut::Unsupported));
     assert_forgotten(&first, &store).await;

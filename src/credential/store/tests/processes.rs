@@ -122,7 +122,7 @@ fn processes_that_share_a_directory_lose_no_update() {
 /// was reported is there.
 #[test]
 fn a_write_that_is_killed_is_whole_or_not_there() {
-    const ROUNDS: usize = 250;
+    const ROUNDS: usize = 200;
     let (one, two) = (session("one"), Key::token(&[2; 32]));
     let value = |number: u32| format!("{number} {}", "x".repeat(number as usize % 7000));
     if let Some(directory) = started_on() {
@@ -172,7 +172,7 @@ fn a_write_that_is_killed_is_whole_or_not_there() {
 /// The same while a store is made: the next start makes it or finds it.
 #[test]
 fn a_first_start_that_is_killed_leaves_nothing_in_the_way() {
-    const ROUNDS: usize = 60;
+    const ROUNDS: usize = 48;
     if let Some(directory) = started_on() {
         // The first random bytes of a process take longer than all the rest.
         let _ = random();
@@ -185,7 +185,8 @@ fn a_first_start_that_is_killed_leaves_nothing_in_the_way() {
     }
     let mut left = std::collections::BTreeMap::<_, u32>::new();
     for round in 0..ROUNDS {
-        let (_parent, directory) = fast_directory();
+        // On a disk, where each step takes its time.
+        let (_parent, directory) = directory();
         let test = "a_first_start_that_is_killed_leaves_nothing_in_the_way";
         let mut process = Process::start(again(test, &directory));
         let mut lines = process.lines();
@@ -206,7 +207,7 @@ fn a_first_start_that_is_killed_leaves_nothing_in_the_way() {
         put(&store, &session("orders"), "2");
     }
     tell(format_args!("{ROUNDS} kills left: {left:?}"));
-    assert!(left.len() > 2, "the kills came at one moment only: {left:?}");
+    assert!(left.len() > 1, "the kills came at one moment only: {left:?}");
 }
 
 #[test]

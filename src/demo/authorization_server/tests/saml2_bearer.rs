@@ -25,7 +25,7 @@ async fn a_known_assertion_is_taken_in_the_right_encoding_only() {
     let good = URL_SAFE_NO_PAD.encode(XML);
     let answer: Value = ask(&good).await.json().await.unwrap();
     assert_eq!(claims_of(&answer).sub, "alice");
-    assert!(good.len() % 4 != 0 && STANDARD.encode(XML).contains(['+', '/']), "the encodings do differ");
+    assert!(!good.len().is_multiple_of(4) && STANDARD.encode(XML).contains(['+', '/']), "the encodings do differ");
     let broken = format!("{}\n{}", &good[..8], &good[8..]);
     let bad =
         [URL_SAFE.encode(XML), STANDARD.encode(XML), broken, URL_SAFE_NO_PAD.encode("<Assertion/>"), XML.to_owned()];
