@@ -22,14 +22,16 @@ client_auth_credentials() {
   for alg in "${SIGNED[@]}"; do
     for mode in issuer token_endpoint; do
       name=$(signed_name "$alg" "$mode")
-      machine "$name" "$name" "{ method = \"private_key_jwt\", key = $(file "$(key_for "$alg")"), alg = \"$alg\", aud_mode = \"$mode\" }"
+      machine "$name" "$name" \
+        "{ method = \"private_key_jwt\", key = $(file "$(key_for "$alg")"), alg = \"$alg\", aud_mode = \"$mode\" }"
     done
   done
   machine tls-pki tls-pki "{ method = \"tls_client_auth\", certificate = \"$KEYS/pki.pem\", key = \"$KEYS/pki.key\" }"
   machine tls-self-signed tls-self-signed \
     "{ method = \"self_signed_tls_client_auth\", certificate = \"$KEYS/self-signed.pem\", key = \"$KEYS/self-signed.key\" }"
   machine assertion-file assertion-file "{ method = \"assertion\", assertion = $(file assertion.jwt) }"
-  machine next-secret next-secret "{ method = \"client_secret_basic\", secret = $(secret wrong), next_secret = $(secret next-secret) }"
+  machine next-secret next-secret \
+    "{ method = \"client_secret_basic\", secret = $(secret wrong), next_secret = $(secret next-secret) }"
 }
 
 signed_name() { local name=${1,,}-$2; printf '%s' "${name//_/-}"; }

@@ -64,7 +64,8 @@ resource = "$(api_of subject)"
 scopes = ["orders:read"]
 
 TOML
-  exchanger exchange "{ credential = \"subject\" }" "actor = { file = \"$KEYS/actor.jwt\", type = \"urn:ietf:params:oauth:token-type:jwt\" }"
+  exchanger exchange "{ credential = \"subject\" }" \
+    "actor = { file = \"$KEYS/actor.jwt\", type = \"urn:ietf:params:oauth:token-type:jwt\" }"
   exchanger on-behalf "{ agent = true }"
 }
 
@@ -122,7 +123,8 @@ TOML
 
 # What the credentials' files hold before cupbearer starts.
 grant_files() {
-  (umask 077 && peer -X POST "$AS_URL/test/refresh-token?client=seeded&resource=$(api_of seeded)&scope=orders:read" >"$KEYS/refresh.token")
+  local seed="client=seeded&resource=$(api_of seeded)&scope=orders:read"
+  (umask 077 && peer -X POST "$AS_URL/test/refresh-token?$seed" >"$KEYS/refresh.token")
   (umask 077 && node "$RUN/peers/sign.mjs" "$KEYS/actor.key" interop robot "$AS_URL" >"$KEYS/actor.jwt")
   cat "$KEYS/actor.jwt" >>"$SECRETS"
   # A file's last line break is dropped, and so it has none.

@@ -70,8 +70,9 @@ step_up() {
 run_for() {
   outputs "run-$1"
   # That variable is another config's secret: nobody told this one to hide it.
-  timeout 60 env -u INTEROP_BASIC_SECRET "${@:2}" "$CUPBEARER_BIN" run --config "$OAUTH_CONFIG" -- "$HERE/clients/recorded" "$ENVIRONMENT" \
-    curl -sS --fail -w '\nstatus %{http_code}\n' "https://$1.$DOMAIN:$RS_PORT/v1/orders" >"$STDOUT" 2>"$STDERR" </dev/null || STATUS=$?
+  timeout 60 env -u INTEROP_BASIC_SECRET "${@:2}" "$CUPBEARER_BIN" run --config "$OAUTH_CONFIG" -- \
+    "$HERE/clients/recorded" "$ENVIRONMENT" curl -sS --fail -w '\nstatus %{http_code}\n' "https://$1.$DOMAIN:$RS_PORT/v1/orders" \
+    >"$STDOUT" 2>"$STDERR" </dev/null || STATUS=$?
   expect "exit status" status_is 0
 }
 
@@ -84,7 +85,8 @@ end_of_run() {
   expect "the server" judge recorded "$AS_JOURNAL" "$AS_BEFORE" event=revoked kind=client_credentials client=run
   token=$(issued run access_token)
   expect "afterwards" is_active "$token" false
-  expect "the API" equals "$(peer -o /dev/null -w '%{http_code}' -H "Authorization: Bearer $token" "https://run.$DOMAIN:$RS_PORT/v1/orders")" 401
+  expect "the API" equals "$(peer -o /dev/null -w '%{http_code}' -H "Authorization: Bearer $token" \
+    "https://run.$DOMAIN:$RS_PORT/v1/orders")" 401
   done_check
 
   check "the end of cupbearer run: a server that can't take a JWT back is no trouble"

@@ -18,7 +18,8 @@ oauth_world() {
   : >"$AS_JOURNAL"
   : >"$RS_JOURNAL"
   (umask 077 && make_keys)
-  (umask 077 && make_client_certificates) 2>"$GRANTS/openssl.log" || { cat "$GRANTS/openssl.log" >&2; die "openssl made no client certificates"; }
+  (umask 077 && make_client_certificates) 2>"$GRANTS/openssl.log" ||
+    { cat "$GRANTS/openssl.log" >&2; die "openssl made no client certificates"; }
   (umask 077 && make_client_secrets)
   # A line of a private key is as telling as a password.
   sed '/^-/d' "$KEYS"/*.key >>"$SECRETS"
@@ -35,8 +36,9 @@ make_keys() {
   openssl genpkey -quiet -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out "$KEYS/rsa.key"
   openssl genpkey -algorithm ED25519 -out "$KEYS/ed25519.key"
   # One of them as a JWK.
-  node -e 'const [file] = process.argv.slice(1); const key = require("node:crypto").createPrivateKey(require("node:fs").readFileSync(file));
-    console.log(JSON.stringify(key.export({ format: "jwk" })))' "$KEYS/ed25519.key" >"$KEYS/ed25519.jwk"
+  node -e 'const pem = require("node:fs").readFileSync(process.argv[1]);
+    const jwk = require("node:crypto").createPrivateKey(pem).export({ format: "jwk" });
+    console.log(JSON.stringify(jwk))' "$KEYS/ed25519.key" >"$KEYS/ed25519.jwk"
 }
 
 make_client_certificates() {
@@ -44,8 +46,10 @@ make_client_certificates() {
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -days 2 -subj "/CN=Interop client authority" \
     -addext "basicConstraints=critical,CA:TRUE" -addext "keyUsage=critical,keyCertSign,cRLSign" \
     -keyout "$KEYS/client-ca.key" -out "$KEYS/client-ca.pem"
-  openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -subj "$subject" -keyout "$KEYS/pki.key" -out "$KEYS/pki.csr"
-  printf '%s\n' "subjectAltName=DNS:client.$DOMAIN" "extendedKeyUsage=clientAuth" "basicConstraints=critical,CA:FALSE" >"$KEYS/pki.ext"
+  openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -subj "$subject" \
+    -keyout "$KEYS/pki.key" -out "$KEYS/pki.csr"
+  printf '%s\n' "subjectAltName=DNS:client.$DOMAIN" "extendedKeyUsage=clientAuth" \
+    "basicConstraints=critical,CA:FALSE" >"$KEYS/pki.ext"
   openssl x509 -req -in "$KEYS/pki.csr" -CA "$KEYS/client-ca.pem" -CAkey "$KEYS/client-ca.key" -CAcreateserial -days 2 \
     -extfile "$KEYS/pki.ext" -out "$KEYS/pki.pem"
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -days 2 -subj "$subject" \
@@ -86,7 +90,8 @@ JSON
 { $common, "journalFile": "$RS_JOURNAL", "authority": "$CA", "issuer": "$AS_URL", "secret": $("$PYTHON" -c 'import json, sys
 print(json.dumps(open(sys.argv[1]).read()))' "$KEYS/introspector.secret"),
   "issuers": { "id-jag.$DOMAIN": "$AS_URL/resource-as" }, "opaque": ["run.$DOMAIN"], "detailed": ["rar.$DOMAIN"],
-  "bound": { "tls-pki.$DOMAIN": "certificate", "tls-self-signed.$DOMAIN": "certificate", "dpop.$DOMAIN": "key", "bound-code.$DOMAIN": "key" },
+  "bound": { "tls-pki.$DOMAIN": "certificate", "tls-self-signed.$DOMAIN": "certificate",
+             "dpop.$DOMAIN": "key", "bound-code.$DOMAIN": "key" },
   "nonces": ["dpop.$DOMAIN"] }
 JSON
   start_peer grants-api resource.mjs "$GRANTS/api.json"
@@ -146,13 +151,14 @@ write_oauth_config() {
   mapfile -t ports < <("$PYTHON" -c 'import socket
 held = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
 for each in held: print(each.getsockname()[1])')
+  OAUTH_ADMIN=127.0.0.1:${ports[1]}
   {
     cat <<TOML
 [proxy]
 listen = "127.0.0.1:${ports[0]}"
 
 [admin]
-listen = "127.0.0.1:${ports[1]}"
+listen = "$OAUTH_ADMIN"
 
 [state]
 directory = "$GRANTS/state"
@@ -236,7 +242,8 @@ refresh() { operator "refresh-$1" token refresh "$1"; }
 served_by() {
   expect "status" contains "$STDOUT" "status 200"
   expect "the API" judge arrived "$RS_JOURNAL" "$RS_BEFORE" "host=$1.$DOMAIN" "aud=$(api_of "$1")" status=200 "${@:2}"
-  expect "the audit log" judge recorded "$OAUTH_AUDIT" "$RECORDS_BEFORE" agent=interop "host=$1.$DOMAIN" decision=allow status=200 error=None
+  expect "the audit log" judge recorded "$OAUTH_AUDIT" "$RECORDS_BEFORE" agent=interop "host=$1.$DOMAIN" \
+    decision=allow status=200 error=None
 }
 
 # given KEY=VALUE…: the authorization server gave one token, for one request, like this.

@@ -29,9 +29,14 @@ function keep(cookies = []) {
   }
 }
 
-const cookiesFor = ({ pathname }) => [...jar.values()].filter(({ path }) => pathname.startsWith(path)).map(({ pair }) => pair).join('; ');
+function cookiesFor({ pathname }) {
+  const sent = [...jar.values()].filter(({ path }) => pathname.startsWith(path));
+  return sent.map(({ pair }) => pair).join('; ');
+}
 
-const unescape = (text) => text.replace(/&#(\d+);/g, (_, code) => String.fromCharCode(code)).replace(/&quot;/g, '"').replace(/&lt;/g, '<').replace(/&gt;/g, '>').replace(/&amp;/g, '&');
+const ENTITIES = { quot: '"', lt: '<', gt: '>', amp: '&' };
+const unescape = (text) =>
+  text.replace(/&(?:#(\d+)|(\w+));/g, (whole, code, name) => (code ? String.fromCharCode(code) : (ENTITIES[name] ?? whole)));
 const attribute = (tag, name) => unescape(new RegExp(`\\s${name}="([^"]*)"`).exec(tag)?.[1] ?? '');
 
 /** The first form of a page, filled in; `undefined` where there is none. */

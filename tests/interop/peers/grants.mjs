@@ -31,8 +31,9 @@ const SCOPES = 'orders:read orders:write orders:admin orders:owner';
 function resourceServer(resource) {
   const host = URL.parse(resource)?.hostname;
   if (!host?.endsWith('.interop.example')) throw new errors.InvalidTarget();
-  const format = opaque.includes(host) ? { accessTokenFormat: 'opaque' } : { accessTokenFormat: 'jwt', jwt: { sign: { alg: 'ES256' } } };
-  return { audience: resource, scope: SCOPES, accessTokenTTL: 600, ...format };
+  const known = { audience: resource, scope: SCOPES, accessTokenTTL: 600 };
+  if (opaque.includes(host)) return { ...known, accessTokenFormat: 'opaque' };
+  return { ...known, accessTokenFormat: 'jwt', jwt: { sign: { alg: 'ES256' } } };
 }
 
 /** A human and a phone: alice approves a moment later, mallory doesn't. */
@@ -118,7 +119,8 @@ async function provider(issuer, aliases, known, own, trust) {
   // A human is polled for: five seconds a time would be most of this test.
   made.use(async (ctx, next) => {
     await next();
-    if (['backchannel_authentication', 'device_authorization'].includes(ctx.oidc?.route) && ctx.status === 200) ctx.body.interval = 1;
+    const begun = ['backchannel_authentication', 'device_authorization'].includes(ctx.oidc?.route);
+    if (begun && ctx.status === 200) ctx.body.interval = 1;
   });
   addGrants(made, { own, trust, resourceServer, samlFile, tokenEndpoint: `${issuer}/token` });
   const observer = observe(made, { record, remember, issued });
@@ -140,6 +142,7 @@ async function refreshToken(made, query) {
   return value;
 }
 
+const newKey = () => generateKeyPair('ES256', { extractable: true });
 const providers = {};
 
 async function serve(request, response) {
@@ -173,10 +176,10 @@ await listen(createServer(tls, handle), async (port) => {
     return { token_endpoint: `${base}/token`, revocation_endpoint: `${base}/token/revocation` };
   };
   const issuer = `https://${name}:${port}`;
-  const [first, second] = [await generateKeyPair('ES256', { extractable: true }), await generateKeyPair('ES256', { extractable: true })];
+  const [first, second] = [await newKey(), await newKey()];
   const publicKey = (file) => importSPKI(readFileSync(`${keys}/${file}`, 'utf8'), 'ES256');
   const trust = { actor: await publicKey('actor.pub'), 'service@interop.example': await publicKey('service.pub') };
   providers[''] = await provider(issuer, aliases(''), clients(rest.secrets, keys), first, trust);
-  const others = { [issuer]: first.publicKey };
-  providers['/resource-as'] = await provider(`${issuer}/resource-as`, aliases('/resource-as'), resourceClients(rest.secrets), second, others);
+  const [inner, others] = [`${issuer}/resource-as`, { [issuer]: first.publicKey }];
+  providers['/resource-as'] = await provider(inner, aliases('/resource-as'), resourceClients(rest.secrets), second, others);
 });

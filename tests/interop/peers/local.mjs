@@ -17,7 +17,8 @@ export function asker(authority) {
       const asked = httpsRequest(url, { ca, lookup, method, headers }, (answer) => {
         const parts = [];
         answer.on('data', (part) => parts.push(part));
-        answer.on('end', () => resolve({ status: answer.statusCode, headers: answer.headers, text: String(Buffer.concat(parts)) }));
+        const whole = () => ({ status: answer.statusCode, headers: answer.headers, text: String(Buffer.concat(parts)) });
+        answer.on('end', () => resolve(whole()));
         answer.on('error', reject);
       });
       asked.on('error', reject).end(body);

@@ -36,7 +36,8 @@ export function observe(provider, { record, remember, issued }) {
   });
   provider.on('authorization.success', (ctx) => {
     const { client, params } = ctx.oidc;
-    record({ event: 'authorized', client: client?.clientId, pkce: params?.code_challenge_method, dpop: params?.dpop_jkt !== undefined });
+    const { code_challenge_method: pkce, dpop_jkt: jkt } = params ?? {};
+    record({ event: 'authorized', client: client?.clientId, pkce, dpop: jkt !== undefined });
   });
   provider.on('authorization_code.saved', (code) => remember(code.jti));
   provider.on('device_code.saved', (code) => remember(code.jti));

@@ -5,7 +5,7 @@
 //   GET /v1/orders   wants orders:read      GET /v1/admin   wants orders:admin
 //   POST /v1/orders  wants orders:write     GET /v1/owner   wants orders:owner
 
-import { createHash, randomUUID, X509Certificate } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createSecureServer } from 'node:http2';
 
@@ -51,10 +51,12 @@ async function introspected(token, from, host) {
     authorization: `Basic ${Buffer.from(`introspector:${encodeURIComponent(rest.secret)}`).toString('base64')}`,
     'content-type': 'application/x-www-form-urlencoded',
   };
-  const { status, text } = await ask(`${from}/token/introspection`, { method: 'POST', headers, body: new URLSearchParams({ token }).toString() });
+  const body = new URLSearchParams({ token }).toString();
+  const { status, text } = await ask(`${from}/token/introspection`, { method: 'POST', headers, body });
   if (status !== 200) throw new Error(`introspection: ${status} ${text}`);
   const claims = JSON.parse(text);
-  if (!claims.active || claims.aud !== `https://${host}/`) throw new Refusal(401, 'invalid_token', 'not active, or for another API');
+  const good = claims.active && claims.aud === `https://${host}/`;
+  if (!good) throw new Refusal(401, 'invalid_token', 'not active, or for another API');
   return claims;
 }
 
@@ -63,31 +65,37 @@ const proofs = new Set();
 
 /** RFC 9449, section 4.3. */
 async function checkProof(request, host, token, jkt) {
+  const insist = (condition, why) => {
+    if (!condition) throw new Refusal(401, 'invalid_dpop_proof', why);
+  };
   const { dpop } = request.headers;
-  if (!dpop || Array.isArray(dpop)) throw new Refusal(401, 'invalid_dpop_proof', 'not one proof');
-  const options = { typ: 'dpop+jwt', algorithms: ['ES256'], requiredClaims: ['jti', 'htm', 'htu', 'iat', 'ath'], maxTokenAge: '60s', clockTolerance: 5 };
-  const { payload, protectedHeader } = await jwtVerify(dpop, EmbeddedJWK, options).catch((cause) => {
-    throw new Refusal(401, 'invalid_dpop_proof', cause.message);
-  });
-  const url = `https://${request.headers[':authority'] ?? request.headers.host}${new URL(request.url, 'https://x.invalid').pathname}`;
-  if (payload.htm !== request.method || payload.htu !== url) throw new Refusal(401, 'invalid_dpop_proof', `for ${payload.htm} ${payload.htu}`);
-  if (payload.ath !== sha256(token)) throw new Refusal(401, 'invalid_dpop_proof', 'for another token');
-  if ((await calculateJwkThumbprint(protectedHeader.jwk)) !== jkt) throw new Refusal(401, 'invalid_dpop_proof', 'by another key');
-  if (proofs.has(payload.jti)) throw new Refusal(401, 'invalid_dpop_proof', 'used before');
+  insist(dpop && !dpop.includes(','), 'not one proof');
+  const claims = { requiredClaims: ['jti', 'htm', 'htu', 'iat', 'ath'], maxTokenAge: '60s', clockTolerance: 5 };
+  const options = { typ: 'dpop+jwt', algorithms: ['ES256'], ...claims };
+  const { payload, protectedHeader } = await jwtVerify(dpop, EmbeddedJWK, options).catch((cause) => insist(false, cause.message));
+  const { pathname } = new URL(request.url, 'https://x.invalid');
+  const url = `https://${request.headers[':authority'] ?? request.headers.host}${pathname}`;
+  insist(payload.htm === request.method && payload.htu === url, `for ${payload.htm} ${payload.htu}`);
+  insist(payload.ath === sha256(token), 'for another token');
+  insist((await calculateJwkThumbprint(protectedHeader.jwk)) === jkt, 'by another key');
+  insist(!proofs.has(payload.jti), 'used before');
   proofs.add(payload.jti);
   if (nonces.includes(host) && payload.nonce !== nonce) throw new Refusal(401, 'use_dpop_nonce', 'another nonce is wanted');
 }
 
 /** The token has to be shown by whom it was given to: RFC 8705, section 3; RFC 9449, section 7. */
 async function checkBinding(request, host, scheme, token, cnf = {}) {
+  const insist = (condition, why) => {
+    if (!condition) throw new Refusal(401, 'invalid_token', why);
+  };
   const kind = cnf['x5t#S256'] ? 'certificate' : cnf.jkt ? 'key' : 'nothing';
-  if ((bound[host] ?? 'nothing') !== kind) throw new Refusal(401, 'invalid_token', `bound to ${kind}`);
-  if (scheme.toLowerCase() !== (kind === 'key' ? 'dpop' : 'bearer')) throw new Refusal(401, 'invalid_token', `${scheme} and bound to ${kind}`);
+  insist((bound[host] ?? 'nothing') === kind, `bound to ${kind}`);
+  insist(scheme.toLowerCase() === (kind === 'key' ? 'dpop' : 'bearer'), `${scheme}, and bound to ${kind}`);
   if (kind === 'key') await checkProof(request, host, token, cnf.jkt);
   if (kind === 'certificate') {
     const shown = request.socket.getPeerCertificate(true)?.raw;
-    if (!shown) throw new Refusal(401, 'invalid_token', 'no certificate was shown');
-    if (sha256(new X509Certificate(shown).raw) !== cnf['x5t#S256']) throw new Refusal(401, 'invalid_token', 'another certificate was shown');
+    insist(shown, 'no certificate was shown');
+    insist(sha256(shown) === cnf['x5t#S256'], 'another certificate was shown');
   }
   return kind;
 }
