@@ -109,7 +109,10 @@ pub(super) fn broker(settings: &Settings, recorder: Recorder) -> Result<Broker> 
 pub(super) fn credential(settings: &Settings, asked: &str) -> Result<CredentialName> {
     let known = settings.credentials.iter().find(|known| known.name.as_str() == asked);
     known.map(|known| known.name.clone()).ok_or_else(|| {
-        let names: Vec<&str> = settings.credentials.iter().map(|known| known.name.as_str()).collect();
+        let mut names: Vec<&str> = settings.credentials.iter().map(|known| known.name.as_str()).collect();
+        // A route with scopes of its own is a variant of the credential.
+        names.sort_unstable();
+        names.dedup();
         Failure::NotStarted(anyhow!("the config has no credential `{asked}`; it has: {}", names.join(", ")))
     })
 }

@@ -2,10 +2,10 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 
 use crate::{
-    config::Settings,
+    config::{Settings, StoreKind},
     credential::{
         Error,
         login::{self, Page, UserCode},
@@ -16,7 +16,7 @@ use crate::{
 };
 
 use super::{
-    FAILED, Result, args,
+    FAILED, Failure, Result, args,
     context::{self, count},
     control_runtime, env, output, qr, serving,
 };
@@ -24,6 +24,10 @@ use super::{
 pub(super) fn login(global: &args::Global, login: &args::Login) -> Result {
     let settings = context::load_silently(global)?;
     let name = context::credential(&settings, &login.credential)?;
+    if settings.store.kind == StoreKind::Memory {
+        let lost = "a login would be lost with this command: `[state] store = \"memory\"` keeps nothing";
+        return Err(Failure::NotStarted(anyhow!(lost)));
+    }
     let runtime = control_runtime().context("can't start a runtime")?;
     let recorder = Recorder::start(&settings.observe).context("can't open the audit log")?;
     let done = runtime.block_on(async {

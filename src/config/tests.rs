@@ -1,5 +1,9 @@
 //! What an operator sees: whole messages, compared to the letter.
 
+mod credentials;
+mod reference;
+mod sources;
+
 use std::{
     collections::BTreeSet,
     ffi::OsString,
@@ -269,14 +273,8 @@ fn a_route_to_an_authorization_server_needs_paths() {
 
 #[test]
 fn what_this_version_lacks_says_so() {
-    let (message, _) = changed("grant = \"client_credentials\"", "grant = \"device_code\"");
-    assert_eq!(message, "grant \"device_code\" is not supported by this version");
-    let (message, _) = changed("client_secret_post", "private_key_jwt");
-    assert_eq!(message, "method \"private_key_jwt\" is not supported by this version");
     let (message, _) = changed("methods =", "rate = \"60/min\"\nmethods =");
     assert_eq!(message, "`rate` is not supported by this version");
-    let (message, _) = changed("{ env = \"CLIENT_SECRET\" }", "{ keyring = \"a/b\" }");
-    assert_eq!(message, "`keyring` is not supported by this version");
     let text = format!(
         "[proxy]\nlisten = [\"unix:/run/c.sock\"]\n[state]\nstore = {{ postgres = {{ env = \"X\" }} }}\n{SMALL}"
     );
@@ -285,7 +283,7 @@ fn what_this_version_lacks_says_so() {
         messages,
         [
             "listening on a unix socket is not supported by this version",
-            "only the embedded store is supported by this version"
+            "a store on a server is not supported by this version"
         ]
     );
 }
@@ -417,7 +415,7 @@ fn a_full_file_loads() {
 
     let orders = &settings.credentials[0].steps[0];
     let ClientAuth::SecretBasic { secrets, .. } = &orders.client.auth else { panic!() };
-    assert_eq!(*secrets, [Source::Env("CLIENT_SECRET".to_owned())]);
+    assert_eq!(*secrets, [Source::Env("CLIENT_SECRET".to_owned()), Source::File(directory.path().join("next"))]);
     let orders = &orders.ask;
     assert_eq!(orders.resource, ["https://orders.example.com"]);
     assert_eq!(orders.params, [("organization".to_owned(), "org_1".to_owned())]);
@@ -443,85 +441,6 @@ fn routes_come_out_compiled_and_share_upstreams() {
     assert_ne!(route("open").upstream.id, route("local").upstream.id);
     assert_eq!(route("orders").upstream.response_timeout, Duration::from_secs(60));
     assert_eq!(route("open").upstream.response_timeout, Duration::from_secs(120));
-}
-
-/// The reference in `docs/configuration.md` names each key under its table.
-#[test]
-fn every_key_is_documented() {
-    let directory = tempfile::tempdir().unwrap();
-    let text = full(directory.path());
-    let doc = Document::new(&text, directory.path(), &environment);
-    let (table, errors) = DeTable::parse_recoverable(&text);
-    assert_eq!(errors, []);
-    raw::read(Section::root(&doc, table.get_ref()));
-    let known = doc.known.take();
-    let kinds: BTreeSet<&str> = known.iter().map(|(kind, _)| *kind).collect();
-    let expected = [
-        "",
-        "SOURCE",
-        "admin",
-        "agents.NAME",
-        "audit",
-        "authorization_servers.NAME",
-        "client_auth",
-        "credentials.NAME",
-        "limits",
-        "proxy",
-        "reverse",
-        "routes",
-        "state",
-        "tls",
-    ];
-    assert_eq!(kinds, BTreeSet::from(expected));
-    let reference = include_str!("../../docs/configuration.md");
-    for (kind, key) in &known {
-        let title = match *kind {
-            "" => "## The file".to_owned(),
-            "tls" | "client_auth" | "SOURCE" => format!("## `{kind}`"),
-            "routes" | "reverse" => format!("## `[[{kind}]]`"),
-            kind => format!("## `[{kind}]`"),
-        };
-        let section =
-            reference.split("\n## ").find(|section| format!("## {section}").starts_with(&format!("{title}\n")));
-        let section = section.unwrap_or_else(|| panic!("no section {title}"));
-        assert!(section.contains(&format!("`{key}`")), "{title} lacks `{key}`");
-    }
-}
-
-/// The example of the reference loads.
-#[test]
-fn the_documented_example_loads() {
-    let reference = include_str!("../../docs/configuration.md");
-    let blocks: Vec<&str> = reference.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert!(!blocks.is_empty());
-    for block in blocks {
-        good(block);
-    }
-}
-
-/// Documented defaults are the real ones.
-#[test]
-fn documented_limits_are_the_defaults() {
-    let reference = include_str!("../../docs/configuration.md");
-    let section = reference.split("\n## ").find(|section| section.starts_with("`[limits]`")).unwrap();
-    let mut lines = String::from("[limits]\n");
-    for row in section.lines().filter(|line| line.starts_with("| `")) {
-        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-        lines.push_str(&format!("{} = {}\n", cells[1].trim_matches('`'), cells[3].trim_matches('`')));
-    }
-    assert!(lines.lines().count() > 15, "{lines}");
-    let (written, default) = (good(&format!("{lines}{SMALL}")), good(SMALL));
-    let shown = |settings: &Settings| {
-        format!(
-            "{:?}{:?}{:?}{:?}{:?}",
-            settings.server,
-            settings.proxy,
-            settings.upstream,
-            settings.tokens,
-            settings.routes[0].upstream.response_timeout
-        )
-    };
-    assert_eq!(shown(&written), shown(&default));
 }
 
 #[test]

@@ -112,6 +112,12 @@ impl Broker {
         Self::build(specs, shared, self.0.tools.clone(), &self.0.places)
     }
 
+    /// Whether the token for this request is got with the agent's own.
+    pub fn exchanges_the_agents_token(&self, permit: &Permit) -> bool {
+        let place = permit.credential().map(|binding| self.place(binding));
+        matches!(place, Some(Ok(Place { subjects: Some(_), .. })))
+    }
+
     /// The token for a permitted request; an empty lease where the route has no credential.
     pub async fn lease(&self, permit: &Permit, asking: Asking<'_>) -> Result<Lease, Error> {
         match permit.credential() {

@@ -7,6 +7,7 @@ use super::{
     AuthorizationServer, Location, Source, Spec,
     client_auth::{ClientAuth, IdentityFiles},
     grant::{Ciba, Grant, HttpSource, Login, LoginKind, TokenExchange, ciba::Hint},
+    source::Web,
     step::{Ask, Assertion, AudMode, Input, KeySource, Step},
 };
 
@@ -268,6 +269,20 @@ impl Fields {
             }
             Source::Command { argv, ttl } => {
                 self.list("command", argv.iter().map(String::as_str));
+                self.text("ttl", &ttl.as_nanos().to_string());
+            }
+            Source::Keyring { service, user, ttl } => {
+                self.list("keyring", [service.as_str(), user]);
+                self.text("ttl", &ttl.as_nanos().to_string());
+            }
+            Source::Web(web) => {
+                let Web { url, headers, pointer, ttl } = &**web;
+                self.text("http", url);
+                headers.iter().for_each(|(name, value)| {
+                    self.text("header", name.as_str());
+                    self.bytes(value.as_bytes());
+                });
+                self.list("pointer", pointer.as_deref());
                 self.text("ttl", &ttl.as_nanos().to_string());
             }
         }

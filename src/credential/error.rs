@@ -207,6 +207,8 @@ impl Error {
         match *self.failure {
             Failure::Unavailable(_) | Failure::Timeout | Failure::Abandoned => true,
             Failure::Feed(ref error) => error.is_temporary(),
+            // Another process is at it, or was stopped in the middle.
+            Failure::Store(VaultError::Busy { .. }) => true,
             Failure::Refused { .. }
             | Failure::Protocol(_)
             | Failure::Source(_)
@@ -229,11 +231,21 @@ impl Error {
         }
     }
 
+    /// The agent has to send something else: 400, not 502.
+    pub fn is_the_agents(&self) -> bool {
+        match &*self.failure {
+            Failure::Settings(SettingsError::NoSubject) => true,
+            Failure::Feed(error) => error.is_the_agents(),
+            _something_else => false,
+        }
+    }
+
     /// The stable code of `surface.md`.
     pub fn code(&self) -> &'static str {
         match &*self.failure {
             Failure::LoginRequired(_) => "login_required",
             Failure::NotApproved(_) => "approval_denied",
+            Failure::Settings(SettingsError::NoSubject) => "bad_request",
             Failure::Feed(error) => error.code(),
             _ if self.is_temporary() => "credential_unavailable",
             _ => "credential_failed",
@@ -285,6 +297,9 @@ impl Error {
             Failure::Feed(error) => error.hint(),
             Failure::Settings(SettingsError::NoLogin) => {
                 Hint::new(format!("credential `{name}` needs no login: `cupbearer token show {name}` tells its state"))
+            }
+            Failure::Settings(SettingsError::NoSubject) => {
+                Hint::fixed("send a token of your own in `Authorization`: this route exchanges it for the API's")
             }
             Failure::Settings(SettingsError::UnknownCredential) => Hint::fixed("run `cupbearer token list`"),
             Failure::Settings(_) => Hint::fixed("run `cupbearer check`"),
@@ -513,6 +528,17 @@ mod tests {
         assert_eq!(error(Failure::Timeout).code(), "credential_unavailable");
         assert_eq!(error(Failure::Unavailable(Outage::Status(503))).code(), "credential_unavailable");
         assert_eq!(error(Failure::Protocol(Misbehaviour::NoToken)).code(), "credential_failed");
+    }
+
+    #[test]
+    fn an_agent_without_a_token_of_its_own_is_told_to_send_one() {
+        let missing = || error(Failure::Settings(SettingsError::NoSubject));
+        for error in [missing(), error(Failure::Feed(Box::new(missing())))] {
+            assert!(error.is_the_agents() && !error.is_temporary() && !error.wants_a_human());
+            assert_eq!(error.code(), "bad_request");
+            assert!(error.hint().as_str().contains("`Authorization`"), "{}", error.hint());
+        }
+        assert!(!error(Failure::Settings(SettingsError::NoInput)).is_the_agents());
     }
 
     #[test]

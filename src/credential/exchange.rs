@@ -24,7 +24,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::primitives::Secret;
+use crate::primitives::{CredentialName, Secret};
 
 use super::{
     Settings, Spec,
@@ -49,6 +49,9 @@ pub(crate) use ask::{Question, Reached};
 pub(crate) use login::LoginStep;
 pub(crate) use poll::Pending;
 pub(crate) use revoke::Revocation;
+
+/// After this a token that couldn't be replaced at a start is tried to be replaced again.
+const RETRY: Duration = Duration::from_secs(30);
 
 /// How one credential's token is got.
 #[derive(Debug)]
@@ -130,11 +133,21 @@ impl Exchange {
         let key = token_key(&digest::token(&self.spec, &want.more_scopes));
         let _guard = self.tools.vault.lock(&key, self.limits.lock).await.map_err(Fault::store)?;
         let kept = self.tools.vault.token(&key).await.map_err(Fault::store)?;
-        if let Some(obtained) = kept.and_then(|kept| self.revived(kept, want)) {
-            return Ok(obtained);
-        }
+        // One that is due to be replaced is good until it ends, should no other be got.
+        let kept = match kept.and_then(|kept| self.revived(kept, want)) {
+            Some(kept) if Instant::now() < kept.refresh_at => return Ok(kept),
+            kept => kept,
+        };
         let forgotten = self.state().forgotten;
-        let obtained = self.finished(self.walk(want).await?)?;
+        let obtained = match (self.walk(want).await.and_then(|output| self.finished(output)), kept) {
+            (Ok(obtained), _) => obtained,
+            (Err(fault), None) => return Err(fault),
+            (Err(fault), Some(kept)) => {
+                let reason = fault.failure.describe();
+                tracing::warn!(credential = %self.spec.name, "the token of the last start stays in use: {reason}");
+                return Ok(Obtained { refresh_at: (Instant::now() + RETRY).min(kept.expires_at), ..kept });
+            }
+        };
         let ends_here = self.limits.transient && self.is_revocable().await;
         if !ends_here && self.state().forgotten == forgotten {
             self.keep(&key, &obtained).await;
@@ -149,7 +162,7 @@ impl Exchange {
         let now = self.tools.clock.now();
         let at = |unix_milliseconds| left(SystemTime::UNIX_EPOCH + Duration::from_millis(unix_milliseconds), now);
         let (refresh, usable) = (at(kept.refresh_at), at(kept.expires_at));
-        if known || refresh.is_zero() {
+        if known || usable.is_zero() {
             return None;
         }
         let prover = kept.dpop_key.as_ref().map(|key| self.prover_of(key)).transpose().ok()?;
@@ -235,13 +248,14 @@ impl Exchange {
 
     async fn walk(&self, want: &Want) -> Result<Output, Fault> {
         let mut fresh = want.fresh;
+        let mut spent = Vec::new();
         let forgotten = self.state().forgotten;
         loop {
             let (done, mut previous) = self.resume(fresh);
-            let mut stale = done > 0;
+            let mut earlier = Earlier { used: done > 0, refused: &spent, spent: Vec::new() };
             let mut outcome = Err(Fault::settings(SettingsError::NoSteps));
             for (number, step) in self.spec.steps.iter().enumerate().skip(done) {
-                outcome = self.take(number, step, previous.as_ref(), want, &mut stale).await;
+                outcome = self.take(number, step, previous.as_ref(), want, &mut earlier).await;
                 match &outcome {
                     Ok(output) => {
                         self.remember(number, output, forgotten);
@@ -252,7 +266,10 @@ impl Exchange {
             }
             match outcome {
                 // The server doesn't take what was got earlier: a fresh one, once (standards 1.A).
-                Err(fault) if stale && !fresh && fault.code() == Some("invalid_grant") => fresh = true,
+                Err(fault) if earlier.used && !fresh && fault.code() == Some("invalid_grant") => {
+                    fresh = true;
+                    spent = earlier.spent;
+                }
                 outcome => return outcome,
             }
         }
@@ -282,14 +299,14 @@ impl Exchange {
         }
     }
 
-    /// One step. `stale` becomes true where it used something that was got earlier.
+    /// One step.
     async fn take(
         &self,
         number: usize,
         step: &Step,
         previous: Option<&Output>,
         want: &Want,
-        stale: &mut bool,
+        earlier: &mut Earlier<'_>,
     ) -> Result<Output, Fault> {
         let scopes = self.scopes(number, want);
         match &step.grant {
@@ -313,7 +330,7 @@ impl Exchange {
                 let mut given = Vec::new();
                 let mut subject_end = None;
                 for input in step.grant.inputs() {
-                    given.push(self.input(number, step, input, previous, want, stale).await?);
+                    given.push(self.input(number, step, input, previous, want, earlier).await?);
                     if let (Input::Agent, Some(subject)) = (input, &want.subject) {
                         let unix_now = self.tools.clock.unix_seconds();
                         subject_end = expiry::jwt_life(subject.expose(), unix_now);
@@ -353,7 +370,7 @@ impl Exchange {
         input: &Input,
         previous: Option<&Output>,
         want: &Want,
-        stale: &mut bool,
+        earlier: &mut Earlier<'_>,
     ) -> Result<Secret, Fault> {
         match input {
             Input::Source(source) => self.tools.read(source).await,
@@ -378,9 +395,10 @@ impl Exchange {
             Input::Credential { name, which } => {
                 let peers = self.peers.get().and_then(std::sync::Weak::upgrade);
                 let peers = peers.ok_or_else(|| Fault::settings(SettingsError::UnknownCredential))?;
-                let token = peers.token(name, None).await;
-                let token = token.map_err(Fault::feed)?;
-                *stale = true;
+                let refused = earlier.refused.iter().find(|(spent, _)| spent == name).map(|(_, token)| token);
+                let token = peers.token(name, refused).await.map_err(Fault::feed)?;
+                earlier.used = true;
+                earlier.spent.push((name.clone(), token.clone()));
                 match which {
                     Which::AccessToken => Ok(token),
                     Which::RefreshToken | Which::IdToken => {
@@ -502,6 +520,14 @@ fn check_kind(kind: TokenKind, dpop: DpopUse, proved: bool) -> Result<(), Misbeh
         (TokenKind::Dpop, _, false) => Err(Misbehaviour::UnaskedDpop),
         (TokenKind::Bearer | TokenKind::Dpop | TokenKind::NotApplicable, _, _) => Ok(()),
     }
+}
+
+/// What a walk took that was got before it.
+struct Earlier<'w> {
+    used: bool,
+    /// Other credentials' tokens that the last walk used in vain.
+    refused: &'w [(CredentialName, Secret)],
+    spent: Vec<(CredentialName, Secret)>,
 }
 
 impl Output {

@@ -24,6 +24,8 @@ mod endpoint;
 pub mod error;
 mod exchange;
 mod expiry;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod grant;
 pub mod inject;
 pub mod lease;

@@ -19,6 +19,8 @@ use super::{
 
 mod pointers;
 
+pub(super) use pointers::Wiped;
+
 /// No `Retry-After` holds us longer.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
 

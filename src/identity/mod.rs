@@ -22,7 +22,7 @@ use http::{
 
 use crate::{
     observe::{Noted, Record},
-    primitives::{AgentName, digest::hex},
+    primitives::{AgentName, Secret, digest::hex, sha256},
 };
 
 pub use key::{NoRandomness, generate_key};
@@ -129,6 +129,11 @@ impl Registry {
 
     pub fn names(&self) -> impl Iterator<Item = &AgentName> {
         self.agents.keys()
+    }
+
+    /// Whether `text` is an agent's key.
+    pub fn knows(&self, text: &Secret) -> bool {
+        self.owners.contains_key(&sha256(text.expose().as_bytes()))
     }
 
     /// The agent by name, for `explain` and `run`, which need no evidence.

@@ -268,3 +268,11 @@ fn the_record_learns_who_asks_or_why_nobody_does() {
     assert_eq!(record.agent, Some(name("anonymous")));
     assert_eq!(Unknown::Mismatch.to_string(), Unknown::Mismatch.reason());
 }
+
+/// What an agent proves itself with is no token of its own.
+#[test]
+fn a_key_is_known_as_a_key() {
+    let knows = |text: &str| registry().knows(&crate::primitives::Secret::new(text.to_owned()));
+    assert!(knows(KEY) && knows(OTHER) && knows("cup_next-key"));
+    assert!(!knows("cup_researcher-ke") && !knows("") && !knows("eyJ.a.b"));
+}

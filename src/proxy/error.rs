@@ -198,6 +198,8 @@ fn refused(refusal: &policy::Refusal) -> Verdict {
 fn token(error: &credential::Error) -> Verdict {
     let verdict = if error.wants_a_human() {
         Verdict::new(403, error.code(), "http_request_denied")
+    } else if error.is_the_agents() {
+        Verdict::new(400, error.code(), "http_request_error")
     } else if error.is_temporary() {
         let wait = error.retry_after.unwrap_or(Duration::from_secs(1));
         Verdict { retry_after: Some(wait), ..Verdict::new(503, "credential_unavailable", "connection_timeout") }

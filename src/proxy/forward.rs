@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{
-    HeaderValue, Method, Request, StatusCode, Version,
+    HeaderMap, HeaderValue, Method, Request, StatusCode, Version,
     header::{CONTENT_TYPE, EXPECT},
 };
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ use crate::{
 };
 
 use super::{
-    Error, Proxy, RequestBody,
+    Error, Proxy, RequestBody, Rules,
     body::{self, Rewinder},
     error::BadRequest,
     headers,
@@ -59,6 +59,7 @@ impl Proxy {
     /// the lease, since no token is asked for a request that is refused (threat 102).
     pub(super) fn prepare(
         &self,
+        rules: &Rules,
         inbound: Inbound<'_>,
         permit: &Permit,
         traffic: &Arc<Traffic>,
@@ -67,7 +68,7 @@ impl Proxy {
         let reverse = inbound.is_reverse();
         let Inbound { arrival, mut parts, body, .. } = inbound;
         // Before it is stripped: the credential may exchange it (RFC 8693), by explicit opt-in.
-        let subject = permit.credential().and_then(|_| credential::subject_of(&parts.headers));
+        let subject = own_token(rules, permit, &parts.headers);
         // HTTP/1.0 knows no interim answers.
         let interim = arrival.interim.filter(|_| parts.version == Version::HTTP_11).cloned();
         if permit.credential().is_some() && inbound::has_token_in_query(&parts.uri) {
@@ -221,6 +222,15 @@ impl Outbound {
         }
         Ok(request)
     }
+}
+
+/// The agent's own token, where the credential exchanges it. An agent's key for us, which may
+/// stand in the same field, goes to no authorization server.
+fn own_token(rules: &Rules, permit: &Permit, fields: &HeaderMap) -> Option<Secret> {
+    if !rules.broker.exchanges_the_agents_token(permit) {
+        return None;
+    }
+    credential::subject_of(fields).filter(|token| !rules.registry.knows(token))
 }
 
 /// Whom a request goes to, for its proof.

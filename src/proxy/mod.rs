@@ -14,6 +14,8 @@ pub(crate) mod challenge;
 pub(crate) mod error;
 pub(crate) mod explain;
 pub(crate) mod forward;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod headers;
 pub mod inbound;
 pub(crate) mod interim;

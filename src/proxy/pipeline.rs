@@ -85,7 +85,7 @@ impl Proxy {
         let candidates = record
             .note(rules.routes.find(inbound.target()).map_err(|none| no_route(none, &agent, inbound.target())))?;
         let permit = record.note(policy::decide(&agent, &candidates, inbound.target()).map_err(Error::from))?;
-        let prepared = record.note(self.prepare(inbound, &permit, &record.traffic))?;
+        let prepared = record.note(self.prepare(rules, inbound, &permit, &record.traffic))?;
         let lease = record.note(rules.broker.lease(&permit, prepared.asking()).await.map_err(Error::from))?;
         let sent = self.forward(&rules.broker, prepared, &permit, lease, record).await;
         record.note(sent)

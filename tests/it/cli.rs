@@ -263,6 +263,8 @@ async fn help_of_every_command() {
         "env",
         "check",
         "explain",
+        "login",
+        "logout",
         "ca",
         "ca show",
         "ca export",

@@ -1,7 +1,9 @@
 //! What the documents show works: configs load, commands are understood, links lead somewhere.
 
 use std::{
+    collections::BTreeSet,
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -85,14 +87,90 @@ async fn every_config_shown_loads() {
             } else {
                 format!("{}\n{}", last_whole.clone().unwrap_or_default(), block.text)
             };
-            let set = |name: &str| Some(format!("a value for {name}").into());
             let at = format!("{}:{}", document.name(), block.line);
-            let settings = config::parse(&text, &town.home.work("proxy.toml"), &set)
-                .unwrap_or_else(|problems| panic!("{at}\n{problems}"));
+            let settings = load(&town, &text).unwrap_or_else(|problems| panic!("{at}\n{problems}"));
             assert!(settings.warnings.is_empty(), "{at}\n{}", settings.warnings.render_as_warnings(false));
         }
     }
     assert!(found >= 3, "only {found} configs were found");
+}
+
+/// Every variable has a value, and every file that is named is there.
+fn load(town: &Town, text: &str) -> Result<config::Settings, config::Problems> {
+    let set = |name: &str| Some(format!("a value for {name}").into());
+    config::parse(&with_files(town, text), &town.home.work("proxy.toml"), &set)
+}
+
+/// The config with its files made, those with absolute paths in the home directory too.
+fn with_files(town: &Town, text: &str) -> String {
+    let mut text = text.to_owned();
+    for key in ["file", "certificate", "key", "next_certificate", "next_key", "ca", "upstream_ca"] {
+        let marker = format!("{key} = \"");
+        let names: BTreeSet<String> = text
+            .match_indices(&marker)
+            .filter(|(at, _)| text[..*at].ends_with([' ', '\n', '{']))
+            .filter_map(|(at, _)| text[at + marker.len()..].split('"').next().map(str::to_owned))
+            .collect();
+        for name in names {
+            let flat = name.trim_start_matches('/').replace('/', "-");
+            let path = town.home.work(&flat);
+            if !path.exists() {
+                fs::write(&path, town.world.ca_pem()).unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            }
+            text = text.replace(&format!("{marker}{name}\""), &format!("{marker}{flat}\""));
+        }
+    }
+    text
+}
+
+/// `docs/credentials.md` has an example of everything that there is.
+#[tokio::test]
+async fn every_way_to_a_token_is_shown() {
+    let town = Town::new().await;
+    let documents = documents();
+    let document = documents.iter().find(|document| document.path.ends_with("docs/credentials.md")).unwrap();
+    let (mut grants, mut methods, mut presets) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for block in document.blocks("toml").iter().filter(|block| is_whole(block)) {
+        let settings = load(&town, &block.text).unwrap_or_else(|problems| panic!("{problems}"));
+        let steps = settings.credentials.iter().flat_map(|spec| &spec.steps);
+        for step in steps {
+            grants.insert(step.name());
+            methods.insert(step.client.auth.name());
+        }
+        let named = block.text.lines().filter_map(|line| line.strip_prefix("preset = \"")?.split('"').next());
+        presets.extend(named.map(str::to_owned));
+    }
+    let all_grants = [
+        "authorization_code",
+        "basic",
+        "ciba",
+        "client_credentials",
+        "device_code",
+        "github_app",
+        "http",
+        "jwt_bearer",
+        "metadata_server",
+        "refresh_token",
+        "saml2_bearer",
+        "self_signed_jwt",
+        "static",
+        "token_exchange",
+    ];
+    assert_eq!(grants.into_iter().collect::<Vec<_>>(), all_grants);
+    let all_methods = [
+        "assertion",
+        "client_secret_basic",
+        "client_secret_jwt",
+        "client_secret_post",
+        "none",
+        "private_key_jwt",
+        "self_signed_tls_client_auth",
+        "tls_client_auth",
+    ];
+    assert_eq!(methods.into_iter().collect::<Vec<_>>(), all_methods);
+    let all_presets = ["auth0", "cognito", "entra", "github_app", "google", "keycloak", "okta", "salesforce"];
+    assert_eq!(presets.into_iter().collect::<Vec<_>>(), all_presets);
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ mod dpop;
 mod framing;
 mod headers;
 mod in_memory;
+mod login;
 mod main_job;
 mod memory;
 mod mortal;

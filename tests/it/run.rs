@@ -1,6 +1,6 @@
 //! `cupbearer run -- CMD`: an unmodified program gets through, and notices nothing else.
 
-use std::{collections::BTreeMap, fs, process::Stdio};
+use std::{collections::BTreeMap, fs, process::Stdio, time::Duration};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -8,7 +8,8 @@ use nix::{
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    time::timeout,
+    net::TcpListener,
+    time::{Instant, timeout},
 };
 
 use crate::{
@@ -131,6 +132,31 @@ async fn a_signal_goes_on_to_the_command() {
     kill(Pid::from_raw(child.id().unwrap().try_into().unwrap()), Signal::SIGTERM).unwrap();
     assert_eq!(timeout(LIMIT, out.next_line()).await.unwrap().unwrap().unwrap(), "caught");
     assert_eq!(timeout(LIMIT, child.wait()).await.unwrap().unwrap().code(), Some(9));
+}
+
+/// Standards 1.D: what a run asked for is taken back at its end, and a server that hangs then
+/// holds nobody up.
+#[tokio::test]
+async fn a_hung_revocation_doesnt_hold_up_the_end() {
+    let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let revocation = format!("revocation_endpoint = \"https://{}/revoke\"", hung.local_addr().unwrap());
+    let town = Town::with(Default::default(), |facts| {
+        facts
+            .config()
+            .replace("ca = \"peers-ca.pem\"\n\n[cred", &format!("ca = \"peers-ca.pem\"\n{revocation}\n\n[cred"))
+    })
+    .await;
+    let script = format!("curl -sS -o /dev/null {} && echo ready && exec sleep 60", town.url("/v1/orders"));
+    let mut command = town.home.cupbearer(&["run", "--", "sh", "-c", &script]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(timeout(LIMIT, out.next_line()).await.unwrap().unwrap().unwrap(), "ready");
+    let signalled = Instant::now();
+    kill(Pid::from_raw(child.id().unwrap().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    // It is asked, and says nothing.
+    let (_silent, _) = timeout(LIMIT, hung.accept()).await.expect("nobody was asked").unwrap();
+    assert_eq!(timeout(LIMIT, child.wait()).await.unwrap().unwrap().code(), Some(143));
+    assert!(signalled.elapsed() < Duration::from_secs(4), "it took {:?}", signalled.elapsed());
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 pub(super) mod agents;
 pub(super) mod credentials;
+pub(super) mod fields;
 pub(super) mod limits;
 pub(super) mod listeners;
 pub(super) mod routes;

@@ -5,14 +5,21 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use crate::credential::Source;
+use crate::credential::{Source, source::Web};
 
-use super::super::document::{Document, Section};
+use super::{
+    super::document::{Document, Section},
+    fields::{headers, pointer},
+    url::metadata_url,
+};
 
-/// How long a command's output is kept when the file doesn't say.
-const COMMAND_TTL: Duration = Duration::from_secs(300);
+/// How long what a command, the keyring or a server gave is kept when the file doesn't say.
+const TTL: Duration = Duration::from_secs(300);
 
-/// `key = { env = "NAME" }`, `{ file = "PATH" }` or `{ command = ["…"], ttl = "5m" }`.
+const WAYS: [&str; 5] = ["env", "file", "command", "keyring", "http"];
+
+/// `key = { env = "NAME" }`, `{ file = "PATH" }`, `{ command = ["…"], ttl = "5m" }`,
+/// `{ keyring = "service/user", ttl = "5m" }` or `{ http = "URL", pointer = "/access_token" }`.
 /// `example` is the name of an environment variable that would suit.
 pub(in crate::config) fn source(section: &mut Section<'_>, key: &'static str, example: &str) -> Option<Source> {
     let line = format!("{key} = {{ env = \"{example}\" }}");
@@ -36,9 +43,8 @@ pub(in crate::config) fn source(section: &mut Section<'_>, key: &'static str, ex
 /// Where the secret is, in a table that may say more. `line` is an example.
 pub(in crate::config) fn place(table: &mut Section<'_>, key: &str, line: &str) -> Option<Source> {
     let doc = table.doc;
-    table.unsupported(&["keyring"]);
-    let ways = ["env", "file", "command"].into_iter().filter(|way| table.has(way)).count();
-    if ways != 1 && !table.has("keyring") {
+    let ways = WAYS.into_iter().filter(|way| table.has(way)).count();
+    if ways != 1 {
         let message = if ways == 0 {
             format!("`{key}` doesn't say where the secret is")
         } else {
@@ -51,19 +57,40 @@ pub(in crate::config) fn place(table: &mut Section<'_>, key: &str, line: &str) -
         );
     }
     let ttl = table.duration("ttl");
-    if table.has("ttl") && !table.has("command") {
+    if table.has("ttl") && !["command", "keyring", "http"].into_iter().any(|way| table.has(way)) {
         doc.problem(
             &table.place("ttl"),
-            "`ttl` goes with `command` only",
+            "`ttl` goes with `command`, `keyring` and `http` only",
             "take it out: a file is read again when it changes",
         );
     }
-    let found = variable(table).or_else(|| file(table)).or_else(|| command(table, ttl.unwrap_or(COMMAND_TTL)));
+    for key in ["headers", "pointer"] {
+        if table.has(key) && !table.has("http") {
+            doc.problem(&table.place(key), format!("`{key}` goes with `http` only"), "take it out");
+        }
+    }
+    let ttl = ttl.unwrap_or(TTL);
+    let found = variable(table).or_else(|| file(table)).or_else(|| command(table, ttl));
+    let found = found.or_else(|| keyring(table, ttl)).or_else(|| web(table, ttl));
     // `or_else` may have left some unasked.
-    for key in ["env", "file", "command"] {
+    for key in WAYS.into_iter().chain(["headers", "pointer"]) {
         let _ = table.entry(key);
     }
     if ways == 1 { found } else { None }
+}
+
+/// The answer of a metadata server.
+fn web(table: &mut Section<'_>, ttl: Duration) -> Option<Source> {
+    let url = table.string("http", "http = \"http://169.254.169.254/identity\"")?;
+    let parts = metadata_url(table.doc, "http", &url);
+    let headers = headers(table);
+    let text = table.string("pointer", "pointer = \"/access_token\"");
+    let has_pointer = text.is_some();
+    let pointer = text.and_then(|text| pointer(table, &text));
+    if parts.is_none() || has_pointer != pointer.is_some() {
+        return None;
+    }
+    Some(Source::Web(Box::new(Web { url: url.value, headers, pointer, ttl })))
 }
 
 fn variable(table: &mut Section<'_>) -> Option<Source> {
@@ -134,6 +161,23 @@ fn command(table: &mut Section<'_>, ttl: Duration) -> Option<Source> {
         );
     }
     argv.map(|argv| Source::Command { argv, ttl })
+}
+
+fn keyring(table: &mut Section<'_>, ttl: Duration) -> Option<Source> {
+    let name = table.string("keyring", "keyring = \"cupbearer/orders\"")?;
+    // They become arguments of a program, which would take a dash for an option.
+    let good = |part: &str| !part.is_empty() && !part.starts_with('-') && !part.contains(char::is_control);
+    let parts = name.value.rsplit_once('/').filter(|(service, user)| good(service) && good(user));
+    let Some((service, user)) = parts else {
+        table.doc.hide(&name.span);
+        table.doc.problem(
+            &name.span,
+            "`keyring` wants a service and a user with `/` between them",
+            "write the names under which the secret is kept, not its value: `keyring = \"cupbearer/orders\"`",
+        );
+        return None;
+    };
+    Some(Source::Keyring { service: service.to_owned(), user: user.to_owned(), ttl })
 }
 
 pub(in crate::config) fn is_variable(name: &str) -> bool {

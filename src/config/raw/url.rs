@@ -1,11 +1,19 @@
 //! URLs of the file: `https://host[:port][/path]` in canonical form. Refuses what two
 //! readers could take differently (user information, fragments).
 
-use crate::{primitives::Authority, route::Scheme};
+use std::net::IpAddr;
 
-use super::super::{
-    document::{At, Document},
-    problem::shown,
+use crate::{
+    primitives::{Authority, Host},
+    route::Scheme,
+};
+
+use super::{
+    super::{
+        document::{At, Document},
+        problem::shown,
+    },
+    listeners::is_loopback,
 };
 
 /// A URL, taken apart.
@@ -35,8 +43,32 @@ pub(in crate::config) fn url(doc: &Document<'_>, key: &str, text: &At<String>) -
     }
 }
 
+/// The metadata server of a cloud: at a link-local address, or by the name that Google gives it.
+pub(in crate::config) fn is_metadata(host: &Host) -> bool {
+    match host {
+        Host::Name(name) => &**name == "metadata.google.internal",
+        Host::Ip(IpAddr::V4(address)) => address.is_link_local(),
+        // AWS: fd00:ec2::254.
+        Host::Ip(IpAddr::V6(address)) => address.is_unicast_link_local() || address.is_unique_local(),
+    }
+}
+
+/// A URL of a metadata server: clear text is fine where it can't leave the machine or its host.
+pub(in crate::config) fn metadata_url(doc: &Document<'_>, key: &str, text: &At<String>) -> Option<Url> {
+    let parts = url(doc, key, text)?;
+    let host = parts.authority.host();
+    if parts.scheme == Scheme::Http && !is_loopback(host) && !is_metadata(host) {
+        let message = format!("`{}` is no metadata server's address", shown(&parts.authority.to_string()));
+        let help = "write https://; http:// is for link-local and loopback addresses and metadata.google.internal";
+        doc.problem(&text.span, message, help);
+        return None;
+    }
+    Some(parts)
+}
+
 fn parse(text: &str) -> Result<Url, String> {
-    if text.contains('@') {
+    let host = text.split_once("://").map_or(text, |(_, rest)| rest);
+    if host.split(['/', '?', '#']).next().is_some_and(|host| host.contains('@')) {
         return Err("it has user information".to_owned());
     }
     if text.contains('#') {
@@ -65,6 +97,7 @@ mod tests {
         assert_eq!(url.authority.as_str(), "auth.example.com:443");
         assert_eq!((url.path.as_str(), url.has_query), ("/tenant/", true));
         assert_eq!(parse("http://localhost:9000").unwrap().path, "/");
+        assert_eq!(parse("https://a/robot@b:go").unwrap().path, "/robot@b:go");
         for text in
             ["auth.example.com", "//a", "ftp://a", "https://u:p@a", "https://a#b", "https://", "https://a b", "/x"]
         {

@@ -36,7 +36,7 @@ pub(super) fn check(doc: &Document<'_>, raw: &raw::Config) {
         let other = uses.iter().find(|other| other.key == one.key && other.server != one.server);
         if let Some(other) = other {
             let message = format!(
-                "this key signs for `{}` too, and an endpoint as audience tells the two badly apart",
+                "this key signs for `{}` too: with an endpoint as audience, one server could use an assertion at the other",
                 other.name
             );
             let help = "write `aud_mode = \"issuer\"`, or give each server a key of its own (RFC 10070)";

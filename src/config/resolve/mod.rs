@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{admin, credential::Source, identity::AgentSettings, observe, route::Table, server};
+use crate::{admin, identity::AgentSettings, observe, route::Table, server};
 
 use super::{
     Launch, Problems, Settings,
@@ -137,13 +137,8 @@ fn launch(doc: &Document<'_>, raw: &raw::Config, specs: &credentials::Specs) -> 
         }
     }
     let sources = specs.list.iter().flat_map(|spec| &spec.steps).flat_map(|step| step.sources());
-    let mut secret_variables: Vec<String> = sources
-        .chain(&raw.state.store.key)
-        .filter_map(|source| match source {
-            Source::Env(name) => Some(name.clone()),
-            _not_in_the_environment => None,
-        })
-        .collect();
+    let sources = sources.chain(&raw.state.store.key);
+    let mut secret_variables: Vec<String> = sources.filter_map(|source| source.variable().map(str::to_owned)).collect();
     secret_variables.sort();
     secret_variables.dedup();
     Launch {

@@ -14,16 +14,19 @@ use super::{
 
 pub(super) fn check(doc: &Document<'_>, raw: &raw::Config) {
     let known: Vec<&str> = raw.credentials.iter().map(|credential| credential.text.value.as_str()).collect();
-    for credential in &raw.credentials {
-        for step in &credential.steps {
-            for reference in &step.notes.references {
-                match named(raw, &reference.name.value) {
-                    Some(other) => feed(doc, step, reference, other),
-                    None => dangling(doc, &reference.name, "credential", "credentials", &known),
-                }
+    let mut misnamed = false;
+    for step in raw.credentials.iter().flat_map(|credential| &credential.steps) {
+        for reference in &step.notes.references {
+            if let Some(other) = named(raw, &reference.name.value) {
+                feed(doc, step, reference, other);
+            } else {
+                misnamed = true;
+                dangling(doc, &reference.name, "credential", "credentials", &known);
             }
         }
-        hosts(doc, raw, credential);
+    }
+    if !misnamed {
+        raw.credentials.iter().for_each(|credential| hosts(doc, raw, credential));
     }
     cycles(doc, raw);
 }

@@ -34,7 +34,8 @@ impl Broker {
             }
         }
         let fingerprint = login::log_in(&place.exchange, &scopes, options, prompt).await.map_err(failed)?;
-        let event = Event::Login { credential: owner.clone(), grant: place.slot.grant(), fingerprint };
+        let grant = place.exchange.login_step().map_or("", |login| login.step.name());
+        let event = Event::Login { credential: owner.clone(), grant, fingerprint };
         self.0.shared.recorder.event(event);
         self.forget(&owner).await
     }

@@ -39,7 +39,7 @@ impl Flight {
         let outcome = loop {
             let attempt = Instant::now();
             let fault = match self.slot.obtain.obtain(&self.want).await {
-                Ok(obtained) => break self.arrive(obtained, attempt),
+                Ok(obtained) => break self.arrive(obtained, attempt).map_err(|fault| (fault, attempt)),
                 Err(fault) => fault,
             };
             made += 1;
@@ -55,7 +55,7 @@ impl Flight {
     }
 
     /// Publishes the token, wakes who waits, then tells the log.
-    fn arrive(&mut self, obtained: Obtained, attempt: Instant) -> Result<(), (Fault, Instant)> {
+    fn arrive(&mut self, obtained: Obtained, attempt: Instant) -> Result<(), Fault> {
         let slot = self.slot.clone();
         let Obtained { material, refresh_at, expires_at } = obtained;
         let times = (refresh_at, expires_at);
@@ -63,17 +63,17 @@ impl Flight {
         let mut inner = slot.state.lock();
         if inner.forgotten != self.forgotten {
             drop(inner);
-            return Err((Fault::terminal(Failure::Abandoned), attempt));
+            return Err(Fault::terminal(Failure::Abandoned));
         }
         let token = Token::new(slot.name.clone(), inner.generation + 1, material, &slot.injection, times);
         let Some(mut token) = token else {
             drop(inner);
-            return Err((Fault::protocol(Misbehaviour::TokenCharacter), attempt));
+            return Err(Fault::protocol(Misbehaviour::TokenCharacter));
         };
         token.more_scopes.clone_from(&self.want.more_scopes);
         if inner.leaked == Some(token.fingerprint) {
             drop(inner);
-            return Err((Fault::protocol(Misbehaviour::SameToken), attempt));
+            return Err(Fault::protocol(Misbehaviour::SameToken));
         }
         let former = slot.state.token.load_full().or(inner.refused.clone());
         // The same again, good for longer: a static token that was read anew.

@@ -48,7 +48,7 @@ fn shown(value: &Value) -> Option<String> {
 
 /// A document whose strings are zeroed when it goes: there may be secrets in it that nobody
 /// asked for.
-struct Wiped(Value);
+pub(crate) struct Wiped(pub(crate) Value);
 
 impl Drop for Wiped {
     fn drop(&mut self) {

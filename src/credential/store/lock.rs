@@ -20,7 +20,7 @@ pub(super) struct Lock(File);
 impl Lock {
     /// `None` while another has it.
     pub(super) fn attempt(path: &Path) -> Result<Option<Self>, StoreError> {
-        Self::lock(open(path)?, path).map(Result::ok)
+        Self::on(open(path)?, path).map(Result::ok)
     }
 
     /// Waits no longer than `patience`: who holds it may be stopped, and the system has no
@@ -29,7 +29,7 @@ impl Lock {
         let mut file = open(path)?;
         let mut waited = Duration::ZERO;
         loop {
-            file = match Self::lock(file, path)? {
+            file = match Self::on(file, path)? {
                 Ok(lock) => return Ok(lock),
                 Err(_) if waited >= patience => return Err(StoreError::Busy { path: path.to_owned() }),
                 Err(file) => file,
@@ -40,7 +40,7 @@ impl Lock {
     }
 
     /// The lock, or the file back while another has it.
-    fn lock(file: File, path: &Path) -> Result<Result<Self, File>, StoreError> {
+    fn on(file: File, path: &Path) -> Result<Result<Self, File>, StoreError> {
         match file.try_lock() {
             Ok(()) => Ok(Ok(Self(file))),
             Err(TryLockError::WouldBlock) => Ok(Err(file)),

@@ -157,6 +157,26 @@ async fn another_credential_feeds_an_exchange() {
     assert_eq!(server.token_requests(), 2);
 }
 
+/// … and when its token isn't taken any more, it is renewed once.
+#[tokio::test]
+async fn a_subject_that_is_refused_is_replaced_once() {
+    let (_directory, server, first) =
+        scripted(|seen, number| match seen.form().get("subject_token").map(String::as_str) {
+            None => token(&format!("first-{number}"), 3600),
+            Some("first-0") => answer(400, r#"{"error":"invalid_grant"}"#),
+            Some(_) => answer(200, ISSUED),
+        })
+        .await;
+    let mut second = first.clone();
+    second.name = name("second");
+    let subject = Input::Credential { name: name("orders"), which: Which::AccessToken };
+    step(&mut second).grant = Grant::TokenExchange(Box::new(exchange(subject)));
+    assert_eq!(field(&lease(&broker(&[&first, &second]), "second", 1).await.unwrap()), "Bearer exchanged");
+    let subjects: Vec<Option<String>> =
+        server.seen().iter().map(|seen| seen.form().get("subject_token").cloned()).collect();
+    assert_eq!(subjects, [None, Some("first-0".to_owned()), None, Some("first-2".to_owned())]);
+}
+
 /// The agent's own token, by explicit opt-in: each subject has a token of its own, and who
 /// sends none gets none.
 #[tokio::test]

@@ -399,6 +399,28 @@ async fn a_restart_buys_no_token() {
     assert_eq!(field(&lease(&broker(&spec, &store)).await.unwrap()), "Bearer t2", "the newest is kept");
 }
 
+/// A start in the refresh window while the authorization server is away: the token that was kept
+/// is good until it ends.
+#[tokio::test]
+async fn a_start_without_a_server_goes_on_with_what_was_kept() {
+    // A life of which everything but the first half is refresh window.
+    let server = AuthServer::start(|_, _| crate::credential::testing::token("kept", 40)).await;
+    let (_directory, spec) = server.spec("orders", Location::TokenEndpoint(server.url("/token")));
+    let store = memory();
+    lease(&broker(&spec, &store)).await.unwrap();
+    drop(server);
+    let shared = shared(settings());
+    let clock = Arc::new(crate::credential::testing::WallClock::default());
+    clock.set(1_800_000_035);
+    let late = crate::credential::cache::Shared { clock: clock.clone(), ..shared };
+    let broker = Broker::with_store(vec![spec.clone()], late, store.clone()).unwrap();
+    assert_eq!(field(&lease(&broker).await.unwrap()), "Bearer kept");
+    clock.set(1_800_000_041);
+    let over = crate::credential::cache::Shared { clock, ..crate::credential::testing::shared(settings()) };
+    let over = Broker::with_store(vec![spec], over, store).unwrap();
+    assert!(lease(&over).await.unwrap_err().is_temporary(), "but no longer");
+}
+
 /// What a `run` asks for ends with it: it is taken back at a server that can, and shared with
 /// nobody.
 #[tokio::test]

@@ -27,6 +27,10 @@ pub struct Client {
     pub audiences: Vec<String>,
     /// Where a request names no audience. `None`: such a request is refused.
     pub default_audience: Option<String>,
+    /// What an identity provider would have signed for it.
+    pub saml_assertions: Vec<SamlAssertion>,
+    /// What other servers call it, for an ID-JAG. `None`: the same.
+    pub id_elsewhere: Option<String>,
     /// Where a login may send its user back to. At an `http` URL of loopback any port will do
     /// (RFC 8252 §7.3).
     pub redirect_uris: Vec<String>,
@@ -48,6 +52,8 @@ pub enum AuthMethod {
     SelfSignedTlsClientAuth,
     /// An assertion that another issuer made about a workload. RFC 7591 has no name for it.
     ForeignAssertion,
+    /// None but the assertion that is the grant itself (RFC 7521 §4.1).
+    AssertionGrant,
 }
 
 /// Which certificate is a client's (RFC 8705 §2.1.2, §2.2.2).
@@ -58,6 +64,13 @@ pub enum CertificateRule {
     Subject(String),
     /// For `self_signed_tls_client_auth`: the certificate with this `x5t#S256`, whoever signed it.
     Thumbprint(String),
+}
+
+/// An assertion that is known by its text: nobody here reads XML.
+#[derive(Clone, Debug)]
+pub struct SamlAssertion {
+    pub xml: String,
+    pub subject: String,
 }
 
 /// Somebody whom another issuer vouches for: a pod, a CI job, a SPIFFE workload.
@@ -78,12 +91,25 @@ pub enum GrantType {
     RefreshToken,
     AuthorizationCode,
     DeviceCode,
+    TokenExchange,
+    JwtBearer,
+    Saml2Bearer,
+    Ciba,
+}
+
+// === impl ForeignIdentity ===
+
+impl ForeignIdentity {
+    /// A SPIFFE workload's token needn't say who made it.
+    pub(super) fn is(&self, issuer: &str, subject: &str) -> bool {
+        self.subject == subject && (self.issuer == issuer || issuer.is_empty())
+    }
 }
 
 // === impl AuthMethod ===
 
 impl AuthMethod {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Public,
         Self::ClientSecretBasic,
         Self::ClientSecretPost,
@@ -92,6 +118,7 @@ impl AuthMethod {
         Self::TlsClientAuth,
         Self::SelfSignedTlsClientAuth,
         Self::ForeignAssertion,
+        Self::AssertionGrant,
     ];
 
     /// As metadata says it, if there is a word for it.
@@ -104,7 +131,7 @@ impl AuthMethod {
             Self::PrivateKeyJwt => Some("private_key_jwt"),
             Self::TlsClientAuth => Some("tls_client_auth"),
             Self::SelfSignedTlsClientAuth => Some("self_signed_tls_client_auth"),
-            Self::ForeignAssertion => None,
+            Self::ForeignAssertion | Self::AssertionGrant => None,
         }
     }
 }
@@ -112,8 +139,16 @@ impl AuthMethod {
 // === impl GrantType ===
 
 impl GrantType {
-    pub(super) const ALL: [Self; 4] =
-        [Self::ClientCredentials, Self::RefreshToken, Self::AuthorizationCode, Self::DeviceCode];
+    pub(super) const ALL: [Self; 8] = [
+        Self::ClientCredentials,
+        Self::RefreshToken,
+        Self::AuthorizationCode,
+        Self::DeviceCode,
+        Self::TokenExchange,
+        Self::JwtBearer,
+        Self::Saml2Bearer,
+        Self::Ciba,
+    ];
 
     /// As `grant_type` and metadata say it.
     pub fn name(self) -> &'static str {
@@ -122,6 +157,10 @@ impl GrantType {
             Self::RefreshToken => "refresh_token",
             Self::AuthorizationCode => "authorization_code",
             Self::DeviceCode => "urn:ietf:params:oauth:grant-type:device_code",
+            Self::TokenExchange => "urn:ietf:params:oauth:grant-type:token-exchange",
+            Self::JwtBearer => "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            Self::Saml2Bearer => "urn:ietf:params:oauth:grant-type:saml2-bearer",
+            Self::Ciba => "urn:openid:params:grant-type:ciba",
         }
     }
 

@@ -4,6 +4,8 @@
 //! the client may not have is `403 access_denied` in the first case, as Auth0 answers, and
 //! `400 invalid_target` in the second, as the RFC says; none at all is `403 access_denied`.
 
+use serde_json::Value;
+
 use crate::demo::jwt::Confirmation;
 
 use super::{Client, error::OAuthError, request::Params};
@@ -18,6 +20,8 @@ pub(super) struct Consent {
     pub(super) audiences: Vec<String>,
     /// `None` where a client acts for itself.
     pub(super) login: Option<Login>,
+    /// Who acts for the subject (RFC 8693 §4.1).
+    pub(super) actor: Option<Value>,
     /// What the sender of the refresh token has to prove (RFC 9449 §5). Empty where the client
     /// has to authenticate anyway.
     pub(super) holder: Confirmation,
@@ -39,12 +43,24 @@ pub(super) struct Login {
 impl Consent {
     /// What a client asks for out of all that is registered for it.
     pub(super) fn asked_for(client: &Client, subject: &str, params: &Params) -> Result<Self, OAuthError> {
+        Self::out_of(client, subject, params, (&client.scopes, client.default_audience.as_slice()))
+    }
+
+    /// The same where something other than the client's registration says which scopes and
+    /// audiences there are if the request names none.
+    pub(super) fn out_of(
+        client: &Client,
+        subject: &str,
+        params: &Params,
+        (offered, default): (&[String], &[String]),
+    ) -> Result<Self, OAuthError> {
         Ok(Self {
             client_id: client.id.clone(),
             subject: subject.to_owned(),
-            scopes: scopes(params, &client.scopes)?,
-            audiences: audiences(params, &client.audiences, client.default_audience.as_slice())?,
+            scopes: scopes(params, offered)?,
+            audiences: audiences(params, &client.audiences, default)?,
             login: None,
+            actor: None,
             holder: Confirmation::default(),
         })
     }
@@ -87,7 +103,7 @@ fn audiences(params: &Params, allowed: &[String], default: &[String]) -> Result<
 }
 
 /// What the request names, else all of `allowed` (RFC 6749 §3.3, §6).
-fn scopes(params: &Params, allowed: &[String]) -> Result<Vec<String>, OAuthError> {
+pub(super) fn scopes(params: &Params, allowed: &[String]) -> Result<Vec<String>, OAuthError> {
     let Some(wanted) = params.words("scope") else { return Ok(allowed.to_vec()) };
     if wanted.iter().all(|scope| allowed.iter().any(|known| known == scope)) {
         Ok(owned(&wanted))

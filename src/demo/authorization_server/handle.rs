@@ -78,6 +78,11 @@ impl AuthorizationServerHandle {
         self.0.desk(Endpoint::Token).requests.total()
     }
 
+    /// Returns as soon as that many requests to `endpoint` have arrived, answered or not.
+    pub async fn wait_for_requests(&self, endpoint: Endpoint, count: usize) {
+        self.0.desk(endpoint).requests.wait_for(count).await;
+    }
+
     /// Returns as soon as that many token requests have arrived, answered or not.
     pub async fn wait_for_token_requests(&self, count: usize) {
         self.0.desk(Endpoint::Token).requests.wait_for(count).await;
@@ -112,6 +117,11 @@ impl AuthorizationServerHandle {
         self.0.dpop.repeated()
     }
 
+    /// The `jti` of the access tokens that their clients revoked. The API doesn't hear of it.
+    pub fn revoked(&self) -> Vec<String> {
+        lock(&self.0.revoked).iter().cloned().collect()
+    }
+
     /// The logins whose refresh tokens were all withdrawn, oldest login first.
     pub fn revoked_families(&self) -> Vec<RevokedFamily> {
         lock(&self.0.refresh_tokens).revoked()
@@ -128,6 +138,11 @@ impl AuthorizationServerHandle {
     /// Changes a client; requests that come later see it changed.
     pub fn change_client(&self, client_id: &str, change: impl FnOnce(&mut Client)) -> Result<(), Error> {
         lock(&self.0.clients).get_mut(client_id).map(change).ok_or(Error::UnknownClient)
+    }
+
+    /// Takes what another issuer signs as evidence: in a token exchange, and as a grant.
+    pub fn trust(&self, issuer: &str, keys: Vec<Jwk>) {
+        lock(&self.0.trusted).insert(issuer.to_owned(), keys);
     }
 
     /// Gives a client a new secret; the old ones are refused at once.
@@ -188,6 +203,7 @@ impl AuthorizationServerHandle {
             scopes: scope.split_ascii_whitespace().map(str::to_owned).collect(),
             audiences: audience.into_iter().collect(),
             login: None,
+            actor: None,
             holder: Confirmation::default(),
         };
         lock(&self.0.refresh_tokens).issue(consent)
@@ -201,7 +217,7 @@ impl AuthorizationServerHandle {
 
 /// What it does otherwise, and what it does wrong.
 impl AuthorizationServerHandle {
-    /// What becomes of every login at another device that is still waiting.
+    /// What becomes of every login that began at `endpoint` and is still polled for.
     pub fn decide(&self, endpoint: Endpoint, polls: &[Poll]) {
         if let Some(waiting) = self.0.waiting(endpoint) {
             lock(waiting).decide(polls);

@@ -14,6 +14,8 @@ pub struct Knobs {
     pub authorize: AuthorizeKnobs,
     /// Logins at another device.
     pub device: PollKnobs,
+    /// Consent that is asked for on somebody's own device (CIBA).
+    pub backchannel: PollKnobs,
     /// Auth0's statuses where RFC 6749 and RFC 8628 have 400: 403 for `invalid_grant` and for
     /// polls, 429 for `slow_down`.
     pub auth0_statuses: bool,
@@ -29,6 +31,7 @@ impl Default for Knobs {
             mtls_aliases: false,
             authorize: AuthorizeKnobs::default(),
             device: PollKnobs::default(),
+            backchannel: PollKnobs::default(),
             auth0_statuses: false,
             dpop_downgrade: false,
         }

@@ -84,6 +84,9 @@ pub(super) fn document(shared: &Shared) -> Value {
         "id_token_signing_alg_values_supported": [shared.key.algorithm()],
         "token_endpoint_auth_methods_supported": AuthMethod::ALL.into_iter().filter_map(AuthMethod::name).collect::<Vec<_>>(),
         "token_endpoint_auth_signing_alg_values_supported": assertion_algorithms,
+        "authorization_grant_profiles_supported": ["urn:ietf:params:oauth:grant-profile:id-jag"],
+        "backchannel_token_delivery_modes_supported": ["poll"],
+        "backchannel_user_code_parameter_supported": false,
         "dpop_signing_alg_values_supported": signing,
         "tls_client_certificate_bound_access_tokens": true,
     });

@@ -4,6 +4,8 @@
 //! ```text
 //!   POST /oauth/token                                     post.rs, then token.rs and grant/
 //!   POST /oauth/device/code                               post.rs, then grant/device_code.rs
+//!   POST /bc-authorize                                    post.rs, then grant/ciba.rs
+//!   POST /oauth/revoke                                    post.rs, then revocation.rs
 //!   GET  /activate                                        grant/device_code.rs
 //!   GET  /authorize                                       authorize.rs
 //!   GET  /.well-known/jwks.json
@@ -19,6 +21,7 @@ mod client;
 mod client_auth;
 mod consent;
 mod error;
+mod evidence;
 mod fault;
 mod form;
 mod grant;
@@ -29,18 +32,20 @@ mod poll;
 mod post;
 mod record;
 mod request;
+mod revocation;
 mod token;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
 use axum::Router;
+use jsonwebtoken::jwk::Jwk;
 use rustls::{ServerConfig, pki_types::CertificateDer};
 use tokio::net::TcpListener;
 
@@ -56,7 +61,7 @@ use super::{
     one_time::OneTime,
 };
 
-pub use client::{AuthMethod, CertificateRule, Client, ForeignIdentity, GrantType};
+pub use client::{AuthMethod, CertificateRule, Client, ForeignIdentity, GrantType, SamlAssertion};
 pub use consent::USER;
 pub use fault::Fault;
 pub use grant::{Cause, RevokedFamily, Rotation};
@@ -130,10 +135,17 @@ struct Shared {
     dpop: dpop::Judge,
     client_roots: ClientRoots,
     refresh_tokens: Mutex<RefreshTokens>,
+    /// By issuer: other servers whose tokens count as evidence.
+    trusted: Mutex<BTreeMap<String, Vec<Jwk>>>,
     codes: Mutex<Codes>,
     devices: Mutex<Waiting>,
+    approvals: Mutex<Waiting>,
+    /// The `jti` of access tokens that their clients revoked.
+    revoked: Mutex<BTreeSet<String>>,
     token_desk: Desk,
     device_desk: Desk,
+    backchannel_desk: Desk,
+    revocation_desk: Desk,
     authorization_requests: Journal<Vec<(String, String)>>,
     discovery_fault: fault::Switch,
     /// The `jti` of each access token given out.
@@ -151,10 +163,15 @@ impl Shared {
             client_roots: ClientRoots::new(settings.client_root)?,
             dpop: dpop::Judge::new(Arc::clone(&settings.clock)),
             refresh_tokens: Mutex::new(RefreshTokens::new(settings.rotation)),
+            trusted: Mutex::default(),
             codes: Mutex::default(),
             devices: Mutex::default(),
+            approvals: Mutex::default(),
+            revoked: Mutex::default(),
             token_desk: Desk::default(),
             device_desk: Desk::default(),
+            backchannel_desk: Desk::default(),
+            revocation_desk: Desk::default(),
             authorization_requests: Journal::default(),
             discovery_fault: fault::Switch::default(),
             issued: Journal::default(),

@@ -43,19 +43,25 @@ pub enum Endpoint {
     Token,
     /// RFC 8628 §3.1.
     Device,
+    /// CIBA Core §7.
+    Backchannel,
+    /// RFC 7009 §2.
+    Revocation,
 }
 
 /// What stands before the path of an endpoint's alias.
 pub(super) const ALIAS: &str = "/mtls";
 
 impl Endpoint {
-    pub(super) const ALL: [Self; 2] = [Self::Token, Self::Device];
+    pub(super) const ALL: [Self; 4] = [Self::Token, Self::Device, Self::Backchannel, Self::Revocation];
 
     /// As metadata says it.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Token => "token_endpoint",
             Self::Device => "device_authorization_endpoint",
+            Self::Backchannel => "backchannel_authentication_endpoint",
+            Self::Revocation => "revocation_endpoint",
         }
     }
 
@@ -67,6 +73,8 @@ impl Endpoint {
         match self {
             Self::Token => "/oauth/token",
             Self::Device => "/oauth/device/code",
+            Self::Backchannel => "/bc-authorize",
+            Self::Revocation => "/oauth/revoke",
         }
     }
 }
@@ -80,6 +88,7 @@ pub(super) struct Desk {
 
 /// What an endpoint answers where it doesn't refuse.
 pub(super) struct Reply {
+    /// `null`: none.
     pub(super) body: Value,
     pub(super) granted: Option<Granted>,
 }
@@ -133,6 +142,8 @@ async fn answer(shared: Arc<Shared>, endpoint: Endpoint, request: Request) -> Re
     });
 
     let mut answer = match result {
+        // RFC 7009 §2.2.
+        Ok(Reply { body: Value::Null, .. }) => no_store().into_response(),
         Ok(mut reply) => {
             afterwards.amend(&mut reply.body);
             (no_store(), Json(reply.body)).into_response()
@@ -160,6 +171,8 @@ impl Shared {
         match endpoint {
             Endpoint::Token => &self.token_desk,
             Endpoint::Device => &self.device_desk,
+            Endpoint::Backchannel => &self.backchannel_desk,
+            Endpoint::Revocation => &self.revocation_desk,
         }
     }
 
@@ -184,6 +197,8 @@ impl Shared {
         match endpoint {
             Endpoint::Token => self.token(caller, params),
             Endpoint::Device => self.authorize_device(caller, params),
+            Endpoint::Backchannel => self.authorize_backchannel(caller, params),
+            Endpoint::Revocation => self.revoke(caller, params),
         }
     }
 }

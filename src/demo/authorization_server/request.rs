@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Parameters whose values may hold secrets.
-const SECRET_PARAMS: [&str; 10] = [
+const SECRET_PARAMS: [&str; 14] = [
     "client_secret",
     "refresh_token",
     "client_assertion",
@@ -23,6 +23,10 @@ const SECRET_PARAMS: [&str; 10] = [
     "code",
     "code_verifier",
     "device_code",
+    "auth_req_id",
+    "token",
+    "id_token_hint",
+    "login_hint_token",
     "password",
 ];
 

@@ -78,6 +78,7 @@ impl Shared {
             jti: random_id().map_err(|_| OAuthError::server_error())?,
             acr: login.as_ref().and_then(|login| login.acr.clone()),
             auth_time: login.map(|login| login.auth_time),
+            act: consent.actor,
             cnf: caller.binding.clone(),
         };
         let token_type = if claims.cnf.jkt.is_some() { "DPoP" } else { "Bearer" };

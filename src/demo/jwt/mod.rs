@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::Value;
 
 pub use key::{SigningAlgorithm, SigningKey};
-pub(super) use read::{Flaw, Jwt, SKEW};
+pub(super) use read::{Flaw, Jwt, SKEW, said};
 
 /// RFC 9068 §2.1.
 pub const ACCESS_TOKEN_TYPE: &str = "at+jwt";
@@ -32,6 +32,9 @@ pub struct Claims {
     /// The token is dead from this second on.
     pub exp: u64,
     pub jti: String,
+    /// Who acts for the subject (RFC 8693 §4.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<Value>,
     /// How the user logged in, where there was one (RFC 9470 §6).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acr: Option<String>,

@@ -12,32 +12,18 @@
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { createSecureServer } from 'node:http2';
-import { createServer, request as httpsRequest } from 'node:https';
+import { createServer } from 'node:https';
 import { pipeline } from 'node:stream/promises';
 
 import { createRemoteJWKSet, customFetch, jwtVerify } from 'jose';
 
-import { journal, listen, secrets, settings } from './common.mjs';
+import { answer, journal, listen, secrets, settings } from './common.mjs';
+import { fetcher } from './local.mjs';
 
 const { http2, authority, certificate, key, trust, repositories, journalFile, secretsFile } = settings();
 const record = journal(journalFile);
 const remember = secrets(secretsFile);
-const ca = readFileSync(authority);
-
-/** Fetches over TLS that trusts the test's authority; every name is on this machine. */
-function fetchHere(url, { headers } = {}) {
-  return new Promise((resolve, reject) => {
-    const lookup = (_name, options, done) =>
-      options.all ? done(null, [{ address: '127.0.0.1', family: 4 }]) : done(null, '127.0.0.1', 4);
-    const asked = httpsRequest(url, { ca, lookup, headers: Object.fromEntries(new Headers(headers)) }, (answer) => {
-      const parts = [];
-      answer.on('data', (part) => parts.push(part));
-      answer.on('end', () => resolve(new Response(Buffer.concat(parts), { status: answer.statusCode })));
-      answer.on('error', reject);
-    });
-    asked.on('error', reject).end();
-  });
-}
+const fetchHere = fetcher(authority);
 
 /** By host name: who issues its tokens, where the keys are, which audience they must have. */
 const trusted = new Map(
@@ -75,12 +61,6 @@ async function count(stream) {
   let total = 0;
   for await (const part of stream) total += part.length;
   return total;
-}
-
-function answer(response, status, body, headers = {}) {
-  const text = JSON.stringify(body);
-  response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text), ...headers });
-  response.end(text);
 }
 
 /** RFC 3875, as far as `git http-backend` needs it. */

@@ -1,4 +1,4 @@
-// What both peers share: their arguments, their journals, the line that says they are ready.
+// What the peers share: their arguments, their journals, the line that says they are ready.
 
 import { once } from 'node:events';
 import { appendFileSync, readFileSync } from 'node:fs';
@@ -27,6 +27,13 @@ export function secrets(file) {
       appendFileSync(file, `${token}\n`, { mode: 0o600 });
     }
   };
+}
+
+/** A small answer in JSON. */
+export function answer(response, status, body, headers = {}) {
+  const text = JSON.stringify(body);
+  response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text), ...headers });
+  response.end(text);
 }
 
 /**

@@ -9,10 +9,13 @@ use crate::credential::{
 };
 
 use super::{
-    super::super::{
-        document::{At, Section},
-        preset::Preset,
-        problem::{listed, shown},
+    super::{
+        super::{
+            document::{At, Section},
+            preset::Preset,
+            problem::{listed, shown},
+        },
+        fields::pointer,
     },
     Kind,
 };
@@ -52,18 +55,6 @@ pub(super) fn answer(section: &mut Section<'_>, kind: Kind, preset: &Preset) -> 
     }
     table.finish();
     format
-}
-
-/// RFC 6901, section 3.
-fn pointer(table: &Section<'_>, text: &At<String>) -> Option<String> {
-    let escapes = text.value.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
-    if text.value.starts_with('/') && escapes {
-        return Some(text.value.clone());
-    }
-    let message = format!("`{}` is no JSON pointer", shown(&text.value));
-    let help = format!("write \"/{}\"", shown(&text.value.replace('.', "/")));
-    table.doc.problem(&text.span, message, help);
-    None
 }
 
 /// `inject`; `username` of the grant "basic" makes it for it.

@@ -1,15 +1,18 @@
 //! What a token request asks for besides what its grant says, and how it is written.
 
-use http::{HeaderName, HeaderValue, Method, header};
+use http::Method;
 
 use crate::credential::step::{Ask, BodyFormat};
 
 use super::{
-    super::super::{
-        document::{At, Document, Section},
-        mask,
-        preset::{Audience, Preset, Scopes},
-        problem::{Span, shown},
+    super::{
+        super::{
+            document::{At, Document, Section},
+            mask,
+            preset::{Audience, Preset, Scopes},
+            problem::{Span, shown},
+        },
+        fields::headers,
     },
     Kind,
     input::Context,
@@ -236,48 +239,4 @@ fn method(section: &mut Section<'_>, kind: Kind) -> Method {
         section.doc.problem(&section.place(key), message, "write `method = \"POST\"`, or put it into the `url`");
     }
     chosen.unwrap_or(usual)
-}
-
-/// Further fields of the request.
-fn headers(section: &mut Section<'_>) -> Vec<(HeaderName, HeaderValue)> {
-    let doc = section.doc;
-    let mut headers = Vec::new();
-    for (name, value) in section.string_table("headers", "headers = { Metadata-Flavor = \"Google\" }") {
-        let Ok(field) = HeaderName::from_bytes(name.value.as_bytes()) else {
-            let message = format!("`{}` is no name of a field", shown(&name.value));
-            doc.problem(&name.span, message, "write headers = { Metadata-Flavor = \"Google\" }");
-            continue;
-        };
-        if mask::names_a_secret(field.as_str()) {
-            doc.hide(&value.span);
-            let message = format!("`{field}` is a secret's field, and a secret is never written in the file");
-            doc.problem(&name.span, message, "use `client_auth`, or `authorization` with the grant \"http\"");
-            continue;
-        }
-        if is_ours(&field) {
-            let message = format!("`{field}` can't be set");
-            doc.problem(&name.span, message, "take it out: it follows from the request");
-            continue;
-        }
-        match HeaderValue::from_str(&value.value) {
-            Ok(value) => headers.push((field, value)),
-            Err(_) => doc.problem(&value.span, "that can't stand in a field", "write visible ASCII characters"),
-        }
-    }
-    headers
-}
-
-fn is_ours(field: &HeaderName) -> bool {
-    const OURS: [HeaderName; 9] = [
-        header::HOST,
-        header::CONTENT_LENGTH,
-        header::CONTENT_TYPE,
-        header::TRANSFER_ENCODING,
-        header::CONNECTION,
-        header::TE,
-        header::TRAILER,
-        header::UPGRADE,
-        header::PROXY_AUTHORIZATION,
-    ];
-    OURS.contains(field) || field == "dpop"
 }

@@ -168,7 +168,7 @@ fn check_method(table: &Section<'_>, method: Method, context: Context<'_>) {
     } else if let Some(taken) = context.preset.methods.filter(|taken| method != Method::None && !taken.contains(&name))
     {
         let message = format!("{} doesn't know the method \"{name}\"", context.preset.name);
-        doc.problem(&span, message, format!("write {}", listed(taken.iter().copied())));
+        doc.problem(&span, message, format!("write one of {}", listed(taken.iter().copied())));
     }
 }
 
@@ -259,12 +259,12 @@ fn identity(table: &mut Section<'_>, certificate: &'static str, key: &'static st
     let lines = (format!("{certificate} = \"client.pem\""), format!("{key} = \"client.key\""));
     table.need(certificate, &lines.0);
     table.need(key, &lines.1);
+    let certificate = table.path(certificate, &lines.0);
     if let Some((_, value)) = table.entry(key).filter(|(_, value)| value.get_ref().is_table()) {
         let help = format!("write `{}`: the key has to be in a file here", lines.1);
         table.doc.problem(&value.span(), format!("`{key}` is a table, but wants a path"), help);
         return None;
     }
-    let certificate = table.path(certificate, &lines.0);
     let key = table.path(key, &lines.1);
     let doc = table.doc;
     let (certificate, key) = (certificate?, key?);

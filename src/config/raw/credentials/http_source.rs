@@ -12,7 +12,6 @@ use crate::{
         grant::{Grant, HttpSource},
         step::{Assertion, AudMode, Input, KeySource},
     },
-    primitives::Host,
     route::Scheme,
 };
 
@@ -23,9 +22,8 @@ use super::{
             json,
             problem::shown,
         },
-        listeners::is_loopback,
         source,
-        url::{Url, url},
+        url::{Url, metadata_url, url},
     },
     Kind,
     input::{Context, Notes, Signed, input},
@@ -79,30 +77,13 @@ fn secure(section: &Section<'_>, key: &str, text: &At<String>) -> Option<Url> {
     None
 }
 
-/// Clear text is fine where it can't leave the machine or its host.
 fn metadata(section: &mut Section<'_>) -> Option<(String, Url)> {
     const EXAMPLE: &str =
         "url = \"http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token\"";
     section.need("url", EXAMPLE);
     let text = section.string("url", EXAMPLE)?;
-    let parts = url(section.doc, "url", &text)?;
-    if parts.scheme == Scheme::Http && !is_loopback(parts.authority.host()) && !is_metadata(parts.authority.host()) {
-        let message = format!("`{}` is no metadata server's address", shown(&parts.authority.to_string()));
-        let help =
-            "http:// is for 169.254.169.254, another link-local or loopback address, or metadata.google.internal";
-        section.doc.problem(&text.span, message, help);
-        return None;
-    }
+    let parts = metadata_url(section.doc, "url", &text)?;
     Some((text.value, parts))
-}
-
-fn is_metadata(host: &Host) -> bool {
-    match host {
-        Host::Name(name) => &**name == "metadata.google.internal",
-        Host::Ip(std::net::IpAddr::V4(address)) => address.is_link_local(),
-        // AWS: fd00:ec2::254.
-        Host::Ip(std::net::IpAddr::V6(address)) => address.is_unicast_link_local() || address.is_unique_local(),
-    }
 }
 
 pub(super) fn metadata_server() -> Grant {

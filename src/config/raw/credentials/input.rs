@@ -56,8 +56,8 @@ pub(super) struct Context<'c> {
     pub(super) has_scopes: bool,
 }
 
-const WAYS: [&str; 8] = ["env", "file", "command", "keyring", "credential", "agent", "previous", "jwt"];
-const SECRETS: usize = 4;
+const WAYS: [&str; 9] = ["env", "file", "command", "keyring", "http", "credential", "agent", "previous", "jwt"];
+const SECRETS: usize = 5;
 
 /// An input without a type.
 pub(super) fn input(
@@ -148,7 +148,7 @@ fn one(table: &mut Section<'_>, key: &'static str, context: Context<'_>, notes: 
         table.doc.problem(&table.place("token"), "`token` goes with `credential` only", "take it out");
     }
     // Known, whichever of them is there.
-    for key in WAYS.into_iter().chain(["token", "ttl"]) {
+    for key in WAYS.into_iter().chain(["token", "ttl", "headers", "pointer"]) {
         let _ = table.entry(key);
     }
     found

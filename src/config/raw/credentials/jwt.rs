@@ -153,7 +153,7 @@ fn algorithm(table: &mut Section<'_>, defaults: &Claims) -> Option<Algorithm> {
     if !defaults.algorithms.is_empty() && !defaults.algorithms.contains(&found) {
         let message = format!("the preset's provider doesn't take {found}");
         let taken = defaults.algorithms.iter().map(|algorithm| algorithm.as_str());
-        table.doc.problem(&text.span, message, format!("write {}", listed(taken)));
+        table.doc.problem(&text.span, message, format!("write one of {}", listed(taken)));
     }
     Some(found)
 }

@@ -61,15 +61,11 @@ pub(in crate::config) fn credential(text: At<String>, mut section: Section<'_>) 
     let default_ttl = section.duration("default_ttl").unwrap_or(DEFAULT_TTL);
     let strict_scopes = section.flag("strict_scopes");
     let revoke_after_run = section.boolean("revoke_after_run").is_none_or(|flag| flag.value);
-    let (mut preset, has_preset) = (&preset::NONE, section.has("preset"));
-    if let Some(chosen) = section.choice("preset", &preset::ALL, &[]) {
-        preset = chosen;
-    }
+    let chosen = section.choice("preset", &preset::ALL, &[]);
+    let is_misnamed = section.has("preset") && chosen.is_none();
     let has_steps = section.has("steps");
-    let only = if has_steps { None } else { step::kind(&mut section, preset) };
-    if !has_preset {
-        preset = Preset::implied_by(only);
-    }
+    let only = if has_steps || is_misnamed { None } else { step::kind(&mut section, chosen.unwrap_or(&preset::NONE)) };
+    let preset = chosen.unwrap_or(Preset::implied_by(only));
     let username = (only == Some(Kind::Basic)).then(|| section.string("username", "username = \"…\"")).flatten();
     let injection = answer::injection(&mut section, username.as_ref());
     let steps = if has_steps {
@@ -80,8 +76,9 @@ pub(in crate::config) fn credential(text: At<String>, mut section: Section<'_>) 
         vec![step::step(&mut section, only, step::Whole { name: &text.value, preset, is_first: true })]
     };
     check_injection(&section, injection.as_ref(), &steps);
+    warn_of_git(&section, injection.as_ref(), &steps, &hosts);
     if has_steps || only.is_some() {
-        // The keys of a grant that isn't there can't be judged.
+        // The keys of a grant that isn't known can't be judged.
         section.finish();
     }
     Credential { text, name, preset, steps, hosts, has_hosts, default_ttl, strict_scopes, revoke_after_run, injection }
@@ -118,5 +115,15 @@ fn check_injection(section: &Section<'_>, injection: Option<&Injection>, steps: 
     if bound && injection.is_some_and(|injection| !injection.is_bearer()) {
         let help = "take one of the two out: a token with a proof goes as `Authorization: DPoP`";
         section.doc.problem(&section.place("inject"), "`inject` and `dpop = \"required\"`", help);
+    }
+}
+
+/// GitHub's REST API takes a token as Bearer, its git server as Basic only.
+fn warn_of_git(section: &Section<'_>, injection: Option<&Injection>, steps: &[Step], hosts: &[HostEntry]) {
+    let is_app = steps.last().is_some_and(|step| step.kind == Some(Kind::GithubApp));
+    let git = hosts.iter().find(|host| host.text.eq_ignore_ascii_case("github.com"));
+    if let (Some(git), true, Some(true)) = (git, is_app, injection.map(Injection::is_bearer)) {
+        let help = "for git, add `inject = { template = \"Basic b64(x-access-token:{token})\" }`";
+        section.doc.warning(&git.span, "git at github.com takes no Bearer token", help);
     }
 }

@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use proptest::prelude::*;
 use redb::{Database, ReadableDatabase, TableDefinition};
 
-use super::{CANARY, directory, fast_directory, given, open, put, session, text, whole};
+use super::{CANARY, directory, fast_directory, given, open, put, session, tell, text, whole};
 use crate::{
     credential::store::{Change, Embedded, Key, Store, StoreError, cipher::Cipher},
     files,
@@ -226,6 +226,6 @@ fn a_spoilt_database_errs_or_answers_right() {
             Err(other) => panic!("{length} bytes at {at}: {other}"),
         }
     }
-    println!("{} refused, {} answered right (the place wasn't in use)", seen[0], seen[1]);
+    tell(format_args!("{} refused, {} answered right (the place wasn't in use)", seen[0], seen[1]));
     assert!(seen[0] > 50 && seen[1] > 50, "{seen:?}");
 }

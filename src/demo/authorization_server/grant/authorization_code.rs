@@ -132,6 +132,7 @@ mod tests {
             scopes: Vec::new(),
             audiences: Vec::new(),
             login: None,
+            actor: None,
             holder: Default::default(),
         };
         // The pair of RFC 7636 app. B.

@@ -72,7 +72,8 @@ impl Shared {
     pub(in crate::demo::authorization_server) fn waiting(&self, endpoint: Endpoint) -> Option<&Mutex<Waiting>> {
         match endpoint {
             Endpoint::Device => Some(&self.devices),
-            Endpoint::Token => None,
+            Endpoint::Backchannel => Some(&self.approvals),
+            Endpoint::Token | Endpoint::Revocation => None,
         }
     }
 }

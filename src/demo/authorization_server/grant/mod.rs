@@ -1,9 +1,13 @@
 //! One grant a file: each turns what it was shown into a [`Consent`](super::consent::Consent).
 
 mod authorization_code;
+mod ciba;
 mod client_credentials;
 mod device_code;
+mod jwt_bearer;
 mod refresh_token;
+mod saml2_bearer;
+mod token_exchange;
 
 pub(super) use authorization_code::{Code, Codes, is_challenge};
 pub(super) use device_code::routes;
@@ -19,6 +23,10 @@ impl Shared {
             GrantType::RefreshToken => self.refresh(caller, params),
             GrantType::AuthorizationCode => self.authorization_code(caller, params),
             GrantType::DeviceCode => self.device_code(caller, params),
+            GrantType::TokenExchange => self.exchange(caller, params),
+            GrantType::JwtBearer => self.jwt_bearer(caller, params),
+            GrantType::Saml2Bearer => self.saml2_bearer(caller, params),
+            GrantType::Ciba => self.ciba(caller, params),
         }
     }
 }

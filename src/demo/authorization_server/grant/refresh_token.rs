@@ -43,6 +43,8 @@ pub enum Cause {
     Reuse,
     /// The authorization code that the login came from was used again (RFC 6749 §4.1.2).
     CodeReuse,
+    /// Its client revoked one of its tokens (RFC 7009).
+    Revoked,
     /// A test asked for it.
     Told,
 }
@@ -104,6 +106,12 @@ impl RefreshTokens {
         for family in self.families.iter_mut().filter(|family| family.consent.client_id == client_id) {
             family.revoke(Cause::Told);
         }
+    }
+
+    /// What a token stands for, without spending it.
+    pub(in crate::demo::authorization_server) fn look_up(&self, token: &Secret) -> Option<&Consent> {
+        let (index, _) = self.tokens.get(&sha256(token.expose().as_bytes()))?;
+        self.families.get(*index).filter(|family| family.revoked.is_none()).map(|family| &family.consent)
     }
 
     /// Ends the family that a token belongs to.
@@ -190,6 +198,7 @@ mod tests {
             scopes: Vec::new(),
             audiences: Vec::new(),
             login: None,
+            actor: None,
             holder: Confirmation::default(),
         }
     }

@@ -2,13 +2,18 @@
 
 mod authorization_code;
 mod certificates;
+mod ciba;
 mod client_auth;
 mod device_code;
 mod dpop;
 mod faults;
+mod jwt_bearer;
 mod metadata;
 mod refresh;
+mod revocation;
+mod saml2_bearer;
 mod token;
+mod token_exchange;
 
 use std::time::Duration;
 
