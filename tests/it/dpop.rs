@@ -17,7 +17,7 @@ use crate::binary::{Serve, Town};
 const LENGTH: usize = 10 * 1024 * 1024;
 
 const ONE_BY_ONE: usize = 6;
-const AT_ONCE: usize = 6;
+const AT_ONCE: usize = 8;
 
 #[tokio::test]
 async fn uploads_pass_over_h1() {
