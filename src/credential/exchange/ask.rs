@@ -108,7 +108,7 @@ impl Exchange {
         let client = &step.client;
         let choices = client.auth.choices();
         let mut choice = self.tools.choice(endpoint.name(), client);
-        let mut tries = Tries::default();
+        let (mut tries, mut turn) = (Tries::default(), None);
         loop {
             let mut request = make()?;
             let (fault, heard) = match self.send(question, choice, &mut request).await {
@@ -124,6 +124,9 @@ impl Exchange {
             let headers = heard.as_ref().map(|heard| &heard.reply.headers);
             if self.is_about_the_nonce(&fault, heard.as_ref()) && tries.nonces < MAX_NONCES {
                 tries.nonces += 1;
+                if turn.is_none() {
+                    turn = endpoint.turn().await;
+                }
                 continue;
             }
             if self.is_about_the_clock(&fault, step, headers) && !std::mem::replace(&mut tries.clock, true) {
