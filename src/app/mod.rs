@@ -14,7 +14,11 @@ pub mod worker;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     admin, config,
@@ -33,6 +37,9 @@ use worker::{Socket, Worker};
 
 /// How long the end waits for the audit log: its disk may stand still.
 const FLUSH: Duration = Duration::from_secs(5);
+
+/// What a refresh that is under way has at least: most servers answer within it.
+const LAST_EXCHANGE: Duration = Duration::from_secs(1);
 
 /// Why nothing could be started.
 #[derive(Debug, thiserror::Error)]
@@ -119,10 +126,14 @@ impl Running {
         &self.authority
     }
 
-    /// Stops accepting, lets requests finish within `limit`, then ends. `false`: some
-    /// were cut.
+    /// Stops accepting, lets requests and refreshes finish within `limit`, then ends. `false`:
+    /// some were cut.
     pub async fn shutdown(self, limit: Duration) -> bool {
-        let all_done = self.drain.drain(limit).await;
+        let end = Instant::now() + limit;
+        let served = self.drain.drain(limit).await;
+        let broker = self.shared.rules.load().broker.clone();
+        // Requests that took all the time there was leave some for this: a login is worth it.
+        let settled = timeout_at(end.max(Instant::now() + LAST_EXCHANGE), broker.settled()).await.is_ok();
         self.finish.send_replace(true);
         let join = move || self.workers.into_iter().for_each(|worker| drop(worker.join()));
         let _ = tokio::task::spawn_blocking(join).await;
@@ -132,7 +143,7 @@ impl Running {
         }
         let recorder = self.shared.recorder.clone();
         let _ = tokio::task::spawn_blocking(move || recorder.flush_within(FLUSH)).await;
-        all_done
+        served && settled
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn serve(global: &Global) -> Result {
             }
         };
         if !drained {
-            tracing::warn!("some requests took longer than the drain limit and were cut");
+            tracing::warn!("some requests or refreshes took longer than the drain limit and were cut");
         }
         Ok(ExitCode::SUCCESS)
     })

@@ -192,6 +192,12 @@ impl Broker {
         Ok(place.state())
     }
 
+    /// Returns when no refresh token is at its server and all that came is on the disk: an end
+    /// before that may lose a login.
+    pub async fn settled(&self) {
+        self.0.tools.exchanged().await;
+    }
+
     /// The end of a `run`: takes back what it asked for, within a few seconds.
     pub async fn end(&self) {
         let mut revoking = tokio::task::JoinSet::new();

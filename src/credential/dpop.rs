@@ -6,11 +6,16 @@ use std::{
     collections::HashMap,
     fmt::Write as _,
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use reqwest::Url;
 use serde_json::json;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout},
+};
 use zeroize::Zeroizing;
 
 use crate::primitives::Clock;
@@ -30,6 +35,11 @@ const MAX_NONCE: usize = 1024;
 /// Most origins whose nonces are kept: a route's hosts may be a pattern.
 const MAX_ORIGINS: usize = 256;
 
+/// How long requests to a server take turns, once that was needed.
+const IN_TURNS: Duration = Duration::from_secs(60);
+/// Longest wait for a turn: its holder may be slow, and a nonce is worth another try.
+const TURN_WAIT: Duration = Duration::from_secs(2);
+
 /// A key, and the nonces of the servers that proofs go to.
 #[derive(Debug)]
 pub(crate) struct Prover {
@@ -37,6 +47,15 @@ pub(crate) struct Prover {
     clock: Arc<dyn Clock>,
     /// By role and origin. Read for a proof, written when a server hands out another one.
     nonces: RwLock<HashMap<Origin, Arc<str>>>,
+    /// Resource servers that take the newest nonce only.
+    turns: RwLock<HashMap<Origin, Turns>>,
+}
+
+/// Whose turn it is to send a proof.
+#[derive(Debug)]
+struct Turns {
+    place: Arc<Semaphore>,
+    until: Instant,
 }
 
 /// Nonces of an authorization server and of a resource server are two things, even where
@@ -49,7 +68,7 @@ enum Origin {
 
 impl Prover {
     pub(crate) fn new(key: SigningKey, clock: Arc<dyn Clock>) -> Self {
-        Self { key, clock, nonces: RwLock::default() }
+        Self { key, clock, nonces: RwLock::default(), turns: RwLock::default() }
     }
 
     /// PKCS#8, to be kept with the refresh token that is bound to it.
@@ -86,6 +105,32 @@ impl Prover {
 
     pub(crate) fn knows_nonce(&self, to: &Recipient<'_>) -> bool {
         self.nonce(&Origin::Resource(origin(to))).is_some()
+    }
+
+    /// The server refused the very nonce that it had just handed out: it takes the newest only,
+    /// and an answer to somebody else came in between. For a while, those who send proofs to it
+    /// take turns.
+    pub(crate) fn take_turns(&self, to: &Recipient<'_>) {
+        let until = Instant::now() + IN_TURNS;
+        let mut turns = self.turns.write().unwrap_or_else(PoisonError::into_inner);
+        if turns.len() >= MAX_ORIGINS {
+            turns.retain(|_, turns| turns.until > Instant::now());
+        }
+        let new = || Turns { place: Arc::new(Semaphore::new(1)), until };
+        turns.entry(Origin::Resource(origin(to))).or_insert_with(new).until = until;
+    }
+
+    /// One's turn, where there are turns. To be held until the server has judged the proof.
+    pub(crate) async fn turn(&self, to: &Recipient<'_>) -> Option<OwnedSemaphorePermit> {
+        let place = {
+            let turns = self.turns.read().unwrap_or_else(PoisonError::into_inner);
+            if turns.is_empty() {
+                return None;
+            }
+            let turns = turns.get(&Origin::Resource(origin(to))).filter(|turns| Instant::now() < turns.until)?;
+            turns.place.clone()
+        };
+        timeout(TURN_WAIT, place.acquire_owned()).await.ok()?.ok()
     }
 
     fn proof(&self, method: &Method, htu: &str, hash: Option<&str>, origin: &Origin) -> Result<HeaderValue, KeyError> {
@@ -216,6 +261,27 @@ mod tests {
             assert_eq!(seen(url), wanted, "{url}");
         }
         assert_eq!(normal_path("/%zz%4"), "/%zz%4");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn turns_are_taken_where_they_are_needed_and_not_waited_for_for_ever() {
+        let prover = Prover::new(SigningKey::generate().unwrap(), Arc::new(SystemClock));
+        let to =
+            |authority| Recipient { method: &Method::GET, scheme: Scheme::Https, authority, path: "/", htu_base: None };
+        let [one, two] =
+            ["one.example.com:443", "two.example.com:443"].map(|text| Authority::parse(text, None).unwrap());
+        assert!(prover.turn(&to(&one)).await.is_none());
+        prover.take_turns(&to(&one));
+        assert!(prover.turn(&to(&two)).await.is_none(), "each server for itself");
+        let held = prover.turn(&to(&one)).await;
+        assert!(held.is_some());
+        let asked = Instant::now();
+        assert!(prover.turn(&to(&one)).await.is_none(), "two at once");
+        assert_eq!(asked.elapsed(), TURN_WAIT);
+        drop(held);
+        assert!(prover.turn(&to(&one)).await.is_some());
+        tokio::time::advance(IN_TURNS).await;
+        assert!(prover.turn(&to(&one)).await.is_none(), "it was needed long ago");
     }
 
     #[test]

@@ -14,6 +14,10 @@ use http::{
     header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, IF_NONE_MATCH},
 };
 use reqwest::Url;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 use zeroize::Zeroizing;
 
 use crate::tls::ClientIdentity;
@@ -32,6 +36,9 @@ const MAX_ANSWER: usize = 64 * 1024;
 /// Idle connections kept to one server.
 const IDLE: usize = 4;
 
+/// Longest wait for a turn.
+const TURN_WAIT: Duration = Duration::from_secs(2);
+
 /// Longest metadata document, in bytes.
 pub(super) const MAX_METADATA: usize = 256 * 1024;
 
@@ -41,6 +48,8 @@ pub(crate) struct Endpoint {
     server: Arc<AuthorizationServer>,
     http: Http,
     place: Place,
+    /// Guards no data: see [`Endpoint::turn`].
+    turn: Semaphore,
 }
 
 #[derive(Debug)]
@@ -64,7 +73,7 @@ impl Endpoint {
             }
             Location::Issuer(issuer) => Place::Discovered(Box::new(Discovery::new(issuer, fixed, &http)?)),
         };
-        Ok(Self { server, http, place })
+        Ok(Self { server, http, place, turn: Semaphore::new(1) })
     }
 
     /// Whether this was made for `server`.
@@ -96,6 +105,13 @@ impl Endpoint {
     pub(crate) async fn url(&self, kind: EndpointKind, mtls: bool) -> Result<Url, Fault> {
         let metadata = self.metadata().await?;
         metadata.url(kind, mtls).cloned().ok_or_else(|| Fault::protocol(Misbehaviour::NoEndpoint(kind.as_str())))
+    }
+
+    /// One's turn with a DPoP nonce. A server that takes its newest only would refuse each of
+    /// several credentials for the nonce that it has just told another one. `None`: who has it
+    /// is slow, and a nonce is worth another try.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        timeout(TURN_WAIT, self.turn.acquire()).await.ok()?.ok()
     }
 
     /// The token endpoint made no sense: it may have moved.
@@ -250,7 +266,7 @@ impl Http {
     /// drips ends too.
     async fn send(&self, request: reqwest::RequestBuilder, cap: usize) -> Result<Reply, Fault> {
         let limit = self.plan.limit;
-        match tokio::time::timeout(limit, exchange(request, cap)).await {
+        match timeout(limit, exchange(request, cap)).await {
             Ok(result) => result,
             Err(_) => Err(Fault::outage(Outage::Slow(limit), None)),
         }

@@ -201,6 +201,7 @@ impl Exchange {
     /// A token that isn't kept only costs another one after the next start: no reason to
     /// refuse the request that waits for it.
     async fn keep(&self, key: &super::store::Key, obtained: &Obtained) {
+        let _exchanging = self.tools.exchanging();
         let now = (Instant::now(), self.tools.clock.now());
         let wall = |at: Instant| {
             let at = now.1 + at.saturating_duration_since(now.0);

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header::AUTHORIZATION};
-use tokio::time::Instant;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -114,6 +114,19 @@ impl Lease {
     pub fn learn(&self, to: &Recipient<'_>, answer: &HeaderMap) -> bool {
         let prover = self.token.as_ref().and_then(|token| token.prover.as_ref());
         prover.is_some_and(|prover| prover.learn_resource(to, answer))
+    }
+}
+
+/// Turns: see [`Prover::take_turns`].
+impl Lease {
+    pub fn take_turns(&self, to: &Recipient<'_>) {
+        if let Some(prover) = self.token.as_ref().and_then(|token| token.prover.as_ref()) {
+            prover.take_turns(to);
+        }
+    }
+
+    pub async fn turn(&self, to: &Recipient<'_>) -> Option<OwnedSemaphorePermit> {
+        self.token.as_ref()?.prover.as_ref()?.turn(to).await
     }
 }
 

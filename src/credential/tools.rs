@@ -13,6 +13,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use tokio::sync::watch;
+
 use crate::{
     primitives::{Clock, CredentialName, Secret},
     tls::ClientIdentity,
@@ -40,6 +42,18 @@ pub(crate) struct Tools {
     identities: Mutex<HashMap<IdentityFiles, (Stamp, Arc<ClientIdentity>)>>,
     /// Rotated refresh tokens that couldn't be written yet.
     unsaved: Mutex<HashMap<CredentialName, Session>>,
+    /// How many exchanges an end of the process would lose something of now.
+    exchanges: watch::Sender<usize>,
+}
+
+/// See [`Tools::exchanging`].
+#[derive(Debug)]
+pub(crate) struct Exchanging<'t>(&'t watch::Sender<usize>);
+
+impl Drop for Exchanging<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|under_way| *under_way -= 1);
+    }
 }
 
 /// When a pair of files was written.
@@ -65,7 +79,21 @@ impl Tools {
             choices: Mutex::default(),
             identities: Mutex::default(),
             unsaved: Mutex::default(),
+            exchanges: watch::Sender::new(0),
         }
+    }
+
+    /// Held while a refresh token is at its server, or what came back isn't on the disk yet: a
+    /// process that ends in between loses the login.
+    pub(crate) fn exchanging(&self) -> Exchanging<'_> {
+        self.exchanges.send_modify(|under_way| *under_way += 1);
+        Exchanging(&self.exchanges)
+    }
+
+    /// Returns when an end loses nothing.
+    pub(crate) async fn exchanged(&self) {
+        // It can't fail: the sender is here.
+        let _ = self.exchanges.subscribe().wait_for(|under_way| *under_way == 0).await;
     }
 
     pub(crate) async fn read(&self, source: &Source) -> Result<Secret, Fault> {

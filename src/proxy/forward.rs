@@ -26,6 +26,7 @@ use super::{
     interim::InterimSink,
     recover::{Remedy, Tries},
     spare::Spare,
+    turn::Turn,
 };
 
 impl Proxy {
@@ -39,16 +40,27 @@ impl Proxy {
     ) -> Result<Sent, Error> {
         let asking = Asking { subject: subject.as_ref() };
         let (mut lease, mut request, mut tries) = (lease, request, Tries::default());
+        let turn = Turn::default();
+        turn.begin(&lease, &outbound.recipient(permit)).await;
         loop {
-            let mut sent = self.send(permit, &outbound, &lease, request, record).await?;
+            let mut sent = self.send(permit, &outbound, (&lease, &turn), request, record).await?;
             let Some(remedy) = tries.remedy(broker, permit, asking, &lease, &mut sent).await? else { return Ok(sent) };
             // A refusal says that the request has not been applied (RFC 9110 §15.5.2): the one
             // licence to send a POST twice. The answer is kept until a better one is sure.
             let Some(again) = outbound.again() else { return Ok(sent) };
             drop(sent);
-            if let Remedy::Other(other) = remedy {
-                lease = other;
-                lease.note(record);
+            match remedy {
+                Remedy::Other(other) => {
+                    lease = other;
+                    lease.note(record);
+                }
+                Remedy::SameToken { contested } => {
+                    let to = outbound.recipient(permit);
+                    if contested {
+                        lease.take_turns(&to);
+                    }
+                    turn.begin(&lease, &to).await;
+                }
             }
             record.outcome.retried = true;
             request = again;
@@ -97,7 +109,7 @@ impl Proxy {
         &self,
         permit: &Permit,
         outbound: &Outbound,
-        lease: &Lease,
+        (lease, turn): (&Lease, &Turn),
         request: Request<RequestBody>,
         record: &mut Record,
     ) -> Result<Sent, Error> {
@@ -108,14 +120,15 @@ impl Proxy {
             identity: lease.identity(),
             h1_only: outbound.waits_for_a_nonce(lease),
         };
-        let mut sent = self.upstream.send(to, outbound.ready(request, permit, lease)?).await;
+        let ready = outbound.ready(request, permit, lease, turn)?;
+        let mut sent = turn.during(self.upstream.send(to, ready)).await;
         if let Err(failure) = &sent
             && broke_off(&failure.error)
             && outbound.is_idempotent()
             && let Some(again) = outbound.again()
         {
             record.outcome.retried = true;
-            sent = self.upstream.send(to, outbound.ready(again, permit, lease)?).await;
+            sent = self.upstream.send(to, outbound.ready(again, permit, lease, turn)?).await;
         }
         record.outcome.upstream_time = Some(started.elapsed());
         let sent = sent.map_err(|failure| {
@@ -126,7 +139,7 @@ impl Proxy {
             }
         })?;
         if lease.is_bound_to_key() {
-            lease.learn(&recipient(permit, outbound.method(), outbound.path()), sent.response.headers());
+            lease.learn(&outbound.recipient(permit), sent.response.headers());
         }
         if sent.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::UnaskedUpgrade);
@@ -182,6 +195,10 @@ impl Outbound {
         self.spare.as_ref().map_or("/", Spare::path)
     }
 
+    fn recipient<'a>(&'a self, permit: &'a Permit) -> Recipient<'a> {
+        recipient(permit, self.method(), self.path())
+    }
+
     /// A server that wants another nonce says so before it has seen a body that can't be sent
     /// twice, if it is asked to: by `Expect`, which h2 servers hardly answer.
     fn waits_for_a_nonce(&self, lease: &Lease) -> bool {
@@ -194,6 +211,7 @@ impl Outbound {
         mut request: Request<RequestBody>,
         permit: &Permit,
         lease: &Lease,
+        turn: &Turn,
     ) -> Result<Request<RequestBody>, Error> {
         if self.waits_for_a_nonce(lease) {
             request.headers_mut().insert(EXPECT, HeaderValue::from_static("100-continue"));
@@ -206,9 +224,13 @@ impl Outbound {
         }
         let body = request.body().rewinder();
         if !body.is_empty() || self.interim.is_some() {
-            let interim = self.interim.clone();
+            let (interim, turn) = (self.interim.clone(), turn.held());
             hyper::ext::on_informational(&mut request, move |answer| match (answer.status(), &interim) {
-                (StatusCode::CONTINUE, _) => body.continued(),
+                (StatusCode::CONTINUE, _) => {
+                    // A server that wants the body has taken the proof.
+                    turn.iter().for_each(|turn| turn.end());
+                    body.continued();
+                }
                 (_, None) => {}
                 (status, Some(sink)) => {
                     let mut fields = answer.headers().clone();

@@ -25,6 +25,7 @@ pub(crate) mod recover;
 pub(crate) mod respond;
 mod spare;
 pub mod tunnel;
+mod turn;
 
 use std::time::Duration;
 

@@ -37,8 +37,11 @@ pub(super) struct Tries {
 
 /// What to send the request again with.
 pub(super) enum Remedy {
-    /// As before, with a proof of its own.
-    SameToken,
+    /// As before, with a proof of its own. `contested`: the nonce that was just handed out was
+    /// refused, too.
+    SameToken {
+        contested: bool,
+    },
     Other(Lease),
 }
 
@@ -67,7 +70,7 @@ impl Tries {
         match complaint {
             Some(Complaint::UseDpopNonce) if lease.is_bound_to_key() && self.nonces < MAX_NONCES => {
                 self.nonces += 1;
-                return Ok(Some(Remedy::SameToken));
+                return Ok(Some(Remedy::SameToken { contested: self.nonces > 1 }));
             }
             Some(Complaint::InsufficientScope(wanted)) => {
                 if std::mem::replace(&mut self.stepped_up, true) {

@@ -260,7 +260,7 @@ struct Death {
     /// Token requests before the exchange that they died in, and logins that were over.
     requests: usize,
     revoked: usize,
-    /// Somebody had heard that there is a new token.
+    /// Somebody had heard of a new token before the last of them died.
     published: bool,
 }
 
@@ -314,7 +314,7 @@ impl Scene {
                     Some(proxy) => proxy,
                     None => self.start().await,
                 };
-                death.published |= self.kill(next, *step).await;
+                death.published = self.kill(next, *step).await;
                 self.check_the_store();
                 kills += 1;
             }

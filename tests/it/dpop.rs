@@ -11,13 +11,16 @@ use http::StatusCode;
 use serde_json::Value;
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::binary::{Serve, Town};
+use crate::binary::{Serve, Town, direct};
 
 /// Ten times what is kept to be sent again.
 const LENGTH: usize = 10 * 1024 * 1024;
 
+/// The first one goes with the requests; the others only spoil its nonces.
+const CREDENTIALS: [&str; 4] = ["orders", "second", "third", "fourth"];
+
 const ONE_BY_ONE: usize = 6;
-const AT_ONCE: usize = 6;
+const AT_ONCE: usize = 8;
 
 #[tokio::test]
 async fn uploads_pass_over_h1() {
@@ -31,7 +34,7 @@ async fn uploads_pass_where_the_upstream_speaks_h2() {
 
 async fn upload(protocols: Protocols) {
     let world = WorldSettings { api_protocols: protocols, ..WorldSettings::default() };
-    let town = Town::with(world, |facts| facts.config().replace("[agents.", "dpop = \"required\"\n\n[agents.")).await;
+    let town = Town::with(world, |facts| config(&facts.config())).await;
     let (server, api) = (town.world.authorization_server(), town.world.api());
     let newest = NoncePolicy::EveryAnswer { accepted: 1 };
     server.set_dpop_nonces(newest);
@@ -44,7 +47,13 @@ async fn upload(protocols: Protocols) {
 
     for _ in 0..ONE_BY_ONE {
         send(agent.clone(), town.url("/v1/sink"), body.clone()).await;
-        refresh(&town, &serve).await;
+        let mut refreshes = JoinSet::new();
+        for name in CREDENTIALS {
+            refreshes.spawn(refresh(&town, &serve, name));
+        }
+        while let Some(refreshed) = refreshes.join_next().await {
+            refreshed.unwrap();
+        }
         let orders = agent.get(town.url("/v1/orders")).send().await.unwrap();
         assert_eq!(orders.status(), StatusCode::OK);
     }
@@ -65,7 +74,8 @@ async fn upload(protocols: Protocols) {
     assert_eq!(whole, ONE_BY_ONE + AT_ONCE, "each upload was applied once");
     let refused: u64 = seen.iter().filter(|seen| seen.refusal.is_some()).map(|seen| seen.body_length).sum();
     assert_eq!(refused, 0, "bytes of a body went to a server that wanted another nonce first");
-    let (asked, granted) = (server.token_request_count(), 1 + ONE_BY_ONE);
+    let (asked, granted) = (server.token_request_count(), 1 + CREDENTIALS.len() * ONE_BY_ONE);
+    assert_eq!(server.issued().len(), granted);
     eprintln!(
         "DPoP, {protocols:?}, another nonce with each answer: {} uploads of 10 MiB in {took:.1?}, {} attempts at the \
          API for {} requests, {asked} at the authorization server for {granted} tokens, no jti twice",
@@ -74,6 +84,16 @@ async fn upload(protocols: Protocols) {
         2 * ONE_BY_ONE + AT_ONCE,
     );
     serve.terminate().await.expect(0);
+}
+
+/// As many credentials as are named, all alike but for their keys, which each makes for itself.
+fn config(ordinary: &str) -> String {
+    let start = ordinary.find("[credentials.orders]").unwrap();
+    let end = ordinary.find("[agents.").unwrap();
+    let block = format!("{}dpop = \"required\"\n\n", ordinary[start..end].trim_end().to_owned() + "\n");
+    let blocks: String =
+        CREDENTIALS.iter().map(|name| block.replace("credentials.orders", &format!("credentials.{name}"))).collect();
+    format!("{}{blocks}{}", &ordinary[..start], &ordinary[end..])
 }
 
 async fn send(agent: reqwest::Client, url: String, body: Bytes) {
@@ -85,10 +105,13 @@ async fn send(agent: reqwest::Client, url: String, body: Bytes) {
     assert_eq!(told["bytes"], LENGTH);
 }
 
-async fn refresh(town: &Town, serve: &Serve) {
-    let url = format!("http://{}/api/v1/tokens/orders/refresh", serve.admin);
-    let answer = crate::binary::direct().post(url).bearer_auth(town.admin_key()).send().await.unwrap();
-    assert_eq!(answer.status(), StatusCode::OK, "{:?}", answer.text().await);
+fn refresh(town: &Town, serve: &Serve, name: &str) -> impl Future<Output = ()> + Send + use<> {
+    let url = format!("http://{}/api/v1/tokens/{name}/refresh", serve.admin);
+    let request = direct().post(url).bearer_auth(town.admin_key());
+    async move {
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{:?}", answer.text().await);
+    }
 }
 
 fn jti(seen: &Seen) -> String {

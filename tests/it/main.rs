@@ -2,6 +2,7 @@
 //! module list says where a new test goes.
 
 #![allow(unreachable_pub, reason = "the modules of one test share their helpers")]
+#![allow(clippy::print_stderr, reason = "tests of many rounds say what came of them, a line each")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails should say where")]
 
 mod agents;

@@ -1,5 +1,5 @@
 //! One question to an authorization server, with the single retries that the standards allow:
-//! another nonce, another secret, another clock. Each at most once a question.
+//! another nonce (a few times), another secret, another clock (each once a question).
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -35,10 +35,14 @@ pub(crate) struct Reached {
     pub(crate) identity: Option<Arc<ClientIdentity>>,
 }
 
+/// Attempts with another nonce: a server that takes the newest only may have handed out one
+/// more, to another credential or process of ours, before ours came.
+const MAX_NONCES: u32 = 4;
+
 /// What was tried again already.
 #[derive(Default)]
 struct Tries {
-    nonce: bool,
+    nonces: u32,
     clock: bool,
     secret: bool,
 }
@@ -104,7 +108,7 @@ impl Exchange {
         let client = &step.client;
         let choices = client.auth.choices();
         let mut choice = self.tools.choice(endpoint.name(), client);
-        let mut tries = Tries::default();
+        let (mut tries, mut turn) = (Tries::default(), None);
         loop {
             let mut request = make()?;
             let (fault, heard) = match self.send(question, choice, &mut request).await {
@@ -118,7 +122,11 @@ impl Exchange {
                 },
             };
             let headers = heard.as_ref().map(|heard| &heard.reply.headers);
-            if self.is_about_the_nonce(&fault, heard.as_ref()) && !std::mem::replace(&mut tries.nonce, true) {
+            if self.is_about_the_nonce(&fault, heard.as_ref()) && tries.nonces < MAX_NONCES {
+                tries.nonces += 1;
+                if turn.is_none() {
+                    turn = endpoint.turn().await;
+                }
                 continue;
             }
             if self.is_about_the_clock(&fault, step, headers) && !std::mem::replace(&mut tries.clock, true) {

@@ -51,6 +51,7 @@ impl Exchange {
             return Err(Fault::login(LoginReason::Expired));
         }
         let prover = self.session_prover(step, &mut session)?;
+        let _exchanging = self.tools.exchanging();
         // Whoever finds this mark after a crash knows what may have become of the token.
         let mut doubtful = session.under_way.replace(refresh_token.fingerprint().to_string()).is_some();
         self.tools.vault.keep_session(owner, &session).await.map_err(Fault::store)?;

@@ -1,0 +1,71 @@
+//! Requests with DPoP proofs to an upstream that takes only the newest of the nonces that it
+//! hands out with every answer: one after the other, each until its proof was judged. Without
+//! that, answers to the others would spoil every nonce on its way. Knows nobody's turn but one
+//! request's.
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+
+use crate::credential::{Lease, Recipient};
+
+/// An upstream that takes longer to judge (a long poll, an upload without `100 Continue`) keeps
+/// nobody else waiting any more.
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// A request's turn; it ends with the value, at the latest.
+#[derive(Debug, Default)]
+pub(super) struct Turn(Arc<Held>);
+
+/// `None`: not begun, or over.
+#[derive(Debug, Default)]
+pub(super) struct Held(Mutex<Option<OwnedSemaphorePermit>>);
+
+impl Turn {
+    /// Waits for it, where this upstream has turns and it isn't had already.
+    pub(super) async fn begin(&self, lease: &Lease, to: &Recipient<'_>) {
+        if self.0.lock().is_none() {
+            let permit = lease.turn(to).await;
+            *self.0.lock() = permit;
+        }
+    }
+
+    /// To end it from elsewhere; `None`: it hasn't begun.
+    pub(super) fn held(&self) -> Option<Arc<Held>> {
+        self.0.lock().is_some().then(|| Arc::clone(&self.0))
+    }
+
+    /// Drives `sending`, for which the turn was taken.
+    pub(super) async fn during<T>(&self, sending: impl Future<Output = T>) -> T {
+        let mut sending = pin!(sending);
+        if self.0.lock().is_some() {
+            if let Ok(sent) = timeout(LONGEST, sending.as_mut()).await {
+                return sent;
+            }
+            self.0.end();
+        }
+        sending.await
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+impl Held {
+    /// The proof was judged, or takes too long to be.
+    pub(super) fn end(&self) {
+        self.lock().take();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
