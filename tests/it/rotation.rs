@@ -123,11 +123,17 @@ async fn rotate_under_load(town: &Town, method: &str, rotate: impl FnOnce(&Autho
     let server = town.world.authorization_server();
     let serve = town.serve().await;
     let (stop, stopped) = watch::channel(false);
-    let load = tokio::spawn(load(town, &serve, stopped));
+    let mut load = tokio::spawn(load(town, &serve, stopped));
     let started = Instant::now();
-    timeout(LIMIT, wait_for_tokens(server, BEFORE)).await.expect("no tokens before the rotation");
-    rotate(server);
-    timeout(LIMIT, wait_for_tokens(server, BEFORE + AFTER)).await.expect("no tokens after the rotation");
+    let rotated = async {
+        timeout(LIMIT, wait_for_tokens(server, BEFORE)).await.expect("no tokens before the rotation");
+        rotate(server);
+        timeout(LIMIT, wait_for_tokens(server, BEFORE + AFTER)).await.expect("no tokens after the rotation");
+    };
+    tokio::select! {
+        () = rotated => {}
+        ended = &mut load => panic!("the load ended: {ended:?}"),
+    }
     let took = started.elapsed();
     stop.send_replace(true);
     let served = timeout(LIMIT, load).await.unwrap().unwrap();
