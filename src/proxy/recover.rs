@@ -2,10 +2,13 @@
 //! nonce, more scopes, a human; or nothing, and it goes to the agent as it is. Decides; sends
 //! nothing.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http_body::Body as _;
 use http_body_util::BodyExt;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     credential::{Asking, Broker, Lease},
@@ -22,6 +25,9 @@ use super::{
 
 /// Longest body that is read to find the text of `refresh_on`.
 const MAX_LOOK: u64 = 8 * 1024;
+
+/// … and how long it is waited for.
+const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
 /// Attempts with another nonce: a server that hands out a new one with every answer may
 /// have done so between our last answer and this request.
@@ -120,7 +126,9 @@ async fn says(sent: &mut Sent, text: Option<&str>) -> bool {
         return false;
     }
     let mut read = BytesMut::new();
-    while let Some(Ok(frame)) = body.frame().await {
+    // One that stalls is passed on as far as it came, and waited for as any other.
+    let end = Instant::now() + LONGEST_LOOK;
+    while let Ok(Some(Ok(frame))) = timeout_at(end, body.frame()).await {
         if let Ok(data) = frame.into_data() {
             read.extend_from_slice(&data);
         }
