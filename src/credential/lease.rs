@@ -117,7 +117,7 @@ impl Lease {
     }
 }
 
-/// Turns: see [`Prover::take_turns`].
+/// Turns: see `Prover::take_turns`.
 impl Lease {
     pub fn take_turns(&self, to: &Recipient<'_>) {
         if let Some(prover) = self.token.as_ref().and_then(|token| token.prover.as_ref()) {

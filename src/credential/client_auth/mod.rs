@@ -3,7 +3,7 @@
 //!
 //! Where two secrets, keys or certificates are named, one is used until the server says
 //! `invalid_client`; then the other is tried once, and the winner is remembered
-//! ([`rotation`](super::rotation)).
+//! (`Tools::prefer`).
 
 pub mod assertion;
 

@@ -64,8 +64,8 @@ impl Grant {
         }
     }
 
-    /// What has to be got before the request can be written, in the order that
-    /// [`fill`](Self::fill) wants them.
+    /// What has to be got before the request can be written, in the order that the request
+    /// wants them.
     pub fn inputs(&self) -> Vec<&Input> {
         match self {
             Self::TokenExchange(exchange) => exchange.inputs(),
