@@ -76,6 +76,7 @@ pub struct Running {
     /// As bound: with the real port where the config said 0. In the config's order.
     pub forward: Vec<SocketAddr>,
     pub reverse: Vec<SocketAddr>,
+    pub socks: Vec<SocketAddr>,
     pub admin: Option<SocketAddr>,
     shared: Arc<Shared>,
     authority: Arc<CertificateAuthority>,
@@ -98,11 +99,12 @@ pub fn start(settings: &config::Settings, surroundings: Surroundings) -> Result<
     let (finish, finished) = watch::channel(false);
     let admin_task = admin_listener.map(|(listener, _)| spawn_admin(listener, settings, &shared, drain.clone()));
     let admin_task = admin_task.transpose()?;
-    let (forward, reverse) = (sockets.forward.clone(), sockets.reverse.clone());
+    let (forward, reverse, socks) = (sockets.forward.clone(), sockets.reverse.clone(), sockets.socks.clone());
     let workers = sockets.spawn(&settings.server, &worker, &drain, &finished)?;
     Ok(Running {
         forward,
         reverse,
+        socks,
         admin: admin_address,
         shared,
         authority: surroundings.authority,
@@ -256,13 +258,14 @@ fn spawn_admin(
 struct Sockets {
     forward: Vec<SocketAddr>,
     reverse: Vec<SocketAddr>,
+    socks: Vec<SocketAddr>,
     /// By listener, then by worker.
     sockets: Vec<Vec<std::net::TcpListener>>,
 }
 
 impl Sockets {
     fn bind(settings: &server::Settings, count: usize) -> Result<Self, Error> {
-        let mut bound = Self { forward: Vec::new(), reverse: Vec::new(), sockets: Vec::new() };
+        let mut bound = Self { forward: Vec::new(), reverse: Vec::new(), socks: Vec::new(), sockets: Vec::new() };
         for listener in &settings.forward {
             let address = bound.add(listener.listen, count)?;
             bound.forward.push(address);
@@ -270,6 +273,10 @@ impl Sockets {
         for listener in &settings.reverse {
             let address = bound.add(listener.listen, count)?;
             bound.reverse.push(address);
+        }
+        for listener in &settings.socks {
+            let address = bound.add(listener.listen, count)?;
+            bound.socks.push(address);
         }
         Ok(bound)
     }
@@ -284,7 +291,7 @@ impl Sockets {
     }
 
     fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.forward.iter().chain(&self.reverse).copied()
+        self.forward.iter().chain(&self.reverse).chain(&self.socks).copied()
     }
 
     fn spawn(
@@ -322,5 +329,9 @@ fn doors(settings: &server::Settings, metrics: &observe::metrics::Metrics) -> Re
         let ingress = Ingress::Reverse { listener: listener.name.clone(), mounts };
         door(&listener.name, listener.tls.as_ref(), ingress)
     });
-    forward.chain(reverse).collect()
+    let socks = settings
+        .socks
+        .iter()
+        .map(|listener| door(&listener.name, None, Ingress::Socks { listener: listener.name.clone() }));
+    forward.chain(reverse).chain(socks).collect()
 }

@@ -21,7 +21,7 @@ use super::{Error, Surroundings, doors, worker};
 #[derive(Debug)]
 pub struct Unbound {
     connections: Arc<Connections>,
-    /// In the config's order, `[proxy]` before `[[reverse]]`.
+    /// In the config's order, `[proxy]` before `[[reverse]]` before `[socks]`.
     doors: Vec<Arc<Door>>,
     shared: Arc<Shared>,
     authority: Arc<CertificateAuthority>,
@@ -55,7 +55,7 @@ pub fn unbound(
 
 impl Unbound {
     /// Serves a stream as if a listener had accepted it, until its end. `door`: a listener's
-    /// place in the config, `[proxy]` before `[[reverse]]`; `None` where there is no such.
+    /// place in the config, `[proxy]` before `[[reverse]]` before `[socks]`; `None` where there is no such.
     pub fn serve<S: Io>(&self, door: usize, stream: S) -> Option<impl Future<Output = ()> + Send + use<S>> {
         let door = Arc::clone(self.doors.get(door)?);
         Some(Arc::clone(&self.connections).serve(stream, door, self.drain.clone()))

@@ -80,6 +80,7 @@ fn own_listener(settings: &mut Settings, agent: &AgentName) -> Result<Secret> {
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     settings.server.forward = vec![ForwardListener { name, listen, tls: None }];
     settings.server.reverse.clear();
+    settings.server.socks.clear();
     settings.admin = None;
     Ok(key)
 }

@@ -111,6 +111,9 @@ fn announce(settings: &Settings, running: &Running) {
     for (listener, address) in settings.server.reverse.iter().zip(&running.reverse) {
         tracing::info!(listener = %listener.name, %address, tls = listener.tls.is_some(), "base URL");
     }
+    for (listener, address) in settings.server.socks.iter().zip(&running.socks) {
+        tracing::info!(listener = %listener.name, %address, "SOCKS");
+    }
     if let Some(address) = running.admin {
         tracing::info!(%address, "admin");
     }

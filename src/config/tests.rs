@@ -392,6 +392,7 @@ fn a_full_file_loads() {
     assert_eq!((server.unmatched, server.workers), (Unmatched::Tunnel, Some(2)));
     assert_eq!((server.limits.request_head, server.drain), (32 << 10, Duration::ZERO));
     assert_eq!(server.reverse[0].name.as_str(), "openai");
+    assert_eq!((server.socks[0].name.as_str(), server.socks[0].listen.port()), ("socks", 11080));
     let mounts = &server.reverse[1].mounts;
     assert_eq!(mounts[0].prefix, "/orders/v2/", "the longest first");
     assert_eq!((mounts[1].scheme, mounts[1].base_path.as_str()), (Scheme::Https, "/base"));

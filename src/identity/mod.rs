@@ -26,7 +26,7 @@ use crate::{
 };
 
 pub use key::{NoRandomness, generate_key};
-use proxy_auth::{Shown, bare_key, credentials, only_line};
+use proxy_auth::{Shown, bare_key, credentials, login, only_line};
 
 /// The fields, besides `Proxy-Authorization`, in which a reverse-mode agent may show its
 /// key. They are for us and never for the upstream.
@@ -71,6 +71,8 @@ pub enum Evidence<'a> {
     Proxy(&'a HeaderMap),
     /// Reverse mode: `Proxy-Authorization`, else [`REVERSE_FIELDS`].
     Reverse(&'a HeaderMap),
+    /// SOCKS: name and key (RFC 1929); `None` where the agent offers to show nothing.
+    Login(Option<(&'a [u8], &'a [u8])>),
     /// Inside a tunnel: who opened it, looked up again for every request.
     Tunnel(&'a TunnelIdentity),
 }
@@ -151,6 +153,8 @@ impl Registry {
                 Some(identity) => Ok(identity),
                 None => self.reverse_fields(fields),
             },
+            Evidence::Login(Some((name, key))) => self.owner(&login(name, key)?),
+            Evidence::Login(None) => self.nobody().ok_or(Unknown::Missing),
             Evidence::Tunnel(identity) => self.still(identity),
         }
     }
@@ -271,6 +275,7 @@ impl fmt::Debug for Evidence<'_> {
         match self {
             Self::Proxy(_) => f.write_str("Proxy"),
             Self::Reverse(_) => f.write_str("Reverse"),
+            Self::Login(_) => f.write_str("Login"),
             Self::Tunnel(identity) => f.debug_tuple("Tunnel").field(identity).finish(),
         }
     }

@@ -52,7 +52,11 @@ pub(super) fn bare_key(key: &[u8]) -> Result<Shown, Unknown> {
 fn basic(token: &[u8]) -> Result<Shown, Unknown> {
     let decoded = Zeroizing::new(BASE64_STANDARD.decode(token).map_err(|_| Unknown::Malformed)?);
     let colon = decoded.iter().position(|byte| *byte == b':').ok_or(Unknown::Malformed)?;
-    let (name, key) = (&decoded[..colon], &decoded[colon + 1..]);
+    login(&decoded[..colon], &decoded[colon + 1..])
+}
+
+/// A name and a key, as Basic and SOCKS (RFC 1929) have them.
+pub(super) fn login(name: &[u8], key: &[u8]) -> Result<Shown, Unknown> {
     if key.is_empty() {
         return Err(Unknown::Malformed);
     }

@@ -50,6 +50,8 @@ pub enum Protocol {
     Http10,
     Http11,
     Http2,
+    /// A tunnel asked for at a SOCKS door, as long as nothing is known of what is inside.
+    Socks5,
     /// Bytes of a blind tunnel: `CONNECT` that isn't intercepted.
     Tunnel,
 }
@@ -60,6 +62,7 @@ impl Protocol {
             Self::Http10 => "http/1.0",
             Self::Http11 => "http/1.1",
             Self::Http2 => "h2",
+            Self::Socks5 => "socks5",
             Self::Tunnel => "tunnel",
         }
     }

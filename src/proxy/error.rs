@@ -94,6 +94,8 @@ pub enum BadRequest {
     TokenInQuery,
     #[error("the only expectation that can be met is `100-continue`")]
     Expectation,
+    #[error("the SOCKS request can't be served")]
+    Socks,
 }
 
 /// Methods that no route can allow.
@@ -185,6 +187,7 @@ impl BadRequest {
                 Verdict::new(405, "method_not_allowed", "http_request_denied").hint("use another method")
             }
             Self::TokenInQuery => bad("leave `access_token` out of the URL: the proxy adds the token"),
+            Self::Socks => bad("use SOCKS 5, its CONNECT, and user and password"),
             Self::Expectation => Verdict::new(417, "bad_request", "http_request_error").hint("leave out `Expect`"),
         }
     }

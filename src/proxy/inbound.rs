@@ -28,7 +28,9 @@ use super::{
 pub enum Ingress {
     /// `HTTP_PROXY`: absolute-form requests.
     Forward { listener: ListenerName },
-    /// Inside an intercepted `CONNECT`.
+    /// SOCKS: tunnels and nothing else.
+    Socks { listener: ListenerName },
+    /// Inside an intercepted `CONNECT`, of HTTP or of SOCKS.
     Tunnel(Arc<Tunnel>),
     /// A base URL.
     Reverse { listener: ListenerName, mounts: Arc<[Mount]> },
@@ -72,7 +74,7 @@ pub struct Mount {
 impl Ingress {
     pub(super) fn listener(&self) -> &ListenerName {
         match self {
-            Self::Forward { listener } | Self::Reverse { listener, .. } => listener,
+            Self::Forward { listener } | Self::Socks { listener } | Self::Reverse { listener, .. } => listener,
             Self::Tunnel(tunnel) => &tunnel.listener,
         }
     }
@@ -81,7 +83,7 @@ impl Ingress {
     pub(super) fn authority(&self) -> Option<&Authority> {
         match self {
             Self::Tunnel(tunnel) => Some(&tunnel.authority),
-            Self::Forward { .. } | Self::Reverse { .. } => None,
+            Self::Forward { .. } | Self::Socks { .. } | Self::Reverse { .. } => None,
         }
     }
 }
@@ -104,6 +106,8 @@ impl<'a> Inbound<'a> {
         let target = match arrival.ingress {
             Ingress::Forward { .. } => forward_target(&parts.method, &parts.uri, routes)?,
             Ingress::Tunnel(tunnel) => tunnel_target(&parts, tunnel, arrival.clear, routes)?,
+            // No request comes this way but inside a tunnel.
+            Ingress::Socks { .. } => return Err(BadRequest::Socks.into()),
             Ingress::Reverse { mounts, .. } => reverse_target(&parts, mounts)?,
         };
         // Scheme and authority are the permit's to say.
@@ -117,7 +121,7 @@ impl<'a> Inbound<'a> {
 
     pub(super) fn evidence(&self) -> Evidence<'_> {
         match self.arrival.ingress {
-            Ingress::Forward { .. } => Evidence::Proxy(&self.parts.headers),
+            Ingress::Forward { .. } | Ingress::Socks { .. } => Evidence::Proxy(&self.parts.headers),
             Ingress::Tunnel(tunnel) => Evidence::Tunnel(&tunnel.identity),
             Ingress::Reverse { .. } => Evidence::Reverse(&self.parts.headers),
         }

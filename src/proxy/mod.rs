@@ -23,6 +23,7 @@ pub(crate) mod open;
 pub mod pipeline;
 pub(crate) mod recover;
 pub(crate) mod respond;
+pub mod socks;
 mod spare;
 pub mod tunnel;
 mod turn;
@@ -36,6 +37,7 @@ pub use headers::Via;
 pub use inbound::{Arrival, Ingress, Mount, Tunnel};
 pub use interim::InterimSink;
 pub use pipeline::{Proxy, Rules, Shared};
+pub use socks::{Denial, Knock, SocksOpening};
 pub use tunnel::{Blind, Handshake, Opening};
 
 /// Limits of one request.

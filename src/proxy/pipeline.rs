@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -92,17 +92,17 @@ impl Proxy {
     }
 
     pub(super) fn open_record(&self, ingress: &Ingress, request: &Request<Incoming>) -> Open {
-        let asked = Asked {
-            method: request.method().clone(),
-            // Whatever the request names, this is where it came through.
-            authority: ingress.authority().cloned(),
-            path: None,
-            protocol: match request.version() {
-                Version::HTTP_2 => Protocol::Http2,
-                Version::HTTP_10 => Protocol::Http10,
-                _ => Protocol::Http11,
-            },
+        let protocol = match request.version() {
+            Version::HTTP_2 => Protocol::Http2,
+            Version::HTTP_10 => Protocol::Http10,
+            _ => Protocol::Http11,
         };
+        self.open_record_of(ingress, request.method().clone(), protocol)
+    }
+
+    pub(super) fn open_record_of(&self, ingress: &Ingress, method: Method, protocol: Protocol) -> Open {
+        // Whatever the request names, this is where it came through.
+        let asked = Asked { method, authority: ingress.authority().cloned(), path: None, protocol };
         let record = Record {
             id: self.shared.ids.next(),
             time: self.shared.clock.now(),

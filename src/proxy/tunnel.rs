@@ -42,7 +42,7 @@ pub enum Opening {
 /// The record of an intercepted `CONNECT`, kept for the case that nothing comes of it:
 /// requests inside the tunnel have records of their own.
 #[derive(Debug)]
-pub struct Handshake(Open);
+pub struct Handshake(pub(super) Open);
 
 impl Handshake {
     /// The agent and we agreed on a protocol; each request is recorded from now on.
@@ -64,6 +64,13 @@ pub struct Blind {
 }
 
 impl Blind {
+    pub(super) fn new(upstream: Stream, address: SocketAddr, mut open: Open) -> Self {
+        open.asked.protocol = Protocol::Tunnel;
+        open.outcome.upstream_addr = Some(address);
+        open.outcome.status = Some(200);
+        Self { upstream, open }
+    }
+
     /// Separates the stream from the record, which wants [`BlindRecord::end`].
     pub fn split(self) -> (Stream, BlindRecord) {
         (self.upstream, BlindRecord(self.open))
@@ -93,14 +100,9 @@ impl Proxy {
     pub async fn open_tunnel(&self, ingress: &Ingress, request: &Request<Incoming>) -> Opening {
         let rules = self.shared.rules.load_full();
         let mut open = self.open_record(ingress, request);
-        match self.judge_tunnel(&rules, ingress, request, &mut open).await {
+        match self.judge_connect(&rules, ingress, request, &mut open).await {
             Ok(Judged::Intercept(tunnel)) => Opening::Intercept(Arc::new(tunnel), Handshake(open)),
-            Ok(Judged::Blind(upstream, address)) => {
-                open.asked.protocol = Protocol::Tunnel;
-                open.outcome.upstream_addr = Some(address);
-                open.outcome.status = Some(200);
-                Opening::Blind(Blind { upstream, open })
-            }
+            Ok(Judged::Blind(upstream, address)) => Opening::Blind(Blind::new(upstream, address, open)),
             Err(error) => {
                 error.note(&mut open);
                 Opening::Refused(Box::new(respond::Answering::to(request).refuse_tunnel(&error, open)))
@@ -108,7 +110,7 @@ impl Proxy {
         }
     }
 
-    async fn judge_tunnel(
+    async fn judge_connect(
         &self,
         rules: &Rules,
         ingress: &Ingress,
@@ -116,8 +118,19 @@ impl Proxy {
         record: &mut Record,
     ) -> Result<Judged, Error> {
         let authority = connect_authority(request)?;
-        record.asked.authority = Some(authority.clone());
         let evidence = Evidence::Proxy(request.headers());
+        self.judge_tunnel(rules, ingress, (authority, evidence), record).await
+    }
+
+    /// Whatever protocol asks for the tunnel.
+    pub(super) async fn judge_tunnel(
+        &self,
+        rules: &Rules,
+        ingress: &Ingress,
+        (authority, evidence): (Authority, Evidence<'_>),
+        record: &mut Record,
+    ) -> Result<Judged, Error> {
+        record.asked.authority = Some(authority.clone());
         let (agent, identity) = rules.registry.identify_tunnel(evidence)?;
         agent.note(record);
         if let Ok(candidates) = rules.routes.find_authority(&authority) {
@@ -151,7 +164,7 @@ pub(super) fn check_blind(authorization_servers: &[Authority], authority: &Autho
     if BLIND_PORTS.contains(&authority.port()) { Ok(()) } else { Err(Error::NoRoute) }
 }
 
-enum Judged {
+pub(super) enum Judged {
     Intercept(Tunnel),
     Blind(Stream, SocketAddr),
 }

@@ -84,7 +84,7 @@ async fn enter<S: Io>(session: &Session, upgraded: Upgraded, tunnel: Arc<Tunnel>
     }
 }
 
-async fn intercept<S: Io>(session: &Session, mut io: Peeked<S>, tunnel: Arc<Tunnel>, handshake: Handshake) {
+pub(super) async fn intercept<S: Io>(session: &Session, mut io: Peeked<S>, tunnel: Arc<Tunnel>, handshake: Handshake) {
     let counted = session.gauge.enter(ConnectionState::Handshake);
     let limit = session.connections.limits.handshake_timeout;
     let carried = match timeout(limit, sniff(&mut io)).await {

@@ -33,6 +33,7 @@ use super::{
     drain::Drain,
     interim::WithInterim,
     listener::{Door, Place},
+    socks,
 };
 
 /// What one h2 stream may hold of an upload that its upstream hasn't taken yet.
@@ -99,6 +100,10 @@ impl Connections {
         let limit = self.limits.handshake_timeout;
         let (ingress, gauge) = (door.ingress.clone(), door.gauge.clone());
         let session = Session { connections: self, ingress, clear: false, drain, gauge, place };
+        if let Ingress::Socks { .. } = session.ingress {
+            drop(counted);
+            return socks::serve(&session, stream).await;
+        }
         let Some(tls) = &door.tls else {
             counted.set(ConnectionState::Serving);
             return session.serve(stream, Version::H1).await;

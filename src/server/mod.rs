@@ -5,7 +5,7 @@
 //! listener --accept--> connection (TLS? h2? h1?) --request--> proxy
 //!                          |
 //!                          +--CONNECT--> connect --200--> peek: TLS  -> leaf -> connection
-//!                                                         clear HTTP -> connection
+//!          \--SOCKS--> socks ----reply----/                 clear HTTP -> connection
 //!                                                         else       -> closed
 //! ```
 //!
@@ -20,6 +20,7 @@ pub mod drain;
 mod interim;
 pub mod listener;
 pub mod peek;
+pub mod socks;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -34,6 +35,7 @@ pub use listener::{Door, Places, bind};
 pub struct Settings {
     pub forward: Vec<ForwardListener>,
     pub reverse: Vec<ReverseListener>,
+    pub socks: Vec<SocksListener>,
     pub unmatched: Unmatched,
     pub limits: Limits,
     /// How long requests under way may go on after SIGTERM.
@@ -60,6 +62,14 @@ pub struct ReverseListener {
     pub tls: Option<ListenerTls>,
     /// At least one; longest prefix first. `upstream = …` is the one with the prefix `/`.
     pub mounts: Vec<Mount>,
+}
+
+/// `[socks]`: SOCKS 5.
+#[derive(Clone, Debug)]
+pub struct SocksListener {
+    /// `socks`, or `socks-2` … where there are several addresses.
+    pub name: ListenerName,
+    pub listen: SocketAddr,
 }
 
 /// `tls = { certificate, key }`: PEM files.

@@ -27,6 +27,7 @@ pub const PUBLIC: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(93, 184, 216, 34))
 pub struct OwnDoors {
     pub forward: SocketAddr,
     pub reverse: SocketAddr,
+    pub socks: SocketAddr,
     names: Arc<Names>,
     _drain: DrainHandle,
 }
@@ -49,6 +50,7 @@ impl OwnDoors {
         let doors = [
             Ingress::Forward { listener: name("proxy") },
             Ingress::Reverse { listener: name("orders-base-url"), mounts },
+            Ingress::Socks { listener: name("socks") },
         ];
         let mut addresses = Vec::new();
         for ingress in doors {
@@ -58,7 +60,7 @@ impl OwnDoors {
             let door = Door { ingress, tls: None, gauge, places: Places::new(100) };
             tokio::spawn(accept_loop(listener, door, Arc::clone(&connections), drain.clone()));
         }
-        Self { forward: addresses[0], reverse: addresses[1], names, _drain: handle }
+        Self { forward: addresses[0], reverse: addresses[1], socks: addresses[2], names, _drain: handle }
     }
 
     /// The names that were looked up.

@@ -34,6 +34,7 @@ mod rotation;
 mod run;
 mod scripted;
 mod serve;
+mod socks;
 mod streaming;
 mod support;
 mod tokens;

@@ -1,4 +1,4 @@
-//! `[proxy]`, `[[reverse]]` and `[admin]`: the doors.
+//! `[proxy]`, `[[reverse]]`, `[socks]` and `[admin]`: the doors.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -19,6 +19,8 @@ use super::{
 
 /// Where the forward proxy listens when the file doesn't say.
 const PROXY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+/// Likewise the SOCKS door.
+const SOCKS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1080);
 /// Likewise the admin door.
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9180);
 
@@ -55,30 +57,41 @@ pub(in crate::config) struct Reverse {
     pub(in crate::config) mounts: Vec<At<Mount>>,
 }
 
+/// `[socks]`.
+pub(in crate::config) struct Socks {
+    pub(in crate::config) listen: Vec<At<SocketAddr>>,
+}
+
 /// `[admin]`.
 pub(in crate::config) struct Admin {
     pub(in crate::config) listen: At<SocketAddr>,
 }
 
 pub(in crate::config) fn proxy(mut section: Section<'_>) -> Proxy {
-    const EXAMPLE: &str = "listen = \"127.0.0.1:8080\"";
-    let doc = section.doc;
-    let listen = if section.has("listen") {
-        let list = section.one_or_more(
-            "listen",
-            EXAMPLE,
-            "an empty list listens nowhere: take the key out, or name an address",
-        );
-        list.map_or(Vec::new(), |list| list.value.iter().filter_map(|text| address(doc, text)).collect())
-    } else {
-        let _ = section.entry("listen");
-        vec![At { value: PROXY, span: section.span.clone() }]
-    };
+    let listen = listen(&mut section, "listen = \"127.0.0.1:8080\"", PROXY);
     let tls = tls(&mut section);
     let unmatched = section.choice("unmatched", &[("deny", Unmatched::Deny), ("tunnel", Unmatched::Tunnel)], &[]);
     let workers = section.count("workers", 1..=1024).and_then(|count| usize::try_from(count).ok());
     section.finish();
     Proxy { listen, tls, unmatched: unmatched.unwrap_or_default(), workers }
+}
+
+pub(in crate::config) fn socks(mut section: Section<'_>) -> Socks {
+    let listen = listen(&mut section, "listen = \"127.0.0.1:1080\"", SOCKS);
+    section.finish();
+    Socks { listen }
+}
+
+/// One address or several.
+fn listen(section: &mut Section<'_>, example: &'static str, fallback: SocketAddr) -> Vec<At<SocketAddr>> {
+    let doc = section.doc;
+    if !section.has("listen") {
+        let _ = section.entry("listen");
+        return vec![At { value: fallback, span: section.span.clone() }];
+    }
+    let list =
+        section.one_or_more("listen", example, "an empty list listens nowhere: take the key out, or name an address");
+    list.map_or(Vec::new(), |list| list.value.iter().filter_map(|text| address(doc, text)).collect())
 }
 
 pub(in crate::config) fn admin(mut section: Section<'_>) -> Admin {

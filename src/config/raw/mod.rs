@@ -26,6 +26,7 @@ use super::{
 pub(super) struct Config {
     pub(super) proxy: Option<listeners::Proxy>,
     pub(super) reverse: Vec<listeners::Reverse>,
+    pub(super) socks: Option<listeners::Socks>,
     pub(super) admin: Option<listeners::Admin>,
     pub(super) state: State,
     pub(super) servers: Vec<servers::Server>,
@@ -48,6 +49,7 @@ pub(super) fn read(mut root: Section<'_>) -> Config {
     let config = Config {
         proxy: root.section("proxy", "proxy", "[proxy]").map(listeners::proxy),
         reverse: root.array("reverse").into_iter().enumerate().map(|(at, each)| listeners::reverse(at, each)).collect(),
+        socks: root.section("socks", "socks", "[socks]").map(listeners::socks),
         admin: root.section("admin", "admin", "[admin]").map(listeners::admin),
         state: root
             .section("state", "state", "[state]")

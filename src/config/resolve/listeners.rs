@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use crate::{
     primitives::ListenerName,
-    server::{ForwardListener, ReverseListener},
+    server::{ForwardListener, ReverseListener, SocksListener},
 };
 
 use super::{
@@ -20,14 +20,19 @@ use super::{
 pub(super) struct Listeners {
     pub(super) forward: Vec<ForwardListener>,
     pub(super) reverse: Vec<ReverseListener>,
+    pub(super) socks: Vec<SocksListener>,
 }
 
 pub(super) fn listeners(doc: &Document<'_>, raw: &raw::Config) -> Listeners {
     let mut listeners = Listeners::default();
-    // A file with reverse listeners only wants no forward proxy.
-    let fallback = raw.reverse.is_empty().then(raw::listeners::Proxy::default);
+    // A file with other listeners only wants no forward proxy.
+    let others = !raw.reverse.is_empty() || raw.socks.is_some();
+    let fallback = (!others).then(raw::listeners::Proxy::default);
     if let Some(proxy) = raw.proxy.as_ref().or(fallback.as_ref()) {
         forward(doc, proxy, &mut listeners);
+    }
+    if let Some(door) = &raw.socks {
+        socks(doc, door, &mut listeners);
     }
     reverse(doc, raw, &mut listeners);
     addresses(doc, raw);
@@ -51,9 +56,21 @@ fn forward(doc: &Document<'_>, proxy: &raw::listeners::Proxy, listeners: &mut Li
     }
 }
 
+fn socks(doc: &Document<'_>, door: &raw::listeners::Socks, listeners: &mut Listeners) {
+    for (at, listen) in door.listen.iter().enumerate() {
+        let name = if at == 0 { "socks".to_owned() } else { format!("socks-{}", at + 1) };
+        if !listen.value.ip().is_loopback() {
+            let message = format!("{} can be reached from other machines: SOCKS has no TLS", listen.value);
+            doc.warning(&listen.span, message, "listen on 127.0.0.1: keys pass in clear text");
+        }
+        let name = ListenerName::parse(&name).ok();
+        listeners.socks.extend(name.map(|name| SocksListener { name, listen: listen.value }));
+    }
+}
+
 fn reverse(doc: &Document<'_>, raw: &raw::Config, listeners: &mut Listeners) {
-    let mut names: BTreeMap<String, Span> =
-        listeners.forward.iter().map(|each| (each.name.to_string(), 0..0)).collect();
+    let taken = listeners.forward.iter().map(|each| &each.name).chain(listeners.socks.iter().map(|each| &each.name));
+    let mut names: BTreeMap<String, Span> = taken.map(|name| (name.to_string(), 0..0)).collect();
     for door in &raw.reverse {
         let Some(name) = &door.name else { continue };
         if names.insert(name.value.to_string(), name.span.clone()).is_some() {
@@ -92,9 +109,10 @@ fn clear_text(doc: &Document<'_>, listen: &At<SocketAddr>, tls: bool) {
 fn addresses(doc: &Document<'_>, raw: &raw::Config) {
     let proxy = raw.proxy.iter().flat_map(|proxy| &proxy.listen);
     let reverse = raw.reverse.iter().filter_map(|door| door.listen.as_ref());
+    let socks = raw.socks.iter().flat_map(|door| &door.listen);
     let admin = raw.admin.as_ref().map(|admin| &admin.listen);
     let mut taken: Vec<SocketAddr> = Vec::new();
-    for listen in proxy.chain(reverse).chain(admin) {
+    for listen in proxy.chain(reverse).chain(socks).chain(admin) {
         if let Some(other) = taken.iter().find(|other| collide(**other, listen.value)) {
             let message = format!("{} is taken by another listener ({other})", listen.value);
             doc.problem(&listen.span, message, "give each listener an address of its own");

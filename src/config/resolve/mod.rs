@@ -50,6 +50,7 @@ pub(super) fn settings(doc: &Document<'_>, raw: raw::Config, file: &Path) -> Opt
         server: server::Settings {
             forward: listeners.forward,
             reverse: listeners.reverse,
+            socks: listeners.socks,
             unmatched: proxy.map(|proxy| proxy.unmatched).unwrap_or_default(),
             limits: raw.limits.server.clone(),
             drain: raw.limits.drain,

@@ -32,6 +32,7 @@ fn every_key_is_documented() {
         "refresh_on",
         "reverse",
         "routes",
+        "socks",
         "state",
         "steps",
         "tls",
