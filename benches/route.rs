@@ -93,6 +93,7 @@ fn route(n: usize, host: &str, path: &str, upstream: Arc<Upstream>) -> Route {
         effect: Effect::Allow,
         credential: None,
         upgrade_http: false,
+        upgrades: Vec::new(),
         danger_allow_plaintext: false,
         upstream,
     }

@@ -91,6 +91,7 @@ fn permit() -> Permit {
         effect: Effect::Allow,
         credential: Some(credential),
         upgrade_http: false,
+        upgrades: Vec::new(),
         danger_allow_plaintext: false,
         upstream: Arc::new(upstream),
     };

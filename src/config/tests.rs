@@ -191,6 +191,27 @@ fn one_mistake_is_one_problem() {
 }
 
 #[test]
+fn a_route_allows_websocket_unless_it_says_otherwise() {
+    let with =
+        |line: &str| SMALL.replacen("credential = \"orders\"\n", &format!("credential = \"orders\"\n{line}\n"), 1);
+    let allowed = |line: &str| good(&with(line)).routes[0].upgrades.clone();
+    assert_eq!(allowed(""), ["websocket"]);
+    assert_eq!(allowed("upgrades = []"), [""; 0]);
+    assert_eq!(allowed("upgrades = [\"proto/1.0\", \"other\"]"), ["proto/1.0", "other"]);
+    for (line, message) in [
+        ("upgrades = [\"h2c\"]", "requests inside `h2c` couldn't be judged"),
+        ("upgrades = [\"HTTP/2.0\"]", "requests inside `HTTP/2.0` couldn't be judged"),
+        ("upgrades = [\"tls/1.0\"]", "requests inside `tls/1.0` couldn't be judged"),
+        ("upgrades = [\"a, b\"]", "`a, b` is no protocol's name"),
+        ("upgrades = [\"a/b/c\"]", "`a/b/c` is no protocol's name"),
+        ("upgrades = \"websocket\"", "`upgrades` is a string, but wants a list"),
+    ] {
+        let found = problems(&with(line));
+        assert_eq!(found.iter().map(|(_, message, _)| &**message).collect::<Vec<_>>(), [message], "{line}");
+    }
+}
+
+#[test]
 fn ties_are_problems() {
     let twin = SMALL[SMALL.find("[[routes]]").unwrap()..].replace("orders-read", "orders-too");
     let text = format!("{SMALL}\n{twin}");

@@ -15,7 +15,7 @@ use crate::{
     upstream,
 };
 
-use super::recover::StepUp;
+use super::{recover::StepUp, upgrade::NotAllowed};
 
 /// Why a request got no answer from its upstream.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,9 @@ pub enum Error {
     /// The upstream switched protocols without being asked (threat 65).
     #[error("the upstream switched protocols without being asked to")]
     UnaskedUpgrade,
+    /// The route doesn't allow the protocol that the request wants to change to.
+    #[error("the route doesn't allow this protocol")]
+    UpgradeNotAllowed(#[from] NotAllowed),
     /// The request has been through this proxy before (threat 38).
     #[error("the request came back to the proxy that sent it")]
     Loop,
@@ -158,6 +161,11 @@ impl Error {
             Self::Upstream(error) => upstream(error),
             Self::UnaskedUpgrade => Verdict::new(502, "upstream_protocol", "http_upgrade_failed")
                 .hint("the upstream's answer can't be forwarded"),
+            Self::UpgradeNotAllowed(NotAllowed { route }) => Verdict {
+                route: Some(route.clone()),
+                ..Verdict::new(403, "upgrade_not_allowed", "http_request_denied")
+                    .hint("the operator adds the protocol to the route's `upgrades`")
+            },
             Self::Loop => Verdict::new(502, "loop_detected", "proxy_loop_detected")
                 .hint("the URL leads back to the proxy itself; use the API's own host"),
         }
@@ -338,6 +346,10 @@ impl Noted for Error {
             Self::AuthorizationServer => {
                 record.decision.allowed = Some(false);
                 record.decision.reason = "authorization_server".into();
+            }
+            Self::UpgradeNotAllowed(_) => {
+                record.decision.allowed = Some(false);
+                record.decision.reason = "upgrade_not_allowed".into();
             }
             Self::Token(error) => error.note(record),
             Self::Proof(_) | Self::StepUp(_) => {}

@@ -27,6 +27,7 @@ use super::{
     recover::{Remedy, Tries},
     spare::Spare,
     turn::Turn,
+    upgrade::Upgrade,
 };
 
 impl Proxy {
@@ -86,7 +87,11 @@ impl Proxy {
         if permit.credential().is_some() && inbound::has_token_in_query(&parts.uri) {
             return Err(BadRequest::TokenInQuery.into());
         }
+        let upgrade = Upgrade::asked(&parts, http_body::Body::is_end_stream(&body), permit)?;
         headers::rewrite_request(&mut parts.headers, permit, via, parts.version, reverse)?;
+        if let Some(upgrade) = &upgrade {
+            upgrade.write(&mut parts.headers);
+        }
         let settings = &self.shared.settings;
         let held = inbound::expects_continue(&parts.headers).then_some(settings.continue_timeout);
         let limits = body::Limits { replay: settings.replay_limit, idle: settings.request_idle_timeout };
@@ -99,7 +104,8 @@ impl Proxy {
         let is_grpc =
             parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         let is_large = length.is_none_or(|length| length > settings.replay_limit as u64) && !is_grpc;
-        let outbound = Outbound { spare, rewinder, interim, is_large, continue_timeout: settings.continue_timeout };
+        let continue_timeout = settings.continue_timeout;
+        let outbound = Outbound { spare, rewinder, interim, is_large, continue_timeout, upgrade };
         Ok(Prepared { outbound, request: Request::from_parts(parts, body), subject })
     }
 
@@ -141,7 +147,7 @@ impl Proxy {
         if lease.is_bound_to_key() {
             lease.learn(&outbound.recipient(permit), sent.response.headers());
         }
-        if sent.response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if sent.response.status() == StatusCode::SWITCHING_PROTOCOLS && !outbound.switches(sent.response.headers()) {
             return Err(Error::UnaskedUpgrade);
         }
         Ok(sent)
@@ -174,6 +180,7 @@ struct Outbound {
     /// The body is more than is kept to be sent again, or may be.
     is_large: bool,
     continue_timeout: Duration,
+    upgrade: Option<Upgrade>,
 }
 
 impl Outbound {
@@ -185,6 +192,11 @@ impl Outbound {
     fn again(&self) -> Option<Request<RequestBody>> {
         let spare = self.spare.as_ref()?;
         Some(Request::from_parts(spare.head(), self.rewinder.rewind()?))
+    }
+
+    /// Whether a 101 with these fields is one that was asked for.
+    fn switches(&self, fields: &HeaderMap) -> bool {
+        self.upgrade.as_ref().is_some_and(|upgrade| upgrade.agrees(fields))
     }
 
     fn method(&self) -> &Method {

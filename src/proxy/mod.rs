@@ -27,6 +27,7 @@ pub mod socks;
 mod spare;
 pub mod tunnel;
 mod turn;
+pub mod upgrade;
 
 use std::time::Duration;
 
@@ -38,7 +39,8 @@ pub use inbound::{Arrival, Ingress, Mount, Tunnel};
 pub use interim::InterimSink;
 pub use pipeline::{Proxy, Rules, Shared};
 pub use socks::{Denial, Knock, SocksOpening};
-pub use tunnel::{Blind, Handshake, Opening};
+pub use tunnel::{Blind, Handshake, Opening, TunnelRecord};
+pub use upgrade::{Answer, Switched};
 
 /// Limits of one request.
 #[derive(Clone, Debug)]

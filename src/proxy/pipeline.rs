@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::{Method, Request, Response, Version};
+use http::{Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -18,7 +18,7 @@ use crate::{
 };
 
 use super::{
-    Body, Error, RequestBody, Settings, Unmatched, Via,
+    Answer, Error, RequestBody, Settings, Unmatched, Via,
     inbound::{Arrival, Inbound, Ingress},
     open::Open,
     respond,
@@ -63,13 +63,16 @@ impl Proxy {
     }
 
     /// Answers a request of any door.
-    pub async fn serve(&self, arrival: Arrival<'_>, request: Request<Incoming>) -> Response<Body> {
+    pub async fn serve(&self, arrival: Arrival<'_>, request: Request<Incoming>) -> Answer {
         let rules = self.shared.rules.load_full();
         let answer = respond::Answering::to(&request);
         let mut open = self.open_record(arrival.ingress, &request);
         match self.run(&rules, arrival, request, &mut open).await {
-            Ok(sent) => answer.pass_on(sent, &self.shared, open),
-            Err(error) => answer.refuse(&error, open),
+            Ok(sent) if sent.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                answer.switch(sent, &self.shared, open)
+            }
+            Ok(sent) => answer.pass_on(sent, &self.shared, open).into(),
+            Err(error) => answer.refuse(&error, open).into(),
         }
     }
 

@@ -47,11 +47,16 @@ impl Answering {
     /// The upstream's answer.
     pub(super) fn pass_on(self, sent: Sent, shared: &Shared, open: Open) -> Response<Body> {
         let Sent { response, ahead, connection, .. } = sent;
-        let (mut parts, incoming) = response.into_parts();
-        let received = std::mem::replace(&mut parts.version, Version::HTTP_11);
-        headers::rewrite_response(&mut parts.headers, &shared.via, received);
-        parts.extensions.clear();
+        let (parts, incoming) = self.clean(response, shared).into_parts();
         Response::from_parts(parts, Body::upstream((ahead, incoming), connection, shared.settings.idle_timeout, open))
+    }
+
+    /// The upstream's answer without what is its connection's.
+    pub(super) fn clean<B>(self, mut response: Response<B>, shared: &Shared) -> Response<B> {
+        let received = std::mem::replace(response.version_mut(), Version::HTTP_11);
+        headers::rewrite_response(response.headers_mut(), &shared.via, received);
+        response.extensions_mut().clear();
+        response
     }
 
     /// Our own answer.

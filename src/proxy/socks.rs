@@ -111,6 +111,7 @@ impl Denial {
             | Error::Refused(_)
             | Error::NoRoute
             | Error::AuthorizationServer
+            | Error::UpgradeNotAllowed(_)
             | Error::Upstream(upstream::Error::AddressNotAllowed { .. }) => Self::NotAllowed,
             Error::Upstream(error) => match error.proxy_status() {
                 "connection_refused" => Self::ConnectionRefused,

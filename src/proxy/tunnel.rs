@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 
 use crate::{
     identity::Evidence,
-    observe::{Noted, Record, record::Protocol},
+    observe::{Noted, Record, Traffic, record::Protocol},
     policy,
     primitives::Authority,
     upstream::{self, Stream},
@@ -71,23 +71,20 @@ impl Blind {
         Self { upstream, open }
     }
 
-    /// Separates the stream from the record, which wants [`BlindRecord::end`].
-    pub fn split(self) -> (Stream, BlindRecord) {
-        (self.upstream, BlindRecord(self.open))
+    /// Separates the stream from the record, which wants [`TunnelRecord::end`].
+    pub fn split(self) -> (Stream, TunnelRecord) {
+        (self.upstream, TunnelRecord(self.open))
     }
 }
 
-/// The record of a blind tunnel.
+/// The record of a connection on which bytes pass as they are.
 #[derive(Debug)]
-pub struct BlindRecord(Open);
+pub struct TunnelRecord(pub(super) Open);
 
-impl BlindRecord {
-    pub fn from_agent(&self, bytes: usize) {
-        self.0.traffic.add_from_agent(bytes);
-    }
-
-    pub fn to_agent(&self, bytes: usize) {
-        self.0.traffic.add_to_agent(bytes);
+impl TunnelRecord {
+    /// Where what passes is counted.
+    pub fn traffic(&self) -> &Traffic {
+        &self.0.traffic
     }
 
     pub fn end(self, error: Option<&'static str>) {

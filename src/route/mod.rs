@@ -69,9 +69,19 @@ pub struct Route {
     pub credential: Option<CredentialBinding>,
     /// `http://` from the agent goes out as `https://`.
     pub upgrade_http: bool,
+    /// The protocols that an agent may change to (RFC 9110 §7.8), as tokens of `Upgrade`.
+    pub upgrades: Vec<String>,
     /// A token may go over clear-text HTTP to a loopback address.
     pub danger_allow_plaintext: bool,
     pub upstream: Arc<Upstream>,
+}
+
+impl Route {
+    /// Whether an agent may change to this protocol here. Tokens are compared without regard
+    /// to case, as RFC 6455 §4.2.1 does.
+    pub fn allows_upgrade(&self, token: &str) -> bool {
+        self.upgrades.iter().any(|allowed| allowed.eq_ignore_ascii_case(token))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

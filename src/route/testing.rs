@@ -43,6 +43,7 @@ pub(crate) fn route(name: &str, patterns: &[&str]) -> Route {
         effect: Effect::Allow,
         credential: None,
         upgrade_http: false,
+        upgrades: vec!["websocket".to_owned()],
         danger_allow_plaintext: false,
         upstream: UPSTREAM.with(Arc::clone),
     }

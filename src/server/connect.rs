@@ -23,10 +23,10 @@ use crate::{
 };
 
 use super::{
-    blind,
     connection::{Io, Session, Version},
     interim::WithInterim,
     peek::{Carried, Peeked, sniff},
+    relay::carry,
 };
 
 /// Judges a `CONNECT` and answers it; what follows the 200 runs in a task of its own.
@@ -44,13 +44,12 @@ pub(super) async fn answer<S: Io>(session: &Arc<Session>, mut request: Request<I
             });
         }
         Opening::Blind(tunnel) => {
-            let idle = session.connections.limits.tunnel_idle_timeout;
-            let (drain, gauge, place) = (session.drain.clone(), session.gauge.clone(), session.place.clone());
+            let session = Arc::clone(session);
             tokio::spawn(async move {
-                let _held = (gauge.enter(ConnectionState::Tunnel), place);
+                let _counted = session.gauge.enter(ConnectionState::Tunnel);
                 let (upstream, record) = tunnel.split();
                 match upgrade.await {
-                    Ok(upgraded) => blind::copy(TokioIo::new(upgraded), upstream, record, idle, drain).await,
+                    Ok(agent) => carry(&session, TokioIo::new(agent), upstream, record).await,
                     Err(_) => record.end(Some("agent_gone")),
                 }
             });

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, header::UPGRADE};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -33,7 +33,7 @@ use super::{
     drain::Drain,
     interim::WithInterim,
     listener::{Door, Place},
-    socks,
+    socks, upgrade,
 };
 
 /// What one h2 stream may hold of an upload that its upstream hasn't taken yet.
@@ -173,12 +173,9 @@ impl Session {
                 let requests = Arc::clone(&session);
                 let service = service_fn(move |request: Request<Incoming>| {
                     let (session, interim) = (Arc::clone(&requests), interim.clone());
-                    async move {
-                        let proxy = &session.connections.proxy;
-                        Ok::<_, Infallible>(proxy.serve(session.arrival(Some(&interim)), request).await)
-                    }
+                    async move { Ok::<_, Infallible>(session.pass(request, Some(&interim)).await) }
                 });
-                let connection = session.connections.h1().serve_connection(TokioIo::new(io), service);
+                let connection = session.connections.h1().serve_connection(TokioIo::new(io), service).with_upgrades();
                 run(connection, &session.drain, |connection| connection.graceful_shutdown()).await;
             }
             Version::H2 => session.serve_h2(io).await,
@@ -206,7 +203,18 @@ impl Session {
         if is_proxy && request.method() == Method::CONNECT {
             return connect::answer::<S>(self, request).await;
         }
-        self.connections.proxy.serve(self.arrival(interim), request).await
+        self.pass(request, interim).await
+    }
+
+    /// Through the corridor, and whatever follows a change of protocol.
+    async fn pass(self: &Arc<Self>, mut request: Request<Incoming>, interim: Option<&InterimSink>) -> Response<Body> {
+        let asks = request.headers().contains_key(UPGRADE);
+        let agent = asks.then(|| hyper::upgrade::on(&mut request));
+        let answer = self.connections.proxy.serve(self.arrival(interim), request).await;
+        if let (Some(switched), Some(agent)) = (answer.switched, agent) {
+            upgrade::follow(Arc::clone(self), agent, *switched);
+        }
+        answer.response
     }
 }
 

@@ -13,14 +13,15 @@
 //! same addresses (`SO_REUSEPORT`) and its own upstream pool. On the way of a request
 //! nothing waits for another thread, but for the recorder's lock, held for one push.
 
-pub mod blind;
 pub mod connect;
 pub mod connection;
 pub mod drain;
 mod interim;
 pub mod listener;
 pub mod peek;
+mod relay;
 pub mod socks;
+mod upgrade;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -93,8 +94,10 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// For a TLS handshake, and for the first byte inside a tunnel.
     pub handshake_timeout: Duration,
-    /// A blind tunnel without a byte for this long is closed.
+    /// A blind tunnel or an upgraded connection without a byte for this long is closed.
     pub tunnel_idle_timeout: Duration,
+    /// … and one that is older than this, whatever moves.
+    pub tunnel_timeout: Duration,
     /// Requests at once on one h2 connection.
     pub h2_streams: u32,
     /// Minted certificates kept.

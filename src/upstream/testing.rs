@@ -63,6 +63,7 @@ pub(super) fn permit(agent: &str, upstream: &Arc<Upstream>, scheme: Scheme, auth
         effect: Effect::Allow,
         credential: None,
         upgrade_http: false,
+        upgrades: Vec::new(),
         danger_allow_plaintext: false,
         upstream: upstream.clone(),
     };

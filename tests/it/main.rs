@@ -39,4 +39,5 @@ mod streaming;
 mod support;
 mod tokens;
 mod tunnels;
+mod upgrades;
 mod wire;

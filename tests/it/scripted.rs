@@ -71,6 +71,11 @@ impl Wire {
         self.io.flush().await
     }
 
+    /// Nothing more is written; what comes can still be read.
+    pub async fn finish(&mut self) {
+        self.io.shutdown().await.unwrap();
+    }
+
     /// The next head, with the empty line at its end.
     pub async fn head(&mut self) -> String {
         String::from_utf8(self.until(b"\r\n\r\n").await).unwrap()
@@ -236,6 +241,18 @@ impl Scripted {
     /// The next connection, its handshake done.
     pub async fn accept(&self) -> Wire {
         Wire::new(soon(handshake(&self.listener, &self.tls)).await)
+    }
+
+    /// The head of the next request, over this connection or a new one, which then takes its place.
+    pub async fn next(&self, wire: &mut Wire) -> String {
+        tokio::select! {
+            head = wire.head() => head,
+            mut other = self.accept() => {
+                let head = other.head().await;
+                *wire = other;
+                head
+            }
+        }
     }
 
     /// Nobody comes for a while.

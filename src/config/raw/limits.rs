@@ -31,6 +31,7 @@ impl Default for Limits {
                 head_timeout: seconds(60),
                 handshake_timeout: seconds(10),
                 tunnel_idle_timeout: seconds(600),
+                tunnel_timeout: seconds(24 * 3600),
                 h2_streams: 100,
                 leaf_cache: 1000,
             },
@@ -72,6 +73,7 @@ pub(in crate::config) fn limits(section: Option<Section<'_>>) -> Limits {
     set(&mut server.head_timeout, read.duration("head_timeout"));
     set(&mut server.handshake_timeout, read.duration("handshake_timeout"));
     set(&mut server.tunnel_idle_timeout, read.duration("tunnel_idle_timeout"));
+    set(&mut server.tunnel_timeout, read.duration("tunnel_timeout"));
     set(&mut server.h2_streams, read.count("h2_streams", 1..=10_000).and_then(|count| u32::try_from(count).ok()));
     set(&mut server.leaf_cache, count(read, "leaf_cache", 1..=1_000_000));
     set(&mut limits.drain, read.duration_or_zero("drain").map(|length| length.value));

@@ -39,6 +39,7 @@ pub(in crate::config) struct Route {
     pub(in crate::config) htu_base: Option<At<String>>,
     pub(in crate::config) effect: Effect,
     pub(in crate::config) upgrade_http: bool,
+    pub(in crate::config) upgrades: Vec<String>,
     pub(in crate::config) upstream_ca: Option<At<PathBuf>>,
     pub(in crate::config) private_addresses: Vec<IpNet>,
     pub(in crate::config) danger_allow_plaintext: Option<At<bool>>,
@@ -80,6 +81,7 @@ pub(in crate::config) fn route(mut section: Section<'_>) -> Route {
     }
     let token = token(&mut section);
     let upgrade_http = section.flag("upgrade_http");
+    let upgrades = upgrades(&mut section);
     let upstream_ca = section.path("upstream_ca", "upstream_ca = \"corp.pem\"");
     let private_addresses = networks(&mut section);
     let danger_allow_plaintext = section.boolean("danger_allow_plaintext");
@@ -104,6 +106,7 @@ pub(in crate::config) fn route(mut section: Section<'_>) -> Route {
         htu_base: token.htu_base,
         effect,
         upgrade_http,
+        upgrades,
         upstream_ca,
         private_addresses,
         danger_allow_plaintext,
@@ -227,6 +230,38 @@ fn paths(section: &mut Section<'_>) -> Vec<PathPattern> {
         }
     }
     paths
+}
+
+/// The protocols that an agent may change to. Here an empty list has a meaning: none.
+fn upgrades(section: &mut Section<'_>) -> Vec<String> {
+    const EXAMPLE: &str = "upgrades = [\"websocket\"]";
+    let doc = section.doc;
+    match section.entry("upgrades") {
+        None => return vec!["websocket".to_owned()],
+        Some((_, value)) if value.get_ref().as_array().is_some_and(|list| list.is_empty()) => return Vec::new(),
+        Some(_) => {}
+    }
+    let list = section.strings("upgrades", EXAMPLE, "");
+    let mut tokens = Vec::new();
+    for text in list.map_or(Vec::new(), |list| list.value) {
+        let name = shown(&text.value);
+        let protocol = text.value.split('/').next().unwrap_or_default().to_ascii_lowercase();
+        if text.value.split('/').count() > 2 || !text.value.split('/').all(is_token) {
+            doc.problem(&text.span, format!("`{name}` is no protocol's name"), format!("write {EXAMPLE}"));
+        } else if ["http", "h2c", "tls"].contains(&&*protocol) {
+            let message = format!("requests inside `{name}` couldn't be judged");
+            doc.problem(&text.span, message, "take it out: agents have other ways to speak HTTP/2 and TLS");
+        } else {
+            tokens.push(text.value);
+        }
+    }
+    tokens
+}
+
+/// RFC 9110 §5.6.2.
+fn is_token(text: &str) -> bool {
+    let marks = b"!#$%&'*+-.^_`|~";
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || marks.contains(&byte))
 }
 
 fn networks(section: &mut Section<'_>) -> Vec<IpNet> {

@@ -54,6 +54,7 @@ pub(super) fn routes(doc: &Document<'_>, raw: &raw::Config, roots: &Roots, specs
                 effect: route.effect,
                 credential,
                 upgrade_http: route.upgrade_http,
+                upgrades: route.upgrades.clone(),
                 danger_allow_plaintext: route.danger_allow_plaintext.as_ref().is_some_and(|flag| flag.value),
                 upstream,
             }));

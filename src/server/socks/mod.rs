@@ -3,7 +3,7 @@
 //! a blind tunnel.
 //!
 //! ```text
-//! offer -> login -> identify -> request -> judge -> reply -> connect::intercept | blind::copy
+//! offer -> login -> identify -> request -> judge -> reply -> connect::intercept | relay::carry
 //! ```
 
 pub mod message;
@@ -23,9 +23,10 @@ use crate::{
 };
 
 use super::{
-    blind, connect,
+    connect,
     connection::{Io, Session},
     peek::Peeked,
+    relay::carry,
 };
 use message::{
     CHOOSE_LOGIN, CHOOSE_NO_LOGIN, CHOOSE_NOTHING, LOGIN_ACCEPTED, LOGIN_REFUSED, Login, Malformed, Offer, Parsed,
@@ -61,8 +62,7 @@ pub(super) async fn serve<S: Io>(session: &Session, io: S) {
         Opening::Blind(tunnel) => {
             let _counted = session.gauge.enter(ConnectionState::Tunnel);
             let (upstream, record) = tunnel.split();
-            let idle = session.connections.limits.tunnel_idle_timeout;
-            blind::copy(io, upstream, record, idle, session.drain.clone()).await;
+            carry(session, io, upstream, record).await;
         }
         Opening::Refused(_) => {}
     }
