@@ -30,8 +30,8 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 /// The broker has limits of its own; this one is for a handle that forgets them.
 const REFRESH_LIMIT: Duration = Duration::from_secs(60);
 
-/// The whole application for a listener at `listen`. The layer named last sees a request first.
-pub(super) fn router(admin: Admin, listen: SocketAddr) -> Router {
+/// The whole application for a listener at `listen`; `None`: a socket file. The layer named last sees a request first.
+pub(super) fn router(admin: Admin, listen: Option<SocketAddr>) -> Router {
     let api = Router::new()
         .route("/tokens", get(tokens))
         .route("/tokens/{name}", get(token))
@@ -202,7 +202,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        admin::{ForgetFuture, Readiness, RefreshFuture, StatesFuture, Tokens, serve},
+        admin::{ForgetFuture, Listener, Readiness, RefreshFuture, StatesFuture, Tokens, serve},
         observe::{Event, Recorder, Settings},
         primitives::Secret,
     };
@@ -257,7 +257,7 @@ mod tests {
         broker: Arc<Broker>,
         recorder: Recorder,
         stop: oneshot::Sender<()>,
-        served: JoinHandle<std::io::Result<()>>,
+        served: JoinHandle<()>,
     }
 
     async fn start(readiness: Readiness) -> Running {
@@ -273,7 +273,7 @@ mod tests {
         };
         assert!(!format!("{admin:?}").contains("canary"));
         let (stop, stopped) = oneshot::channel::<()>();
-        let served = tokio::spawn(serve(listener, admin, async { stopped.await.unwrap_or(()) }));
+        let served = tokio::spawn(serve(Listener::Tcp(listener), admin, async { stopped.await.unwrap_or(()) }));
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         Running { address, client, broker, recorder, stop, served }
     }
@@ -454,7 +454,7 @@ mod tests {
         assert_eq!(running.open("/healthz").await.status(), 200);
         running.stop.send(()).unwrap();
         let ended = tokio::time::timeout(Duration::from_secs(3), running.served).await;
-        assert!(matches!(ended, Ok(Ok(Ok(())))));
+        assert!(matches!(ended, Ok(Ok(()))));
         assert!(TcpStream::connect(running.address).await.is_err());
     }
 }

@@ -24,12 +24,13 @@ pub(super) enum Denied {
 /// The names that the listener goes by.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
-    listen: IpAddr,
+    /// `None`: a socket file, which has no address.
+    listen: Option<IpAddr>,
 }
 
 impl Names {
-    pub(super) fn new(listen: SocketAddr) -> Self {
-        Self { listen: listen.ip().to_canonical() }
+    pub(super) fn new(listen: Option<SocketAddr>) -> Self {
+        Self { listen: listen.map(|listen| listen.ip().to_canonical()) }
     }
 
     /// Every name that the request gives its target has to be ours, and one has to be there.
@@ -51,7 +52,7 @@ impl Names {
             // to has a name, so an address in `Host` is no attack.
             Host::Ip(address) => {
                 let address = address.to_canonical();
-                address.is_loopback() || address == self.listen || self.listen.is_unspecified()
+                address.is_loopback() || self.listen.is_some_and(|own| address == own || own.is_unspecified())
             }
         }
     }
@@ -104,7 +105,7 @@ mod tests {
     }
 
     fn names(listen: &str) -> Names {
-        Names::new(listen.parse().unwrap())
+        Names::new(Some(listen.parse().unwrap()))
     }
 
     fn host(listen: &str, host: &str) -> Result<(), Denied> {
@@ -117,6 +118,9 @@ mod tests {
             assert_eq!(host("127.0.0.1:9180", text), Ok(()), "{text}");
         }
         assert_eq!(host("10.1.2.3:9180", "10.1.2.3:9180"), Ok(()));
+        for text in ["localhost", "127.0.0.1"] {
+            assert_eq!(Names::new(None).check(&Uri::from_static("/"), &headers(&[("host", text)])), Ok(()));
+        }
         assert_eq!(host("0.0.0.0:9180", "10.9.8.7:9180"), Ok(()));
         assert_eq!(host("[::]:9180", "10.9.8.7:9180"), Ok(()));
     }

@@ -13,17 +13,20 @@ pub mod key;
 mod problem;
 mod serve;
 
-use std::{fmt, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
-use crate::{observe::Recorder, primitives::Secret};
+use crate::{
+    observe::Recorder,
+    primitives::{ListenAddress, Secret},
+};
 
 pub use key::{KeyError, load_or_create_key};
-pub use serve::serve;
+pub use serve::{Listener, serve};
 
 /// `[admin]`.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub listen: SocketAddr,
+    pub listen: ListenAddress,
 }
 
 /// What the admin listener works with. Cheap to clone.

@@ -1,7 +1,7 @@
 //! The accept loop of the admin listener: HTTP/1.1 only, with limits, since an agent on
 //! this machine can connect too.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -10,7 +10,8 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
 };
@@ -26,10 +27,40 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// After an accept that failed (no descriptors left): trying at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Where the operator comes in.
+#[derive(Debug)]
+pub enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A connection of either kind.
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    /// The address, where it has one.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
+            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+        }
+    }
+}
+
 /// Serves until `shutdown` resolves, then ends connections as they become idle, within five
-/// seconds. The error is one of the listener itself; accept errors are logged and survived.
-pub async fn serve(listener: TcpListener, admin: Admin, shutdown: impl Future<Output = ()> + Send) -> io::Result<()> {
-    let router = api::router(admin, listener.local_addr()?);
+/// seconds. Accept errors are logged and survived.
+pub async fn serve(listener: Listener, admin: Admin, shutdown: impl Future<Output = ()> + Send) {
+    let router = api::router(admin, listener.tcp());
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let (ending, ended) = watch::channel(false);
     let mut connections = JoinSet::new();
@@ -42,7 +73,11 @@ pub async fn serve(listener: TcpListener, admin: Admin, shutdown: impl Future<Ou
         };
         match accepted {
             Ok((stream, place)) => {
-                connections.spawn(converse(stream, place, router.clone(), ended.clone()));
+                let (router, ended) = (router.clone(), ended.clone());
+                match stream {
+                    Stream::Tcp(stream) => connections.spawn(converse(stream, place, router, ended)),
+                    Stream::Unix(stream) => connections.spawn(converse(stream, place, router, ended)),
+                };
             }
             Err(error) => {
                 tracing::warn!(%error, "the admin listener can't accept a connection");
@@ -56,16 +91,17 @@ pub async fn serve(listener: TcpListener, admin: Admin, shutdown: impl Future<Ou
     let drained = async { while connections.join_next().await.is_some() {} };
     // What is left after that is cut off with the set.
     let _ = tokio::time::timeout(DRAIN, drained).await;
-    Ok(())
 }
 
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+async fn accept(listener: &Listener, places: &Arc<Semaphore>) -> io::Result<(Stream, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, place))
+    Ok((listener.accept().await?, place))
 }
 
-async fn converse(stream: TcpStream, place: OwnedSemaphorePermit, router: Router, mut ended: watch::Receiver<bool>) {
+async fn converse<S>(stream: S, place: OwnedSemaphorePermit, router: Router, mut ended: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)

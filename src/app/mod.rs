@@ -25,15 +25,15 @@ use crate::{
     credential::{self, store::Store},
     identity::{self, Registry},
     observe::{self, Recorder},
-    primitives::{Authority, Clock, ListenerName, RequestIds},
+    primitives::{Authority, Clock, ListenAddress, ListenerName, RequestIds},
     proxy::{Ingress, Rules, Shared, Via},
-    server::{self, Door, Drain, DrainHandle, ListenerTls},
+    server::{self, Door, Drain, DrainHandle, ListenerTls, SocketFile},
     tls::{self, CertificateAuthority, LeafCache},
     upstream::{SystemResolver, Wall},
 };
 
 pub use unbound::{Unbound, unbound};
-use worker::{Socket, Worker};
+use worker::{Listening, Socket, Worker};
 
 /// How long the end waits for the audit log: its disk may stand still.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ const LAST_EXCHANGE: Duration = Duration::from_secs(1);
 pub enum Error {
     /// Another program has the address, or it isn't this machine's.
     #[error("can't listen on {address}")]
-    Listen { address: SocketAddr, source: io::Error },
+    Listen { address: ListenAddress, source: io::Error },
     #[error("can't open the audit log")]
     Audit(#[source] io::Error),
     #[error("can't use the admin key")]
@@ -74,10 +74,12 @@ pub struct Surroundings {
 #[derive(Debug)]
 pub struct Running {
     /// As bound: with the real port where the config said 0. In the config's order.
-    pub forward: Vec<SocketAddr>,
-    pub reverse: Vec<SocketAddr>,
-    pub socks: Vec<SocketAddr>,
+    pub forward: Vec<ListenAddress>,
+    pub reverse: Vec<ListenAddress>,
+    pub socks: Vec<ListenAddress>,
+    /// `None` also where it is a socket file.
     pub admin: Option<SocketAddr>,
+    files: Vec<SocketFile>,
     shared: Arc<Shared>,
     authority: Arc<CertificateAuthority>,
     drain: DrainHandle,
@@ -89,15 +91,16 @@ pub struct Running {
 /// Starts serving. Runs on the control runtime, which must outlive the [`Running`].
 pub fn start(settings: &config::Settings, surroundings: Surroundings) -> Result<Running, Error> {
     let count = settings.server.workers.unwrap_or_else(cores).max(1);
-    let sockets = Sockets::bind(&settings.server, count)?;
-    let admin_listener = settings.admin.as_ref().map(|admin| bind_admin(admin.listen)).transpose()?;
-    let admin_address = admin_listener.as_ref().map(|(_, address)| *address);
+    let mut sockets = Sockets::bind(&settings.server, count)?;
+    let admin_listener = settings.admin.as_ref().map(|admin| sockets.admin(&admin.listen)).transpose()?;
+    let admin_address = admin_listener.as_ref().and_then(admin::Listener::tcp);
+    let files = std::mem::take(&mut sockets.files);
     let wall = Wall::new(sockets.addresses().chain(admin_address).collect());
     let worker = worker(settings, &surroundings, wall)?;
     let shared = Arc::clone(&worker.shared);
     let (drain_handle, drain) = Drain::new();
     let (finish, finished) = watch::channel(false);
-    let admin_task = admin_listener.map(|(listener, _)| spawn_admin(listener, settings, &shared, drain.clone()));
+    let admin_task = admin_listener.map(|listener| spawn_admin(listener, settings, &shared, drain.clone()));
     let admin_task = admin_task.transpose()?;
     let (forward, reverse, socks) = (sockets.forward.clone(), sockets.reverse.clone(), sockets.socks.clone());
     let workers = sockets.spawn(&settings.server, &worker, &drain, &finished)?;
@@ -106,6 +109,7 @@ pub fn start(settings: &config::Settings, surroundings: Surroundings) -> Result<
         reverse,
         socks,
         admin: admin_address,
+        files,
         shared,
         authority: surroundings.authority,
         drain: drain_handle,
@@ -128,10 +132,12 @@ impl Running {
         &self.authority
     }
 
-    /// Stops accepting, lets requests and refreshes finish within `limit`, then ends. `false`:
+    /// Stops accepting and removes socket files, lets requests and refreshes finish within `limit`, then ends. `false`:
     /// some were cut.
     pub async fn shutdown(self, limit: Duration) -> bool {
         let end = Instant::now() + limit;
+        // The next process may have the name at once.
+        drop(self.files);
         let served = self.drain.drain(limit).await;
         let broker = self.shared.rules.load().broker.clone();
         // Requests that took all the time there was leave some for this: a login is worth it.
@@ -229,17 +235,8 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-fn bind_admin(address: SocketAddr) -> Result<(tokio::net::TcpListener, SocketAddr), Error> {
-    let failed = |source| Error::Listen { address, source };
-    let mut sockets = server::bind(address, 1).map_err(failed)?;
-    let socket = sockets.pop().ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))?;
-    let listener = tokio::net::TcpListener::from_std(socket).map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
-}
-
 fn spawn_admin(
-    listener: tokio::net::TcpListener,
+    listener: admin::Listener,
     settings: &config::Settings,
     shared: &Arc<Shared>,
     drain: Drain,
@@ -248,50 +245,72 @@ fn spawn_admin(
     let admin = tokens::admin(shared, key, drain.watch());
     drop(drain);
     Ok(tokio::spawn(async move {
-        if let Err(error) = admin::serve(listener, admin, std::future::pending()).await {
-            tracing::error!(%error, "the admin listener ended");
-        }
+        admin::serve(listener, admin, std::future::pending()).await;
     }))
 }
 
 /// The bound sockets of every listener, one of each for every worker.
+#[derive(Default)]
 struct Sockets {
-    forward: Vec<SocketAddr>,
-    reverse: Vec<SocketAddr>,
-    socks: Vec<SocketAddr>,
+    forward: Vec<ListenAddress>,
+    reverse: Vec<ListenAddress>,
+    socks: Vec<ListenAddress>,
+    files: Vec<SocketFile>,
     /// By listener, then by worker.
-    sockets: Vec<Vec<std::net::TcpListener>>,
+    sockets: Vec<Vec<Listening>>,
 }
 
 impl Sockets {
     fn bind(settings: &server::Settings, count: usize) -> Result<Self, Error> {
-        let mut bound = Self { forward: Vec::new(), reverse: Vec::new(), socks: Vec::new(), sockets: Vec::new() };
+        let mut bound = Self::default();
         for listener in &settings.forward {
-            let address = bound.add(listener.listen, count)?;
+            let address = bound.add(&listener.listen, count)?;
             bound.forward.push(address);
         }
         for listener in &settings.reverse {
-            let address = bound.add(listener.listen, count)?;
+            let address = bound.add(&listener.listen, count)?;
             bound.reverse.push(address);
         }
         for listener in &settings.socks {
-            let address = bound.add(listener.listen, count)?;
+            let address = bound.add(&listener.listen, count)?;
             bound.socks.push(address);
         }
         Ok(bound)
     }
 
-    fn add(&mut self, address: SocketAddr, count: usize) -> Result<SocketAddr, Error> {
-        let failed = |source| Error::Listen { address, source };
-        let sockets = server::bind(address, count).map_err(failed)?;
-        let first = sockets.first().ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))?;
-        let address = first.local_addr().map_err(failed)?;
-        self.sockets.push(sockets);
-        Ok(address)
+    fn add(&mut self, address: &ListenAddress, count: usize) -> Result<ListenAddress, Error> {
+        let failed = |source| Error::Listen { address: address.clone(), source };
+        match address {
+            ListenAddress::Tcp(tcp) => {
+                let sockets = server::bind(*tcp, count).map_err(failed)?;
+                let first = sockets.first().ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))?;
+                let bound = first.local_addr().map_err(failed)?;
+                self.sockets.push(sockets.into_iter().map(Listening::Tcp).collect());
+                Ok(bound.into())
+            }
+            ListenAddress::Unix(unix) => {
+                let (file, sockets) = server::bind_unix(unix, count).map_err(failed)?;
+                self.files.push(file);
+                self.sockets.push(sockets.into_iter().map(Listening::Unix).collect());
+                Ok(address.clone())
+            }
+        }
+    }
+
+    /// The operator's, which no worker serves.
+    fn admin(&mut self, address: &ListenAddress) -> Result<admin::Listener, Error> {
+        let failed = |source| Error::Listen { address: address.clone(), source };
+        self.add(address, 1)?;
+        let socket = self.sockets.pop().and_then(|mut sockets| sockets.pop());
+        match socket.ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))? {
+            Listening::Tcp(socket) => tokio::net::TcpListener::from_std(socket).map(admin::Listener::Tcp),
+            Listening::Unix(socket) => tokio::net::UnixListener::from_std(socket).map(admin::Listener::Unix),
+        }
+        .map_err(failed)
     }
 
     fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.forward.iter().chain(&self.reverse).chain(&self.socks).copied()
+        self.forward.iter().chain(&self.reverse).chain(&self.socks).filter_map(ListenAddress::tcp)
     }
 
     fn spawn(

@@ -3,11 +3,19 @@
 
 use std::{io, sync::Arc, thread::JoinHandle};
 
-use tokio::{net::TcpListener, runtime::Runtime, sync::watch};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    runtime::Runtime,
+    sync::watch,
+};
 
 use crate::{
     proxy::{Proxy, Shared},
-    server::{self, Door, Drain, connection::Connections, listener::accept_loop},
+    server::{
+        self, Door, Drain,
+        connection::Connections,
+        listener::{Accept, accept_loop},
+    },
     tls::LeafCache,
     upstream::{self, Client, Dial, Resolve, TcpDial, Wall},
 };
@@ -26,8 +34,14 @@ pub(super) struct Worker {
 /// One of a worker's listening sockets.
 #[derive(Debug)]
 pub(super) struct Socket {
-    pub(super) socket: std::net::TcpListener,
+    pub(super) socket: Listening,
     pub(super) door: Door,
+}
+
+#[derive(Debug)]
+pub(super) enum Listening {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener),
 }
 
 impl Worker {
@@ -47,11 +61,9 @@ impl Worker {
     async fn run(self, sockets: Vec<Socket>, drain: Drain, mut finished: watch::Receiver<bool>) {
         let connections = self.connections(Arc::new(TcpDial));
         for Socket { socket, door } in sockets {
-            match TcpListener::from_std(socket) {
-                Ok(listener) => {
-                    tokio::spawn(accept_loop(listener, door, Arc::clone(&connections), drain.clone()));
-                }
-                Err(error) => tracing::error!(%error, "a listening socket can't be used"),
+            match socket {
+                Listening::Tcp(socket) => accept_on(TcpListener::from_std(socket), door, &connections, &drain),
+                Listening::Unix(socket) => accept_on(UnixListener::from_std(socket), door, &connections, &drain),
             }
         }
         drop((connections, drain));
@@ -63,6 +75,13 @@ impl Worker {
         let upstream = Client::new(self.upstream, self.wall, self.resolve, dial);
         let proxy = Proxy::new(self.shared, upstream);
         Arc::new(Connections { proxy, leaves: self.leaves, limits: self.limits })
+    }
+}
+
+fn accept_on(listener: io::Result<impl Accept>, door: Door, connections: &Arc<Connections>, drain: &Drain) {
+    match listener {
+        Ok(listener) => drop(tokio::spawn(accept_loop(listener, door, Arc::clone(connections), drain.clone()))),
+        Err(error) => tracing::error!(%error, "a listening socket can't be used"),
     }
 }
 

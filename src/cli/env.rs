@@ -18,15 +18,18 @@ pub(super) const KEY_VARIABLE: &str = "CUPBEARER_AGENT_KEY";
 pub(super) fn env(global: &args::Global, env: &args::Env) -> Result {
     let settings = context::load_silently(global)?;
     let agent = agent_key(&settings, env)?;
-    let listener = settings.server.forward.first().ok_or_else(|| {
-        Failure::NotStarted(anyhow!("the config has no [proxy] listener that the environment could lead to"))
+    let mut listeners = settings.server.forward.iter();
+    let found = listeners.find_map(|listener| Some((listener.listen.tcp()?, listener.tls.is_some())));
+    let (listen, proxy_tls) = found.ok_or_else(|| {
+        let missing = "the config has no [proxy] listener with an address that the environment could lead to";
+        Failure::NotStarted(anyhow!(missing))
     })?;
     let inherited = Inherited::new(std::env::vars_os().filter(|(name, _)| name != KEY_VARIABLE));
     let authority = context::authority(&settings)?;
     let files = TrustFiles::write(&settings.state.join("trust"), authority.root_pem(), &inherited)?;
     let mut launch = run::settings_of(&settings, env.java);
-    launch.proxy = Authority::new(Host::Ip(reachable(listener.listen.ip())), listener.listen.port());
-    launch.proxy_tls = listener.tls.is_some();
+    launch.proxy = Authority::new(Host::Ip(reachable(listen.ip())), listen.port());
+    launch.proxy_tls = proxy_tls;
     launch.agent = agent;
     let plan = Plan::new(&launch, &files, &inherited)?;
     run::report(&plan);

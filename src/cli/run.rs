@@ -16,7 +16,7 @@ use crate::{
     config::Settings,
     identity,
     launch::{self, AgentKey, Inherited, Plan, TemporaryTrust, child},
-    primitives::{AgentName, Authority, Host, ListenerName, Secret},
+    primitives::{AgentName, Authority, Host, ListenAddress, ListenerName, Secret},
     server::ForwardListener,
     tls::CertificateAuthority,
 };
@@ -77,7 +77,7 @@ fn own_listener(settings: &mut Settings, agent: &AgentName) -> Result<Secret> {
         known.keys.push(hash);
     }
     let name = ListenerName::parse("run").context("the listener's name")?;
-    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into();
     settings.server.forward = vec![ForwardListener { name, listen, tls: None }];
     settings.server.reverse.clear();
     settings.server.socks.clear();
@@ -95,7 +95,7 @@ async fn launch(
     // It has a key of its own for this run, and no business with another agent's.
     let inherited = Inherited::new(std::env::vars_os().filter(|(name, _)| name != super::env::KEY_VARIABLE));
     let trust = TemporaryTrust::create(running.authority().root_pem(), &inherited)?;
-    let port = running.forward.first().map_or(0, SocketAddr::port);
+    let port = running.forward.first().and_then(ListenAddress::tcp).map_or(0, |address| address.port());
     let proxy = Authority::new(Host::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST)), port);
     let launch =
         launch::Settings { proxy, proxy_tls: false, agent: Some(agent), ..settings_of(settings, !run.no_java) };

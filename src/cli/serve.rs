@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     app::{self, Running},
     config::{self, Problem, Settings},
+    primitives::ListenAddress,
 };
 
 use super::{Failure, Result, args::Global, context, control_runtime};
@@ -114,7 +115,8 @@ fn announce(settings: &Settings, running: &Running) {
     for (listener, address) in settings.server.socks.iter().zip(&running.socks) {
         tracing::info!(listener = %listener.name, %address, "SOCKS");
     }
-    if let Some(address) = running.admin {
+    if let Some(admin) = &settings.admin {
+        let address = running.admin.map_or(admin.listen.clone(), ListenAddress::Tcp);
         tracing::info!(%address, "admin");
     }
     for danger in &settings.dangers {

@@ -4,7 +4,11 @@ use anyhow::anyhow;
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::{admin, config::Settings, primitives::CredentialName};
+use crate::{
+    admin,
+    config::Settings,
+    primitives::{CredentialName, ListenAddress},
+};
 
 use super::{Failure, Result, output};
 
@@ -28,9 +32,14 @@ pub(super) async fn ask(settings: &Settings, method: Method, path: &str) -> std:
     let broken = |error: anyhow::Error, what: &'static str| Silence::Broken(error.context(what));
     let key =
         admin::load_or_create_key(&settings.state).map_err(|error| broken(error.into(), "can't read the admin key"))?;
-    let url = format!("http://{}/api/v1/{path}", admin.listen);
     // Never through a proxy, and least of all through ourselves.
-    let client = reqwest::Client::builder().no_proxy().build();
+    let client = reqwest::Client::builder().no_proxy();
+    let (client, host) = match &admin.listen {
+        ListenAddress::Tcp(address) => (client, address.to_string()),
+        ListenAddress::Unix(socket) => (client.unix_socket(&*socket.path), "localhost".to_owned()),
+    };
+    let url = format!("http://{host}/api/v1/{path}");
+    let client = client.build();
     let client = client.map_err(|error| broken(error.into(), "can't make an HTTP client"))?;
     let response = client.request(method, &url).bearer_auth(key.expose()).send().await.map_err(|error| {
         let nobody = format!("no proxy answers at {}; is `cupbearer serve` running?", admin.listen);

@@ -84,7 +84,7 @@ impl<'d> Document<'d> {
     }
 
     /// A path as the file writes it: `~` is HOME, relative ones start at the file.
-    fn expand(&self, text: &At<String>) -> Option<PathBuf> {
+    pub(super) fn expand(&self, text: &At<String>) -> Option<PathBuf> {
         let Some(rest) = text.value.strip_prefix('~') else {
             return Some(self.directory.join(&text.value));
         };

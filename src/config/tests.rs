@@ -16,6 +16,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     credential::{Source, client_auth::ClientAuth},
+    primitives::listen::{ListenAddress, UnixAddress},
     route::{AgentSet, Effect, Scheme},
     server::Unmatched,
 };
@@ -296,17 +297,40 @@ fn a_route_to_an_authorization_server_needs_paths() {
 fn what_this_version_lacks_says_so() {
     let (message, _) = changed("methods =", "rate = \"60/min\"\nmethods =");
     assert_eq!(message, "`rate` is not supported by this version");
-    let text = format!(
-        "[proxy]\nlisten = [\"unix:/run/c.sock\"]\n[state]\nstore = {{ postgres = {{ env = \"X\" }} }}\n{SMALL}"
-    );
+    let text = format!("[state]\nstore = {{ postgres = {{ env = \"X\" }} }}\n{SMALL}");
     let messages: Vec<String> = problems(&text).into_iter().map(|(_, message, _)| message).collect();
+    assert_eq!(messages, ["a store on a server is not supported by this version"]);
+}
+
+#[test]
+fn socket_files_have_a_path_and_a_mode() {
+    let listen = |lines: &str| {
+        let settings = good(&format!("[proxy]\n{lines}\n{SMALL}"));
+        settings.server.forward.into_iter().map(|listener| listener.listen).collect::<Vec<_>>()
+    };
+    let unix = |path: &str, mode| ListenAddress::Unix(UnixAddress { path: path.into(), mode });
+    assert_eq!(listen("listen = \"unix:/run/c.sock\""), [unix("/run/c.sock", 0o600)]);
     assert_eq!(
-        messages,
-        [
-            "listening on a unix socket is not supported by this version",
-            "a store on a server is not supported by this version"
-        ]
+        listen("listen = [\"unix:/run/c.sock\", \"127.0.0.1:0\", \"unix:/d\"]\nunix_mode = \"0660\""),
+        [unix("/run/c.sock", 0o660), "127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into(), unix("/d", 0o660)]
     );
+    let mistakes = [
+        ("listen = \"unix:\"", "a unix socket wants the path of a file"),
+        ("listen = \"unix:/run/\"", "a unix socket wants the path of a file"),
+        ("listen = \"unix:/run/c.sock\"\nunix_mode = \"rw\"", "`rw` is no mode of a file"),
+        ("listen = \"unix:/run/c.sock\"\nunix_mode = \"0888\"", "`0888` is no mode of a file"),
+        ("listen = \"unix:/run/c.sock\"\nunix_mode = \"4755\"", "`4755` is no mode of a file"),
+        ("unix_mode = \"0660\"", "`unix_mode` is about socket files, and this listens on none"),
+        (
+            "listen = \"unix:/run/c.sock\"\n[socks]\nlisten = \"unix:/run/c.sock\"",
+            "unix:/run/c.sock is taken by another listener (unix:/run/c.sock)",
+        ),
+    ];
+    for (lines, message) in mistakes {
+        assert_eq!(problems(&format!("[proxy]\n{lines}\n{SMALL}"))[0].1, message, "{lines}");
+    }
+    let long = format!("listen = \"unix:/{}\"", "a".repeat(107));
+    assert!(problems(&format!("[proxy]\n{long}\n{SMALL}"))[0].1.contains("at most 107 bytes"));
 }
 
 #[test]
@@ -413,11 +437,14 @@ fn a_full_file_loads() {
     assert_eq!((server.unmatched, server.workers), (Unmatched::Tunnel, Some(2)));
     assert_eq!((server.limits.request_head, server.drain), (32 << 10, Duration::ZERO));
     assert_eq!(server.reverse[0].name.as_str(), "openai");
-    assert_eq!((server.socks[0].name.as_str(), server.socks[0].listen.port()), ("socks", 11080));
+    assert_eq!(
+        (server.socks[0].name.as_str(), server.socks[0].listen.to_string()),
+        ("socks", format!("unix:{}", directory.path().join("socks.sock").display()))
+    );
     let mounts = &server.reverse[1].mounts;
     assert_eq!(mounts[0].prefix, "/orders/v2/", "the longest first");
     assert_eq!((mounts[1].scheme, mounts[1].base_path.as_str()), (Scheme::Https, "/base"));
-    assert_eq!(settings.admin.unwrap().listen.port(), 0);
+    assert_eq!(settings.admin.unwrap().listen.to_string(), "127.0.0.1:0");
     assert_eq!(settings.resolve, settings.tokens.resolve);
     assert_eq!(settings.resolve[0].0, "orders.example.com");
     assert_eq!(settings.tokens.lease_timeout, Duration::from_secs(5));

@@ -5,16 +5,19 @@ use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 use rustls::ServerConfig;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
 use crate::proxy::Ingress;
 
-use super::{connection::Connections, drain::Drain};
+use super::{
+    connection::{Connections, Io},
+    drain::Drain,
+};
 
 /// Pending connections the kernel holds for a listener.
-const BACKLOG: i32 = 1024;
+pub(super) const BACKLOG: i32 = 1024;
 
 /// How long the accept loop waits when the machine can't give it a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -78,7 +81,7 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> 
 }
 
 /// Accepts until told to stop. Runs on a worker's own runtime.
-pub async fn accept_loop(listener: TcpListener, door: Door, connections: Arc<Connections>, mut drain: Drain) {
+pub async fn accept_loop(listener: impl Accept, door: Door, connections: Arc<Connections>, mut drain: Drain) {
     let door = Arc::new(door);
     loop {
         let accepted = tokio::select! {
@@ -100,16 +103,42 @@ pub async fn accept_loop(listener: TcpListener, door: Door, connections: Arc<Con
 
 /// Waits for a connection first and for its place then: a worker to which nobody connects
 /// must not hold a place that another one needs.
-async fn accept(listener: &TcpListener, places: &Places) -> io::Result<(TcpStream, Place)> {
-    let (stream, _) = listener.accept().await?;
-    // Without it Nagle's algorithm and delayed acknowledgements cost 40 ms a request.
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(&stream);
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL))?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(STUCK))?;
+async fn accept<L: Accept>(listener: &L, places: &Places) -> io::Result<(L::Stream, Place)> {
+    let stream = listener.next().await?;
     let place = places.take().await?;
     Ok((stream, place))
+}
+
+/// A listening socket of some kind.
+pub trait Accept: Send + Sync + 'static {
+    type Stream: Io;
+
+    /// The next connection, ready to be served.
+    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Accept for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> io::Result<TcpStream> {
+        let (stream, _) = self.accept().await?;
+        // Without it Nagle's algorithm and delayed acknowledgements cost 40 ms a request.
+        stream.set_nodelay(true)?;
+        let socket = SockRef::from(&stream);
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL))?;
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(Some(STUCK))?;
+        Ok(stream)
+    }
+}
+
+/// A local peer can't be gone without a word: the kernel closes for it.
+impl Accept for UnixListener {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> io::Result<UnixStream> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
 }
 
 // === impl Places ===

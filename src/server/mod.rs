@@ -21,15 +21,17 @@ pub mod listener;
 pub mod peek;
 mod relay;
 pub mod socks;
+pub mod unix;
 mod upgrade;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
-use crate::primitives::ListenerName;
+use crate::primitives::{ListenAddress, ListenerName};
 
 pub use crate::proxy::{Mount, Unmatched};
 pub use drain::{Drain, DrainHandle};
 pub use listener::{Door, Places, bind};
+pub use unix::{SocketFile, bind_unix};
 
 /// What to listen on, and the limits of a connection.
 #[derive(Clone, Debug)]
@@ -50,7 +52,7 @@ pub struct Settings {
 pub struct ForwardListener {
     /// `proxy`, or `proxy-2` … where there are several addresses.
     pub name: ListenerName,
-    pub listen: SocketAddr,
+    pub listen: ListenAddress,
     pub tls: Option<ListenerTls>,
 }
 
@@ -59,7 +61,7 @@ pub struct ForwardListener {
 pub struct ReverseListener {
     /// `name`, else `reverse-1` ….
     pub name: ListenerName,
-    pub listen: SocketAddr,
+    pub listen: ListenAddress,
     pub tls: Option<ListenerTls>,
     /// At least one; longest prefix first. `upstream = …` is the one with the prefix `/`.
     pub mounts: Vec<Mount>,
@@ -70,7 +72,7 @@ pub struct ReverseListener {
 pub struct SocksListener {
     /// `socks`, or `socks-2` … where there are several addresses.
     pub name: ListenerName,
-    pub listen: SocketAddr,
+    pub listen: ListenAddress,
 }
 
 /// `tls = { certificate, key }`: PEM files.

@@ -39,5 +39,6 @@ mod streaming;
 mod support;
 mod tokens;
 mod tunnels;
+mod unix;
 mod upgrades;
 mod wire;

@@ -108,7 +108,7 @@ fn codes(records: &[Value]) -> Vec<&str> {
 #[tokio::test]
 async fn a_tunnel_is_intercepted_and_gets_the_token() {
     let stage = stage().await;
-    let (socks, port) = (stage.proxy.socks[0], stage.facts.api_port);
+    let (socks, port) = (stage.socks(), stage.facts.api_port);
     let mut client = Client::known(&stage, socks).await;
     assert_eq!(client.ask(&to_domain(b"ORDERS.test.", port)).await, SUCCEEDED);
     let mut wire = Wire::over(client.0).secure(&stage, API, &["http/1.1"]).await.unwrap();
@@ -148,7 +148,7 @@ async fn real_curl_gets_through() {
     let curl = |key: &str| {
         let mut curl = tokio::process::Command::new("curl");
         curl.args(["-sS", "-o", "/dev/null", "-w", "%{http_code} %{http_version}", "--socks5-hostname"])
-            .arg(stage.proxy.socks[0].to_string())
+            .arg(stage.socks().to_string())
             .args(["--proxy-user", &format!("researcher:{key}"), "--cacert"])
             .arg(&ca)
             .arg(stage.url("/v1/orders"))
@@ -166,7 +166,7 @@ async fn real_curl_gets_through() {
 #[tokio::test]
 async fn only_known_agents_get_to_ask() {
     let stage = stage().await;
-    let socks = stage.proxy.socks[0];
+    let socks = stage.socks();
     let key = &stage.key;
     let logins = [
         (login("researcher", "wrong"), "agent_key_unknown"),
@@ -217,17 +217,17 @@ async fn an_agent_without_a_key_is_the_anonymous_one_where_there_is_one() {
     };
     let stage = Stage::with(Default::default(), anonymous).await;
     for (host, code) in [(API, SUCCEEDED), ("other.test", NOT_ALLOWED)] {
-        let mut client = Client::connect(stage.proxy.socks[0]).await;
+        let mut client = Client::connect(stage.socks()).await;
         client.say(&[5, 2, 0, 1]).await;
         assert_eq!(client.hear::<2>().await, [5, 0]);
         assert_eq!(client.ask(&to_domain(host.as_bytes(), stage.facts.api_port)).await, code);
     }
     // Whoever shows a key means to be somebody.
-    let mut client = Client::connect(stage.proxy.socks[0]).await;
+    let mut client = Client::connect(stage.socks()).await;
     client.say(&[&[5, 2, 0, 2][..], &login("researcher", "wrong")].concat()).await;
     assert_eq!(client.hear::<4>().await, [5, 2, 1, 1]);
     // Known, and not allowed.
-    let mut client = Client::known(&stage, stage.proxy.socks[0]).await;
+    let mut client = Client::known(&stage, stage.socks()).await;
     assert_eq!(client.ask(&to_domain(API.as_bytes(), stage.facts.api_port)).await, NOT_ALLOWED);
 }
 
@@ -235,7 +235,7 @@ async fn an_agent_without_a_key_is_the_anonymous_one_where_there_is_one() {
 #[tokio::test]
 async fn hostile_bytes_are_refused_and_reach_nothing() {
     let stage = stage().await;
-    let (socks, port) = (stage.proxy.socks[0], stage.facts.api_port);
+    let (socks, port) = (stage.socks(), stage.facts.api_port);
     let requests = [
         (to_domain(b"evil.test\0.orders.test", port), GENERAL, "bad_request"),
         (to_domain(b"orders.test\0", port), GENERAL, "bad_request"),
@@ -288,7 +288,7 @@ async fn a_silent_client_is_closed_in_time() {
     let known = [&[5, 1, 2][..], &login("researcher", &stage.key)].concat();
     let silences = [&b""[..], b"\x05", b"\x05\x01\x02", &known, &[&known[..], b"\x05\x01"].concat()];
     for bytes in silences {
-        let mut client = Client::connect(stage.proxy.socks[0]).await;
+        let mut client = Client::connect(stage.socks()).await;
         client.say(bytes).await;
         let mut rest = Vec::new();
         client.0.read_to_end(&mut rest).await.unwrap();
@@ -349,14 +349,14 @@ async fn an_unnamed_host_is_tunnelled_untouched() {
 #[tokio::test]
 async fn the_door_is_not_reached_through_the_proxy() {
     let stage = stage().await;
-    let (socks, admin) = (stage.proxy.socks[0].port(), stage.proxy.admin.unwrap().port());
+    let (socks, admin) = (stage.socks().port(), stage.proxy.admin.unwrap().port());
     stage.reload(&format!(
         "{}\n[[routes]]\nname = \"self\"\nhosts = [\"127.0.0.1:{socks}\", \"127.0.0.1:{admin}\"]\n\
          agents = [\"researcher\"]\ndanger_allow_private_addresses = [\"127.0.0.1/32\"]\n",
         config(&stage.facts)
     ));
     for port in [socks, admin] {
-        let mut client = Client::known(&stage, stage.proxy.socks[0]).await;
+        let mut client = Client::known(&stage, stage.socks()).await;
         assert_eq!(client.ask(&to_v4([127, 0, 0, 1], port)).await, SUCCEEDED);
         let mut wire = Wire::over(client.0);
         wire.send(format!("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n")).await;

@@ -139,11 +139,15 @@ impl Stage {
     }
 
     pub fn forward(&self) -> SocketAddr {
-        self.proxy.forward[0]
+        self.proxy.forward[0].tcp().unwrap()
     }
 
     pub fn reverse(&self) -> SocketAddr {
-        self.proxy.reverse[0]
+        self.proxy.reverse[0].tcp().unwrap()
+    }
+
+    pub fn socks(&self) -> SocketAddr {
+        self.proxy.socks[0].tcp().unwrap()
     }
 
     /// `https://orders.test:PORT/path`.

@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use crate::{
-    primitives::ListenerName,
+    primitives::{
+        ListenerName,
+        listen::{ListenAddress, UnixAddress},
+    },
     route::Scheme,
     server::{ListenerTls, Mount, Unmatched},
 };
@@ -17,6 +20,8 @@ use super::{
     url::url,
 };
 
+/// Before the path of a socket file.
+const UNIX: &str = "unix:";
 /// Where the forward proxy listens when the file doesn't say.
 const PROXY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 /// Likewise the SOCKS door.
@@ -26,7 +31,7 @@ const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Add
 
 /// `[proxy]`.
 pub(in crate::config) struct Proxy {
-    pub(in crate::config) listen: Vec<At<SocketAddr>>,
+    pub(in crate::config) listen: Vec<At<ListenAddress>>,
     pub(in crate::config) tls: Option<Tls>,
     pub(in crate::config) unmatched: Unmatched,
     pub(in crate::config) workers: Option<usize>,
@@ -35,7 +40,7 @@ pub(in crate::config) struct Proxy {
 impl Default for Proxy {
     fn default() -> Self {
         Self {
-            listen: vec![At { value: PROXY, span: 0..0 }],
+            listen: vec![At { value: PROXY.into(), span: 0..0 }],
             tls: None,
             unmatched: Unmatched::default(),
             workers: None,
@@ -52,19 +57,19 @@ pub(in crate::config) struct Tls {
 /// One `[[reverse]]`.
 pub(in crate::config) struct Reverse {
     pub(in crate::config) name: Option<At<ListenerName>>,
-    pub(in crate::config) listen: Option<At<SocketAddr>>,
+    pub(in crate::config) listen: Option<At<ListenAddress>>,
     pub(in crate::config) tls: Option<Tls>,
     pub(in crate::config) mounts: Vec<At<Mount>>,
 }
 
 /// `[socks]`.
 pub(in crate::config) struct Socks {
-    pub(in crate::config) listen: Vec<At<SocketAddr>>,
+    pub(in crate::config) listen: Vec<At<ListenAddress>>,
 }
 
 /// `[admin]`.
 pub(in crate::config) struct Admin {
-    pub(in crate::config) listen: At<SocketAddr>,
+    pub(in crate::config) listen: At<ListenAddress>,
 }
 
 pub(in crate::config) fn proxy(mut section: Section<'_>) -> Proxy {
@@ -83,27 +88,54 @@ pub(in crate::config) fn socks(mut section: Section<'_>) -> Socks {
 }
 
 /// One address or several.
-fn listen(section: &mut Section<'_>, example: &'static str, fallback: SocketAddr) -> Vec<At<SocketAddr>> {
-    let doc = section.doc;
+fn listen(section: &mut Section<'_>, example: &'static str, fallback: SocketAddr) -> Vec<At<ListenAddress>> {
     if !section.has("listen") {
         let _ = section.entry("listen");
-        return vec![At { value: fallback, span: section.span.clone() }];
+        addresses(section, &[]);
+        return vec![At { value: fallback.into(), span: section.span.clone() }];
     }
     let list =
         section.one_or_more("listen", example, "an empty list listens nowhere: take the key out, or name an address");
-    list.map_or(Vec::new(), |list| list.value.iter().filter_map(|text| address(doc, text)).collect())
+    addresses(section, &list.map_or(Vec::new(), |list| list.value))
+}
+
+/// Those that are good, with `unix_mode` for those that are socket files.
+fn addresses(section: &mut Section<'_>, texts: &[At<String>]) -> Vec<At<ListenAddress>> {
+    let doc = section.doc;
+    let mode = unix_mode(section);
+    if section.has("unix_mode") && !texts.iter().any(|text| text.value.starts_with(UNIX)) {
+        let help = "take it out, or listen on `\"unix:/run/cupbearer.sock\"`";
+        doc.problem(&section.place("unix_mode"), "`unix_mode` is about socket files, and this listens on none", help);
+    }
+    texts.iter().filter_map(|text| address(doc, text, mode)).collect()
+}
+
+/// Who may connect to a socket file: as a rule, who we run as.
+fn unix_mode(section: &mut Section<'_>) -> u32 {
+    const OWN: u32 = 0o600;
+    let doc = section.doc;
+    let Some(text) = section.string("unix_mode", "unix_mode = \"0660\"") else { return OWN };
+    let digits = text.value.strip_prefix('0').unwrap_or(&text.value);
+    let octal = digits.len() == 3 && digits.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+    match u32::from_str_radix(digits, 8) {
+        Ok(mode) if octal => mode,
+        Ok(_) | Err(_) => {
+            let message = format!("`{}` is no mode of a file", shown(&text.value));
+            doc.problem(&text.span, message, "write four octal digits, as chmod has them: \"0660\"");
+            OWN
+        }
+    }
 }
 
 pub(in crate::config) fn admin(mut section: Section<'_>) -> Admin {
-    let doc = section.doc;
-    let fallback = At { value: ADMIN, span: section.span.clone() };
-    let listen = section.string("listen", "listen = \"127.0.0.1:9180\"").and_then(|text| address(doc, &text));
+    let fallback = At { value: ADMIN.into(), span: section.span.clone() };
+    let listen = section.string("listen", "listen = \"127.0.0.1:9180\"");
+    let listen = addresses(&mut section, listen.as_slice()).pop();
     section.finish();
     Admin { listen: listen.unwrap_or(fallback) }
 }
 
 pub(in crate::config) fn reverse(at: usize, mut section: Section<'_>) -> Reverse {
-    let doc = section.doc;
     let name = match section.string("name", "name = \"openai\"") {
         Some(text) => named(&section, &text, ListenerName::parse).map(|value| At { value, span: text.span }),
         None => ListenerName::parse(&format!("reverse-{}", at + 1))
@@ -111,7 +143,8 @@ pub(in crate::config) fn reverse(at: usize, mut section: Section<'_>) -> Reverse
             .map(|value| At { value, span: section.span.clone() }),
     };
     section.need("listen", "listen = \"127.0.0.1:8443\"");
-    let listen = section.string("listen", "listen = \"127.0.0.1:8443\"").and_then(|text| address(doc, &text));
+    let listen = section.string("listen", "listen = \"127.0.0.1:8443\"");
+    let listen = addresses(&mut section, listen.as_slice()).pop();
     let tls = tls(&mut section);
     let mounts = mounts(&mut section);
     section.finish();
@@ -190,20 +223,34 @@ pub(in crate::config) fn readable(doc: &Document<'_>, file: &At<PathBuf>) -> boo
     }
 }
 
-fn address(doc: &Document<'_>, text: &At<String>) -> Option<At<SocketAddr>> {
-    if text.value.starts_with("unix:") {
-        let message = "listening on a unix socket is not supported by this version";
-        doc.problem(&text.span, message, "write an address and a port: \"127.0.0.1:8080\"");
-        return None;
+fn address(doc: &Document<'_>, text: &At<String>, mode: u32) -> Option<At<ListenAddress>> {
+    if let Some(path) = text.value.strip_prefix(UNIX) {
+        let path = socket_file(doc, &At { value: path.to_owned(), span: text.span.clone() })?;
+        return Some(At { value: ListenAddress::Unix(UnixAddress { path, mode }), span: text.span.clone() });
     }
-    if let Ok(value) = text.value.parse() {
-        return Some(At { value, span: text.span.clone() });
+    if let Ok(value) = text.value.parse::<SocketAddr>() {
+        return Some(At { value: value.into(), span: text.span.clone() });
     }
     let help = match text.value.strip_prefix("localhost:").or_else(|| text.value.strip_prefix(':')) {
         Some(port) => format!("write \"127.0.0.1:{}\"", shown(port)),
         None => "write an IP address and a port: \"127.0.0.1:8080\"".to_owned(),
     };
     doc.problem(&text.span, format!("`{}` is no address to listen on", shown(&text.value)), help);
+    None
+}
+
+fn socket_file(doc: &Document<'_>, text: &At<String>) -> Option<PathBuf> {
+    // `sun_path` has room for 108 bytes with the NUL at their end.
+    const LONGEST: usize = 107;
+    let path = doc.expand(text)?;
+    let fault = if text.value.is_empty() || text.value.ends_with('/') {
+        "a unix socket wants the path of a file"
+    } else if text.value.contains('\0') || path.as_os_str().len() > LONGEST {
+        "a unix socket's path has at most 107 bytes, and no NUL"
+    } else {
+        return Some(path);
+    };
+    doc.problem(&text.span, fault, "write \"unix:/run/cupbearer.sock\"");
     None
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use crate::{
-    primitives::ListenerName,
+    primitives::{ListenAddress, ListenerName},
     server::{ForwardListener, ReverseListener, SocksListener},
 };
 
@@ -50,7 +50,7 @@ fn forward(doc: &Document<'_>, proxy: &raw::listeners::Proxy, listeners: &mut Li
         let tls = tls.map(|tls| tls.files.clone());
         listeners.forward.extend(ListenerName::parse(&name).ok().map(|name| ForwardListener {
             name,
-            listen: listen.value,
+            listen: listen.value.clone(),
             tls,
         }));
     }
@@ -59,12 +59,12 @@ fn forward(doc: &Document<'_>, proxy: &raw::listeners::Proxy, listeners: &mut Li
 fn socks(doc: &Document<'_>, door: &raw::listeners::Socks, listeners: &mut Listeners) {
     for (at, listen) in door.listen.iter().enumerate() {
         let name = if at == 0 { "socks".to_owned() } else { format!("socks-{}", at + 1) };
-        if !listen.value.ip().is_loopback() {
-            let message = format!("{} can be reached from other machines: SOCKS has no TLS", listen.value);
+        if let Some(address) = reachable(listen) {
+            let message = format!("{address} can be reached from other machines: SOCKS has no TLS");
             doc.warning(&listen.span, message, "listen on 127.0.0.1: keys pass in clear text");
         }
         let name = ListenerName::parse(&name).ok();
-        listeners.socks.extend(name.map(|name| SocksListener { name, listen: listen.value }));
+        listeners.socks.extend(name.map(|name| SocksListener { name, listen: listen.value.clone() }));
     }
 }
 
@@ -84,7 +84,7 @@ fn reverse(doc: &Document<'_>, raw: &raw::Config, listeners: &mut Listeners) {
         clear_text(doc, listen, door.tls.is_some());
         listeners.reverse.push(ReverseListener {
             name: name.value.clone(),
-            listen: listen.value,
+            listen: listen.value.clone(),
             tls: door.tls.as_ref().map(|tls| tls.files.clone()),
             mounts: door.mounts.iter().map(|mount| mount.value.clone()).collect(),
         });
@@ -98,10 +98,14 @@ fn check_key(doc: &Document<'_>, tls: &Tls) {
     }
 }
 
-fn clear_text(doc: &Document<'_>, listen: &At<SocketAddr>, tls: bool) {
-    if !tls && !listen.value.ip().is_loopback() {
-        let message =
-            format!("{} can be reached from other machines without TLS: keys pass in clear text", listen.value);
+/// The address, where other machines may reach it.
+fn reachable(listen: &At<ListenAddress>) -> Option<SocketAddr> {
+    listen.value.tcp().filter(|address| !address.ip().is_loopback())
+}
+
+fn clear_text(doc: &Document<'_>, listen: &At<ListenAddress>, tls: bool) {
+    if let Some(address) = reachable(listen).filter(|_| !tls) {
+        let message = format!("{address} can be reached from other machines without TLS: keys pass in clear text");
         doc.warning(&listen.span, message, "listen on 127.0.0.1, or add `tls = { certificate = \"…\", key = \"…\" }`");
     }
 }
@@ -111,22 +115,25 @@ fn addresses(doc: &Document<'_>, raw: &raw::Config) {
     let reverse = raw.reverse.iter().filter_map(|door| door.listen.as_ref());
     let socks = raw.socks.iter().flat_map(|door| &door.listen);
     let admin = raw.admin.as_ref().map(|admin| &admin.listen);
-    let mut taken: Vec<SocketAddr> = Vec::new();
+    let mut taken: Vec<&ListenAddress> = Vec::new();
     for listen in proxy.chain(reverse).chain(socks).chain(admin) {
-        if let Some(other) = taken.iter().find(|other| collide(**other, listen.value)) {
+        if let Some(other) = taken.iter().find(|other| collide(other, &listen.value)) {
             let message = format!("{} is taken by another listener ({other})", listen.value);
             doc.problem(&listen.span, message, "give each listener an address of its own");
         }
-        taken.push(listen.value);
+        taken.push(&listen.value);
     }
-    if let Some(admin) = admin.filter(|admin| !admin.value.ip().is_loopback()) {
-        let message = format!("the admin listener {} can be reached from other machines", admin.value);
+    if let Some((admin, address)) = admin.and_then(|admin| Some((admin, reachable(admin)?))) {
+        let message = format!("the admin listener {address} can be reached from other machines");
         doc.warning(&admin.span, message, "listen on 127.0.0.1: it tells who asks for what");
     }
 }
 
 /// Port 0 is another port each time; an unspecified address stands for all of its family.
-fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+fn collide(one: &ListenAddress, other: &ListenAddress) -> bool {
+    let (Some(one), Some(other)) = (one.tcp(), other.tcp()) else {
+        return one.unix().is_some() && one.unix() == other.unix();
+    };
     let (first, second) = (one.ip(), other.ip());
     let same_family = first.is_ipv4() == second.is_ipv4();
     one.port() == other.port()
