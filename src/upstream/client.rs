@@ -5,8 +5,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, Request, Response, Uri, Version,
-    header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE},
+    HeaderMap, HeaderValue, Request, Response, Uri, Version,
+    header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING, UPGRADE},
     uri::{self, PathAndQuery},
 };
 use http_body::Body;
@@ -299,6 +299,19 @@ fn into_h1<B>(request: &mut Request<B>, target: &Target) {
     *request.uri_mut() = Uri::from(path(request));
     *request.version_mut() = Version::HTTP_11;
     request.headers_mut().insert(HOST, target.host.clone());
+    join_cookies(request.headers_mut());
+}
+
+/// An h2 client may cut its cookies into as many fields (RFC 9113 §8.2.3).
+fn join_cookies(fields: &mut HeaderMap) {
+    let mut all = fields.get_all(COOKIE).iter();
+    if all.next().is_none() || all.next().is_none() {
+        return;
+    }
+    let pieces: Vec<_> = fields.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(whole) = HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
+        fields.insert(COOKIE, whole);
+    }
 }
 
 /// `:scheme` and `:authority` from what was permitted, and no `Host` (RFC 9113 §8.3.1).
