@@ -53,6 +53,10 @@ pub enum Error {
     /// The upstream switched protocols without being asked (threat 65).
     #[error("the upstream switched protocols without being asked to")]
     UnaskedUpgrade,
+    /// The upstream answered as if there had been no upgrade, where the agent would take that
+    /// for one (RFC 8441 §5).
+    #[error("the upstream didn't switch protocols")]
+    NotUpgraded,
     /// The route doesn't allow the protocol that the request wants to change to.
     #[error("the route doesn't allow this protocol")]
     UpgradeNotAllowed(#[from] NotAllowed),
@@ -159,7 +163,7 @@ impl Error {
                 Verdict { hint: wanted.hint(), ..verdict }
             }
             Self::Upstream(error) => upstream(error),
-            Self::UnaskedUpgrade => Verdict::new(502, "upstream_protocol", "http_upgrade_failed")
+            Self::UnaskedUpgrade | Self::NotUpgraded => Verdict::new(502, "upstream_protocol", "http_upgrade_failed")
                 .hint("the upstream's answer can't be forwarded"),
             Self::UpgradeNotAllowed(NotAllowed { route }) => Verdict {
                 route: Some(route.clone()),
@@ -354,7 +358,7 @@ impl Noted for Error {
             Self::Token(error) => error.note(record),
             Self::Proof(_) | Self::StepUp(_) => {}
             Self::Upstream(error) => error.note(record),
-            Self::BadRequest(_) | Self::TargetMismatch | Self::UnaskedUpgrade | Self::Loop => {}
+            Self::BadRequest(_) | Self::TargetMismatch | Self::UnaskedUpgrade | Self::NotUpgraded | Self::Loop => {}
         }
         record.outcome.error = Some(self.verdict().code);
     }

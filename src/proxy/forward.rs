@@ -79,7 +79,7 @@ impl Proxy {
     ) -> Result<Prepared, Error> {
         let via = &self.shared.via;
         let reverse = inbound.is_reverse();
-        let Inbound { arrival, mut parts, body, .. } = inbound;
+        let Inbound { arrival, mut parts, body, extended, .. } = inbound;
         // Before it is stripped: the credential may exchange it (RFC 8693), by explicit opt-in.
         let subject = own_token(rules, permit, &parts.headers);
         // HTTP/1.0 knows no interim answers.
@@ -87,7 +87,8 @@ impl Proxy {
         if permit.credential().is_some() && inbound::has_token_in_query(&parts.uri) {
             return Err(BadRequest::TokenInQuery.into());
         }
-        let upgrade = Upgrade::asked(&parts, http_body::Body::is_end_stream(&body), permit)?;
+        let bodiless = http_body::Body::is_end_stream(&body);
+        let upgrade = Upgrade::asked(&parts, bodiless, extended.as_ref(), permit)?;
         headers::rewrite_request(&mut parts.headers, permit, via, parts.version, reverse)?;
         if let Some(upgrade) = &upgrade {
             upgrade.write(&mut parts.headers);
@@ -147,9 +148,7 @@ impl Proxy {
         if lease.is_bound_to_key() {
             lease.learn(&outbound.recipient(permit), sent.response.headers());
         }
-        if sent.response.status() == StatusCode::SWITCHING_PROTOCOLS && !outbound.switches(sent.response.headers()) {
-            return Err(Error::UnaskedUpgrade);
-        }
+        outbound.check_switch(&sent)?;
         Ok(sent)
     }
 }
@@ -194,9 +193,17 @@ impl Outbound {
         Some(Request::from_parts(spare.head(), self.rewinder.rewind()?))
     }
 
-    /// Whether a 101 with these fields is one that was asked for.
-    fn switches(&self, fields: &HeaderMap) -> bool {
-        self.upgrade.as_ref().is_some_and(|upgrade| upgrade.agrees(fields))
+    /// A 101 has to be one that was asked for, and nothing may pass for one (threat 65).
+    fn check_switch(&self, sent: &Sent) -> Result<(), Error> {
+        let (status, fields) = (sent.response.status(), sent.response.headers());
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            let agreed = self.upgrade.as_ref().is_some_and(|upgrade| upgrade.agrees(fields));
+            return if agreed { Ok(()) } else { Err(Error::UnaskedUpgrade) };
+        }
+        match &self.upgrade {
+            Some(upgrade) if upgrade.is_mistaken(status) => Err(Error::NotUpgraded),
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn method(&self) -> &Method {

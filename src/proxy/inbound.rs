@@ -9,7 +9,7 @@ use http::{
     request::Parts,
     uri::PathAndQuery,
 };
-use hyper::body::Incoming;
+use hyper::{body::Incoming, ext::Protocol};
 
 use crate::{
     identity::{Evidence, TunnelIdentity},
@@ -21,6 +21,7 @@ use crate::{
 use super::{
     error::{BadRequest, Error, RefusedMethod},
     interim::InterimSink,
+    upgrade,
 };
 
 /// The door a request came through.
@@ -94,6 +95,8 @@ pub(super) struct Inbound<'a> {
     pub(super) arrival: Arrival<'a>,
     pub(super) parts: Parts,
     pub(super) body: Incoming,
+    /// What an extended `CONNECT` asked for.
+    pub(super) extended: Option<Protocol>,
     target: Target,
 }
 
@@ -101,6 +104,7 @@ impl<'a> Inbound<'a> {
     /// Refuses what can't be judged; repairs nothing (threats R6).
     pub(super) fn normalise(arrival: Arrival<'a>, routes: &Table, request: Request<Incoming>) -> Result<Self, Error> {
         let (mut parts, body) = request.into_parts();
+        let extended = upgrade::extended(&mut parts);
         check_framing(&parts)?;
         check_method(&parts.method)?;
         let target = match arrival.ingress {
@@ -112,7 +116,7 @@ impl<'a> Inbound<'a> {
         };
         // Scheme and authority are the permit's to say.
         parts.uri = upstream_path(&target, &parts.uri)?.into();
-        Ok(Self { arrival, parts, body, target })
+        Ok(Self { arrival, parts, body, extended, target })
     }
 
     pub(super) fn target(&self) -> &Target {
@@ -137,6 +141,9 @@ impl Noted for Inbound<'_> {
     fn note(&self, record: &mut Record) {
         record.asked.authority = Some(self.target.authority.clone());
         record.asked.path = Some(self.target.path.clone());
+        if self.extended.is_some() {
+            record.asked.method = self.target.method.clone();
+        }
     }
 }
 

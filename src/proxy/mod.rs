@@ -40,7 +40,7 @@ pub use interim::InterimSink;
 pub use pipeline::{Proxy, Rules, Shared};
 pub use socks::{Denial, Knock, SocksOpening};
 pub use tunnel::{Blind, Handshake, Opening, TunnelRecord};
-pub use upgrade::{Answer, Switched};
+pub use upgrade::{Answer, Switched, is_extended};
 
 /// Limits of one request.
 #[derive(Clone, Debug)]

@@ -51,6 +51,10 @@ impl Answering {
         Response::from_parts(parts, Body::upstream((ahead, incoming), connection, shared.settings.idle_timeout, open))
     }
 
+    pub(super) fn is_h2(self) -> bool {
+        self.version == Version::HTTP_2
+    }
+
     /// The upstream's answer without what is its connection's.
     pub(super) fn clean<B>(self, mut response: Response<B>, shared: &Shared) -> Response<B> {
         let received = std::mem::replace(response.version_mut(), Version::HTTP_11);
@@ -94,7 +98,7 @@ impl Answering {
         if let Some(wait) = verdict.retry_after {
             fields.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
         }
-        if verdict.close && self.version != Version::HTTP_2 {
+        if verdict.close && !self.is_h2() {
             fields.insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }

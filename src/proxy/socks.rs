@@ -124,6 +124,7 @@ impl Denial {
             | Error::Proof(_)
             | Error::StepUp(_)
             | Error::UnaskedUpgrade
+            | Error::NotUpgraded
             | Error::Loop => Self::General,
         }
     }

@@ -6,13 +6,22 @@
 //! Upgrade::asked -> Upgrade::write -> the upstream's 101 -> Upgrade::agrees -> Switched
 //!                                     any other answer    -> HTTP goes on
 //! ```
+//!
+//! Over HTTP/2 an agent asks by `CONNECT` with `:protocol` (RFC 8441). That becomes the `GET`
+//! that it stands for before anything is judged, and an `Upgrade` upstream, whose handshake is
+//! then ours to check.
 
+use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
+use base64::prelude::{BASE64_STANDARD, Engine};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response, Version,
-    header::{CONNECTION, CONTENT_LENGTH, UPGRADE},
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE},
     request::Parts,
 };
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::{
+    ext::Protocol,
+    upgrade::{OnUpgrade, Upgraded},
+};
 
 use crate::{
     policy::Permit,
@@ -39,6 +48,10 @@ pub struct NotAllowed {
 pub(super) struct Upgrade {
     /// As `Upgrade` has them; at least one.
     tokens: HeaderValue,
+    /// An agent that asks by `CONNECT` takes any 2xx for a yes.
+    by_connect: bool,
+    /// What a WebSocket server is sent by us, whose agent sends none over HTTP/2.
+    key: Option<String>,
 }
 
 /// What became of a request.
@@ -63,7 +76,15 @@ impl Upgrade {
     /// What the agent asks for, as far as it may. Everything else that stands in `Upgrade` is
     /// ignored, as any server may do; so is the whole field in HTTP/1.0, where no `Connection`
     /// names it, and before a body, behind which it would have to wait.
-    pub(super) fn asked(head: &Parts, bodiless: bool, permit: &Permit) -> Result<Option<Self>, Error> {
+    pub(super) fn asked(
+        head: &Parts,
+        bodiless: bool,
+        extended: Option<&Protocol>,
+        permit: &Permit,
+    ) -> Result<Option<Self>, Error> {
+        if let Some(protocol) = extended {
+            return Self::by_connect(protocol.as_str(), permit.route()).map(Some);
+        }
         let fields = &head.headers;
         let fits = head.version == Version::HTTP_11 && bodiless;
         if !fields.contains_key(UPGRADE) || !fits || !names_upgrade(fields) {
@@ -78,13 +99,29 @@ impl Upgrade {
             };
         }
         let tokens = HeaderValue::try_from(allowed.join(", "));
-        Ok(tokens.ok().map(|tokens| Self { tokens }))
+        Ok(tokens.ok().map(|tokens| Self { tokens, by_connect: false, key: None }))
+    }
+
+    /// There is nothing that such a request could be but an upgrade.
+    fn by_connect(protocol: &str, route: &Route) -> Result<Self, Error> {
+        let tokens = HeaderValue::try_from(protocol).ok().filter(|_| route.allows_upgrade(protocol));
+        let tokens = tokens.ok_or_else(|| NotAllowed::by(route))?;
+        let key = protocol.eq_ignore_ascii_case(WEBSOCKET).then(websocket_key);
+        Ok(Self { tokens, by_connect: true, key })
     }
 
     /// Asks the upstream; after everything of the agent's connection was removed.
     pub(super) fn write(&self, fields: &mut HeaderMap) {
         fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         fields.insert(UPGRADE, self.tokens.clone());
+        if let Some(key) = self.key.as_ref().and_then(|key| HeaderValue::try_from(key).ok()) {
+            fields.insert(SEC_WEBSOCKET_KEY, key);
+        }
+    }
+
+    /// Whether an answer other than 101 would be taken for what it isn't.
+    pub(super) fn is_mistaken(&self, status: StatusCode) -> bool {
+        self.by_connect && status.is_success()
     }
 
     /// Whether a 101 changes to one protocol, and to one that was asked for.
@@ -93,8 +130,45 @@ impl Upgrade {
         let is_asked = |token: &str| asked.split(", ").any(|asked| asked.eq_ignore_ascii_case(token));
         let mut named = items(fields, &UPGRADE);
         let one = named.next().filter(|_| named.next().is_none());
-        one.is_some_and(is_asked) && names_upgrade(fields)
+        one.is_some_and(is_asked) && names_upgrade(fields) && self.is_accepted(fields)
     }
+
+    /// RFC 6455 §4.1; what an agent itself sent is the agent's to check.
+    fn is_accepted(&self, fields: &HeaderMap) -> bool {
+        let Some(key) = &self.key else { return true };
+        let mut accepted = fields.get_all(SEC_WEBSOCKET_ACCEPT).iter();
+        accepted.next().is_some_and(|value| value.as_bytes() == websocket_accept(key).as_bytes())
+            && accepted.next().is_none()
+    }
+}
+
+/// 16 bytes that nobody has used before. They keep a server that knows no WebSocket from
+/// agreeing by accident, and are no secret.
+fn websocket_key() -> String {
+    let mut nonce = [0; 16];
+    // Without random numbers there would be no TLS, and nobody to ask.
+    let _ = aws_lc_rs::rand::fill(&mut nonce);
+    BASE64_STANDARD.encode(nonce)
+}
+
+fn websocket_accept(key: &str) -> String {
+    let mut digest = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
+    digest.update(key.as_bytes());
+    digest.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    BASE64_STANDARD.encode(digest.finish())
+}
+
+/// What an extended `CONNECT` (RFC 8441 §4) asks for. The request becomes the one that rules
+/// know, by the mapping of its §5.
+pub(super) fn extended(head: &mut Parts) -> Option<Protocol> {
+    let protocol = head.extensions.remove::<Protocol>().filter(|_| head.method == Method::CONNECT)?;
+    head.method = Method::GET;
+    Some(protocol)
+}
+
+/// Whether a `CONNECT` is one of RFC 8441, which asks for no tunnel.
+pub fn is_extended<B>(request: &Request<B>) -> bool {
+    request.extensions().get::<Protocol>().is_some()
 }
 
 fn names_upgrade(fields: &HeaderMap) -> bool {
@@ -130,8 +204,11 @@ impl Answering {
         let mut response = self.clean(response, shared).map(|_| Body::empty());
         // The answer has no body, whatever it says.
         response.headers_mut().remove(CONTENT_LENGTH);
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        if let Some(protocol) = protocol {
+        if self.is_h2() {
+            *response.status_mut() = StatusCode::OK;
+            response.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
+        } else if let Some(protocol) = protocol {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
             response.headers_mut().insert(UPGRADE, protocol);
         }
         Answer { response, switched: Some(Box::new(Switched { upstream, connection, open })) }
@@ -146,5 +223,18 @@ impl Switched {
         let upstream = self.upstream.await;
         drop(self.connection);
         (upstream, TunnelRecord(self.open))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of RFC 6455 §1.3.
+    #[test]
+    fn a_key_is_accepted_as_the_rfc_says() {
+        assert_eq!(websocket_accept("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_ne!(websocket_key(), websocket_key());
+        assert_eq!(BASE64_STANDARD.decode(websocket_key()).unwrap().len(), 16);
     }
 }

@@ -100,10 +100,11 @@ pub(super) async fn intercept<S: Io>(session: &Session, mut io: Peeked<S>, tunne
         place: session.place.clone(),
     };
     match carried {
-        Carried::ClearHttp => {
+        Carried::ClearHttp | Carried::ClearH2 => {
             handshake.succeeded();
             drop(counted);
-            inside(true).serve_tunnel(io, Version::H1).await;
+            let version = if carried == Carried::ClearH2 { Version::H2 } else { Version::H1 };
+            inside(true).serve_tunnel(io, version).await;
         }
         Carried::Tls => match timeout(limit, terminate(session, io, tunnel.authority())).await {
             Ok(Ok(tls)) => {

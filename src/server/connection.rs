@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use http::{Method, Request, Response, header::UPGRADE};
 use hyper::{
     body::Incoming,
@@ -24,7 +25,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     observe::{ConnectionGauge, ConnectionState},
-    proxy::{Arrival, Body, Ingress, InterimSink, Proxy},
+    proxy::{Arrival, Body, Ingress, InterimSink, Proxy, is_extended},
     tls::LeafCache,
 };
 
@@ -33,6 +34,7 @@ use super::{
     drain::Drain,
     interim::WithInterim,
     listener::{Door, Place},
+    peek::{Peeked, is_h2},
     socks, upgrade,
 };
 
@@ -106,7 +108,7 @@ impl Connections {
         }
         let Some(tls) = &door.tls else {
             counted.set(ConnectionState::Serving);
-            return session.serve(stream, Version::H1).await;
+            return session.serve_clear(stream).await;
         };
         match timeout(limit, TlsAcceptor::from(Arc::clone(tls)).accept(stream)).await {
             Ok(Ok(stream)) => {
@@ -133,6 +135,7 @@ impl Connections {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
+            .enable_connect_protocol()
             .max_concurrent_streams(self.limits.h2_streams)
             .initial_stream_window_size(H2_STREAM_WINDOW)
             .initial_connection_window_size(H2_CONNECTION_WINDOW)
@@ -145,6 +148,20 @@ impl Connections {
 }
 
 impl Session {
+    /// Serves a connection without TLS, whose first bytes tell the protocol.
+    async fn serve_clear<S: Io>(mut self, stream: S) {
+        let mut io = Peeked::new(Bytes::new(), stream);
+        let first = tokio::select! {
+            first = timeout(self.connections.limits.head_timeout, is_h2(&mut io)) => first,
+            () = self.drain.stopped() => return,
+        };
+        match first {
+            Ok(Ok(is_h2)) => self.serve(io, if is_h2 { Version::H2 } else { Version::H1 }).await,
+            Ok(Err(error)) => tracing::debug!(%error, "an agent's connection ended badly"),
+            Err(_) => tracing::debug!("an agent's connection said nothing"),
+        }
+    }
+
     /// Serves a listener's connection: requests, and `CONNECT` where the door is a proxy.
     async fn serve<S: Io>(self, io: S, version: Version) {
         let session = Arc::new(self);
@@ -200,7 +217,7 @@ impl Session {
         interim: Option<&InterimSink>,
     ) -> Response<Body> {
         let is_proxy = matches!(self.ingress, Ingress::Forward { .. });
-        if is_proxy && request.method() == Method::CONNECT {
+        if is_proxy && request.method() == Method::CONNECT && !is_extended(&request) {
             return connect::answer::<S>(self, request).await;
         }
         self.pass(request, interim).await
@@ -208,7 +225,7 @@ impl Session {
 
     /// Through the corridor, and whatever follows a change of protocol.
     async fn pass(self: &Arc<Self>, mut request: Request<Incoming>, interim: Option<&InterimSink>) -> Response<Body> {
-        let asks = request.headers().contains_key(UPGRADE);
+        let asks = request.headers().contains_key(UPGRADE) || is_extended(&request);
         let agent = asks.then(|| hyper::upgrade::on(&mut request));
         let answer = self.connections.proxy.serve(self.arrival(interim), request).await;
         if let (Some(switched), Some(agent)) = (answer.switched, agent) {

@@ -1,14 +1,23 @@
 //! Looks at a stream's first bytes and gives them back: inside a tunnel, is it TLS,
-//! clear HTTP (Node's fetch tunnels `http://` too), or neither?
+//! clear HTTP (Node's fetch tunnels `http://` too), or neither? At a door without TLS, is it
+//! HTTP/2 by prior knowledge (RFC 9113 §3.3)?
 
 use std::{
+    future::poll_fn,
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// How an HTTP/2 client begins (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Read at once; hyper's own first read is as long.
+const MOST_READ: usize = 8 * 1024;
 
 /// What a tunnel carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +25,9 @@ pub enum Carried {
     Tls,
     /// h1 in clear text.
     ClearHttp,
-    /// Neither: SSH, garbage, h2 without TLS.
+    /// h2 in clear text, as gRPC clients without TLS speak it.
+    ClearH2,
+    /// Neither: SSH, garbage.
     Other,
 }
 
@@ -32,17 +43,34 @@ pub async fn sniff<IO: AsyncRead + Unpin>(io: &mut Peeked<IO>) -> io::Result<Opt
     }
 }
 
+/// Whether the stream begins with HTTP/2's preface. Waits for as many bytes as that takes to
+/// see, which for any h1 client is the first read, and reads no less than hyper would: where
+/// it is h1, its head is already here.
+pub async fn is_h2<IO: AsyncRead + Unpin>(io: &mut Peeked<IO>) -> io::Result<bool> {
+    loop {
+        if io.prefix.starts_with(PREFACE) {
+            return Ok(true);
+        }
+        if !PREFACE.starts_with(&io.prefix) || io.fill().await? == 0 {
+            return Ok(false);
+        }
+    }
+}
+
 /// A TLS record of a handshake starts `16 03 0x`; a request line is a method, in
 /// capitals by every client, and a space.
 fn classify(prefix: &[u8]) -> Option<Carried> {
     match prefix {
         [] | [0x16] | [0x16, 0x03] => None,
         [0x16, 0x03, 0..=4, ..] => Some(Carried::Tls),
+        [b'P', b'R', b'I', b' ', ..] if prefix.starts_with(PREFACE) => Some(Carried::ClearH2),
+        [b'P', b'R', b'I', b' ', ..] if !PREFACE.starts_with(prefix) => Some(Carried::Other),
+        [b'P', b'R', b'I', b' ', ..] => None,
         _ => {
             let method = prefix.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
             match prefix.get(method) {
                 None if method < 20 => None,
-                Some(b' ') if method > 0 && !prefix.starts_with(b"PRI ") => Some(Carried::ClearHttp),
+                Some(b' ') if method > 0 => Some(Carried::ClearHttp),
                 _ => Some(Carried::Other),
             }
         }
@@ -64,11 +92,17 @@ impl<IO> Peeked<IO> {
 
 impl<IO: AsyncRead + Unpin> Peeked<IO> {
     async fn fill(&mut self) -> io::Result<usize> {
-        let mut buffer = BytesMut::with_capacity(self.prefix.len() + 1024);
-        buffer.extend_from_slice(&self.prefix);
-        let read = self.io.read_buf(&mut buffer).await?;
-        self.prefix = buffer.freeze();
-        Ok(read)
+        // On the stack: a connection that is silent holds no buffer.
+        let (io, prefix) = (&mut self.io, &mut self.prefix);
+        poll_fn(|cx| {
+            let mut space = [const { MaybeUninit::uninit() }; MOST_READ];
+            let mut space = ReadBuf::uninit(&mut space);
+            ready!(Pin::new(&mut *io).poll_read(cx, &mut space))?;
+            let read = space.filled();
+            *prefix = if prefix.is_empty() { Bytes::copy_from_slice(read) } else { [prefix, read].concat().into() };
+            Poll::Ready(Ok(read.len()))
+        })
+        .await
     }
 }
 
@@ -116,7 +150,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Peeked<IO> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -128,7 +162,10 @@ mod tests {
         assert_eq!(classify(b"\x16\x02\x01"), Some(Carried::Other));
         assert_eq!(classify(b"GE"), None);
         assert_eq!(classify(b"GET / HTTP/1.1\r\n"), Some(Carried::ClearHttp));
-        assert_eq!(classify(b"PRI * HTTP/2.0\r\n"), Some(Carried::Other));
+        assert_eq!(classify(b"PRI * HTTP/2.0\r\n"), None);
+        assert_eq!(classify(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Some(Carried::ClearH2));
+        assert_eq!(classify(b"PRI * HTTP/2.0\r\n\r\nSN"), Some(Carried::Other));
+        assert_eq!(classify(b"PRI / HTTP/1.1\r\n"), Some(Carried::Other));
         assert_eq!(classify(b"SSH-2.0-x"), Some(Carried::Other));
         assert_eq!(classify(b"\0\0"), Some(Carried::Other));
         assert_eq!(classify(b" GET"), Some(Carried::Other));
@@ -145,5 +182,32 @@ mod tests {
         let mut all = Vec::new();
         peeked.read_to_end(&mut all).await.unwrap();
         assert_eq!(all, b"GET / HTTP/1.1");
+    }
+
+    #[tokio::test]
+    async fn a_preface_is_seen_however_it_is_cut() {
+        for (text, expected) in [
+            (&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0"[..], true),
+            (b"PRI * HTTP/1.1\r\n\r\n", false),
+            (b"POST / HTTP/1.1\r\n\r\n", false),
+            (b"P", false),
+            (b"", false),
+        ] {
+            for cut in 0..=text.len() {
+                let (mut client, server) = tokio::io::duplex(64);
+                let mut peeked = Peeked::new(Bytes::new(), server);
+                let write = async {
+                    client.write_all(&text[..cut]).await.unwrap();
+                    tokio::task::yield_now().await;
+                    client.write_all(&text[cut..]).await.unwrap();
+                    drop(client);
+                };
+                let (found, ()) = tokio::join!(is_h2(&mut peeked), write);
+                assert_eq!(found.unwrap(), expected, "{text:?} {cut}");
+                let mut all = Vec::new();
+                peeked.read_to_end(&mut all).await.unwrap();
+                assert_eq!(all, text);
+            }
+        }
     }
 }

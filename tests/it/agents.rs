@@ -2,6 +2,7 @@
 //! in, and bodies that a test feeds.
 
 use std::{
+    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -16,6 +17,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
+    ext::Protocol,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
@@ -27,19 +29,23 @@ use crate::{
     support::{API, Stage},
 };
 
-/// The three ways in, and both protocols inside a tunnel.
+/// The three ways in, by both protocols: h2 by ALPN inside a tunnel, else by prior knowledge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     AbsoluteForm,
     TunnelH1,
     TunnelH2,
     BaseUrl,
+    AbsoluteFormH2,
+    BaseUrlH2,
 }
 
 impl Way {
+    /// The usual ones.
     pub const ALL: [Self; 4] = [Self::AbsoluteForm, Self::TunnelH1, Self::TunnelH2, Self::BaseUrl];
     /// Where an agent may speak HTTP/1.
     pub const H1: [Self; 3] = [Self::AbsoluteForm, Self::TunnelH1, Self::BaseUrl];
+    pub const H2: [Self; 3] = [Self::AbsoluteFormH2, Self::TunnelH2, Self::BaseUrlH2];
 }
 
 // === bodies ===
@@ -113,8 +119,15 @@ impl Agent {
     pub async fn connect(stage: &Stage, authority: &str, way: Way) -> Self {
         let io = TokioIo::new(open(stage, authority, way).await);
         let mut driver = JoinSet::new();
-        let sender = if way == Way::TunnelH2 {
-            let (sender, connection) = http2::Builder::new(TokioExecutor::new()).handshake(io).await.unwrap();
+        let sender = if Way::H2.contains(&way) {
+            let (sender, mut connection) = http2::Builder::new(TokioExecutor::new()).handshake(io).await.unwrap();
+            // What the server offers, such as extended `CONNECT`.
+            soon(poll_fn(|cx| {
+                cx.waker().wake_by_ref();
+                assert!(Pin::new(&mut connection).poll(cx).is_pending());
+                if connection.is_extended_connect_protocol_enabled() { Poll::Ready(()) } else { Poll::Pending }
+            }))
+            .await;
             driver.spawn(async move { drop(connection.await) });
             Sender::H2(sender)
         } else {
@@ -141,6 +154,12 @@ impl Agent {
                 .header(header::PROXY_AUTHORIZATION, basic(key)),
             Way::TunnelH1 => request.uri(path).header(header::HOST, authority),
             Way::TunnelH2 => request.uri(format!("https://{authority}{path}")),
+            Way::AbsoluteFormH2 => {
+                request.uri(format!("http://{authority}{path}")).header(header::PROXY_AUTHORIZATION, basic(key))
+            }
+            Way::BaseUrlH2 => {
+                request.uri(format!("http://base.test{path}")).header(header::AUTHORIZATION, format!("Bearer {key}"))
+            }
             Way::BaseUrl => request
                 .uri(path)
                 .header(header::HOST, "base.test")
@@ -171,6 +190,20 @@ impl Agent {
         .await
     }
 
+    /// Names another host from now on.
+    pub fn claim(&mut self, authority: &str) {
+        self.authority = authority.to_owned();
+    }
+
+    /// Asks for another protocol by extended `CONNECT` (RFC 8441), with these fields besides.
+    pub async fn ask_for(&mut self, protocol: &'static str, path: &str, fields: &[(&str, &str)]) -> Response<Incoming> {
+        let mut request = self.request(Method::CONNECT, path).extension(Protocol::from_static(protocol));
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        self.ask(request.body(empty()).unwrap()).await
+    }
+
     pub async fn get(&mut self, path: &str) -> Response<Incoming> {
         let request = self.request(Method::GET, path).body(empty()).unwrap();
         self.ask(request).await
@@ -199,11 +232,11 @@ pub async fn data(response: &mut Response<Incoming>) -> Bytes {
 
 /// The stream that a way in begins with: TLS in a tunnel, else plain.
 pub async fn open(stage: &Stage, authority: &str, way: Way) -> Box<dyn Io> {
-    let to = if way == Way::BaseUrl { stage.reverse() } else { stage.forward() };
+    let to = if matches!(way, Way::BaseUrl | Way::BaseUrlH2) { stage.reverse() } else { stage.forward() };
     let stream = TcpStream::connect(to).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let alpn = match way {
-        Way::AbsoluteForm | Way::BaseUrl => return Box::new(stream),
+        Way::AbsoluteForm | Way::BaseUrl | Way::AbsoluteFormH2 | Way::BaseUrlH2 => return Box::new(stream),
         Way::TunnelH1 => "http/1.1",
         Way::TunnelH2 => "h2",
     };
@@ -240,7 +273,7 @@ pub fn raw_head(stage: &Stage, authority: &str, way: Way, line: (&str, &str, &st
             format!("host: {authority}\r\nproxy-authorization: {}\r\n", basic(key)),
         ),
         Way::TunnelH1 => (path.to_owned(), format!("host: {authority}\r\n")),
-        Way::TunnelH2 => panic!("h2 has no text"),
+        Way::TunnelH2 | Way::AbsoluteFormH2 | Way::BaseUrlH2 => panic!("h2 has no text"),
         Way::BaseUrl => (path.to_owned(), format!("host: base.test\r\nauthorization: Bearer {key}\r\n")),
     };
     format!("{method} {target} HTTP/{version}\r\n{own}{fields}\r\n")

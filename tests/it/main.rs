@@ -17,6 +17,7 @@ mod documents_threats;
 mod doors;
 mod dpop;
 mod framing;
+mod h2_doors;
 mod headers;
 mod in_memory;
 mod login;

@@ -231,7 +231,7 @@ async fn what_is_no_http_is_closed_and_recorded() {
     let cases: [(&[u8], &str); 9] = [
         (b"SSH-2.0-OpenSSH_9.6\r\n", "tunnel_protocol"),
         (b"\0\0\0\0", "tunnel_protocol"),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "tunnel_protocol"),
+        (b"PRI * HTTP/2.0\r\n\r\nSN\r\n\r\n", "tunnel_protocol"),
         (b"EHLO x\n", ""),
         (b"get / http/1.1\r\n", "tunnel_protocol"),
         (b" GET / HTTP/1.1\r\n\r\n", "tunnel_protocol"),

@@ -3,11 +3,15 @@
 
 use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
+use http::{Method, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
 use crate::{
-    agents::{Way, open, raw_head, records},
-    scripted::{Scripted, Wire, field, status},
+    agents::{Agent, Way, empty, open, raw_head, records, text},
+    scripted::{Scripted, Wire, field, soon, status},
     support::{Facts, Stage},
 };
 
@@ -233,5 +237,164 @@ async fn a_shutdown_waits_for_a_websocket_and_not_for_ever() {
         assert_eq!(ending.await.unwrap(), in_time);
         let text = std::fs::read_to_string(directory.path().join("state/audit.jsonl")).unwrap();
         assert_eq!(text.matches("\"status\":101").count(), 1, "{text}");
+    }
+}
+
+// === Extended CONNECT ===
+
+/// RFC 6455 §4.2.2.
+fn accept(key: &str) -> String {
+    let both = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, both.as_bytes());
+    BASE64_STANDARD.encode(digest)
+}
+
+fn agreed(head: &str) -> String {
+    AGREED.replace("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", &accept(field(head, "sec-websocket-key").unwrap()))
+}
+
+/// An h2 agent that asks for a WebSocket, and the upstream's connection with the head it got.
+async fn ask_h2(
+    stage: &Stage,
+    upstream: &Scripted,
+    way: Way,
+) -> (tokio::task::JoinHandle<Response<Incoming>>, Wire, String) {
+    let mut agent = Agent::connect(stage, &upstream.authority(), way).await;
+    let asking = tokio::spawn(async move {
+        let fields = [("sec-websocket-version", "13"), ("sec-websocket-protocol", "chat")];
+        let answer = agent.ask_for("websocket", "/v1/socket?room=1", &fields).await;
+        // The connection outlives the answer.
+        tokio::spawn(async move {
+            let _agent = agent;
+            std::future::pending::<()>().await;
+        });
+        answer
+    });
+    let mut far = upstream.accept().await;
+    let head = far.head().await;
+    (asking, far, head)
+}
+
+/// RFC 8441: mapped to the upgrade that an HTTP/1.1 upstream knows.
+#[tokio::test]
+async fn a_websocket_over_h2_becomes_an_upgrade() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    for (index, way) in Way::H2.into_iter().enumerate() {
+        let (asking, mut far, head) = ask_h2(&stage, &upstream, way).await;
+        assert!(head.starts_with("GET /v1/socket?room=1 HTTP/1.1\r\n"), "{way:?}: {head}");
+        assert_eq!(field(&head, "host"), Some(&*upstream.authority()));
+        assert_eq!(field(&head, "upgrade"), Some("websocket"));
+        assert_eq!(field(&head, "connection"), Some("upgrade"));
+        assert_eq!(field(&head, "sec-websocket-version"), Some("13"));
+        assert_eq!(BASE64_STANDARD.decode(field(&head, "sec-websocket-key").unwrap()).unwrap().len(), 16);
+        assert!(field(&head, "authorization").unwrap().starts_with("Bearer "));
+        far.write(format!("{}first", agreed(&head))).await;
+        let answer = asking.await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{way:?}");
+        assert_eq!(answer.headers()["sec-websocket-protocol"], "chat");
+        for gone in ["sec-websocket-accept", "upgrade", "connection"] {
+            assert!(!answer.headers().contains_key(gone), "{gone}");
+        }
+        let mut agent = Wire::new(TokioIo::new(soon(hyper::upgrade::on(answer)).await.unwrap()));
+        assert_eq!(agent.exactly(5).await, b"first");
+        for _ in 0..3 {
+            agent.write("ping").await;
+            assert_eq!(far.exactly(4).await, b"ping");
+            far.write("pong").await;
+            assert_eq!(agent.exactly(4).await, b"pong");
+        }
+        far.finish().await;
+        assert_eq!(agent.rest().await, "");
+        agent.finish().await;
+        assert_eq!(far.rest().await, "");
+        let record = records(&stage, index + 1).await.pop().unwrap();
+        assert_eq!((&record["method"], &record["path"]), (&"GET".into(), &"/v1/socket".into()), "{record}");
+        assert_eq!((&record["status"], &record["error"]), (&Value::from(101), &Value::Null), "{record}");
+        assert_eq!((&record["bytes_in"], &record["bytes_out"]), (&Value::from(12), &Value::from(17)), "{record}");
+    }
+}
+
+/// Threat 65 over h2, where every 2xx means yes.
+#[tokio::test]
+async fn only_the_right_answer_opens_a_websocket_over_h2() {
+    const LAST: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    for way in Way::H2 {
+        for (answer, expected) in [
+            (LAST.to_owned(), 502),
+            ("HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n".to_owned(), 502),
+            (AGREED.to_owned(), 502),
+            (AGREED.replace("sec-websocket-accept", "x-accept"), 502),
+            (AGREED.replace("upgrade: websocket", "upgrade: h2c"), 502),
+            (LAST.replace("200 OK", "403 Forbidden"), 403),
+            (LAST.replace("200 OK", "302 Found"), 302),
+        ] {
+            let (asking, mut far, _) = ask_h2(&stage, &upstream, way).await;
+            far.write(&answer).await;
+            let found = asking.await.unwrap();
+            assert_eq!(found.status().as_u16(), expected, "{way:?}: {answer}");
+            if expected == 502 {
+                assert_eq!(found.headers()["x-cupbearer-error"], "upstream_protocol", "{way:?}: {answer}");
+                assert_eq!(far.rest().await, "", "{way:?}: {answer}");
+            } else {
+                assert_eq!(text(found).await, "ok");
+            }
+        }
+    }
+}
+
+/// Threat 44: an extended `CONNECT` is a request like others, for the tunnel's own host, and
+/// opens nothing but what a route allows.
+#[tokio::test]
+async fn extended_connect_opens_no_other_way() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    for way in Way::H2 {
+        let mut agent = Agent::connect(&stage, &upstream.authority(), way).await;
+        let mut refused = async |protocol, path: &str| {
+            let answer = agent.ask_for(protocol, path, &[]).await;
+            (answer.status().as_u16(), answer.headers()["x-cupbearer-error"].to_str().unwrap().to_owned())
+        };
+        for protocol in ["connect-udp", "connect-ip", "h2c", "websockets"] {
+            assert_eq!(refused(protocol, "/v1/socket").await, (403, "upgrade_not_allowed".into()), "{way:?}");
+        }
+        assert_eq!(refused("websocket", "/v2/socket").await, (403, "path_not_allowed".into()), "{way:?}");
+    }
+    let mut agent = Agent::connect(&stage, "evil.test", Way::AbsoluteFormH2).await;
+    assert_eq!(agent.ask_for("websocket", "/v1/socket", &[]).await.status(), 403);
+    // In a tunnel to the one host, for another.
+    let mut agent = Agent::connect(&stage, &upstream.authority(), Way::TunnelH2).await;
+    agent.claim("evil.test");
+    assert_eq!(agent.ask_for("websocket", "/v1/socket", &[]).await.headers()["x-cupbearer-error"], "target_mismatch");
+    upstream.nobody().await;
+    assert_eq!(stage.world.authorization_server().token_request_count(), 0);
+
+    let stage = with_route(&upstream, "methods = [\"POST\"]").await;
+    let mut agent = Agent::connect(&stage, &upstream.authority(), Way::TunnelH2).await;
+    assert_eq!(
+        agent.ask_for("websocket", "/v1/socket", &[]).await.headers()["x-cupbearer-error"],
+        "method_not_allowed"
+    );
+    upstream.nobody().await;
+}
+
+/// RFC 9113 §8.2.3: an h2 agent may cut its cookies, HTTP/1.1 has one field for them.
+#[tokio::test]
+async fn cookies_that_came_in_pieces_leave_as_one_field() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    for way in Way::H2 {
+        let mut agent = Agent::connect(&stage, &upstream.authority(), way).await;
+        let request =
+            agent.request(Method::GET, "/v1/orders").header(header::COOKIE, "a=b").header(header::COOKIE, "c=d");
+        let asked = tokio::spawn(agent.send(request.body(empty()).unwrap()));
+        let mut far = upstream.accept().await;
+        let head = far.head().await;
+        assert_eq!(head.matches("cookie: a=b; c=d\r\n").count(), 1, "{way:?}: {head}");
+        assert_eq!(head.matches("cookie").count(), 1, "{way:?}: {head}");
+        far.write(OK).await;
+        assert_eq!(soon(asked).await.unwrap().unwrap().status(), StatusCode::OK);
     }
 }
