@@ -203,7 +203,7 @@ impl Slot {
         }
         let token = match self.board(false)? {
             Boarded::Token(token) => token,
-            Boarded::Flight(flight) => match self.wait(flight).await {
+            Boarded::Flight(flight) => match Box::pin(self.wait(flight)).await {
                 Ok(token) => token,
                 // A refused token came back into use because no other could be got.
                 Err(error) => self.state.usable(Instant::now()).ok_or(error)?,

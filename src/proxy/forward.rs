@@ -1,7 +1,7 @@
 //! The way out of the corridor: strip, inject last, send; once more where the
 //! standards allow it (standards 3.6).
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, StatusCode, Version,
@@ -24,7 +24,7 @@ use super::{
     headers,
     inbound::{self, Inbound},
     interim::InterimSink,
-    recover::{Remedy, Tries},
+    recover::{self, Remedy, Tries},
     spare::Spare,
     turn::Turn,
     upgrade::Upgrade,
@@ -45,7 +45,12 @@ impl Proxy {
         turn.begin(&lease, &outbound.recipient(permit)).await;
         loop {
             let mut sent = self.send(permit, &outbound, (&lease, &turn), request, record).await?;
-            let Some(remedy) = tries.remedy(broker, permit, asking, &lease, &mut sent).await? else { return Ok(sent) };
+            if !recover::may_call_for_a_remedy(permit, &sent) {
+                return Ok(sent);
+            }
+            // Boxed like all that few requests need: the others would carry room for it.
+            let remedy = Box::pin(tries.remedy(broker, permit, asking, &lease, &mut sent)).await?;
+            let Some(remedy) = remedy else { return Ok(sent) };
             // A refusal says that the request has not been applied (RFC 9110 §15.5.2): the one
             // licence to send a POST twice. The answer is kept until a better one is sure.
             let Some(again) = outbound.again() else { return Ok(sent) };
@@ -128,14 +133,15 @@ impl Proxy {
             h1_only: outbound.waits_for_a_nonce(lease),
         };
         let ready = outbound.ready(request, permit, lease, turn)?;
-        let mut sent = turn.during(self.upstream.send(to, ready)).await;
+        let mut sent = turn.during(pin!(self.upstream.send(to, ready))).await;
         if let Err(failure) = &sent
             && broke_off(&failure.error)
             && outbound.is_idempotent()
             && let Some(again) = outbound.again()
         {
             record.outcome.retried = true;
-            sent = self.upstream.send(to, outbound.ready(again, permit, lease, turn)?).await;
+            let ready = outbound.ready(again, permit, lease, turn)?;
+            sent = Box::pin(self.upstream.send(to, ready)).await;
         }
         record.outcome.upstream_time = Some(started.elapsed());
         let sent = sent.map_err(|failure| {

@@ -59,6 +59,15 @@ pub struct StepUp {
     pub max_age: Option<String>,
 }
 
+/// Whether [`Tries::remedy`] has to be asked: nearly no answer is of that kind.
+pub(super) fn may_call_for_a_remedy(permit: &Permit, sent: &Sent) -> bool {
+    let status = sent.response.status();
+    permit.credential().is_some_and(|binding| match &binding.refresh_on {
+        RefreshOn::Answer { statuses, .. } if statuses.contains(&status.as_u16()) => true,
+        _any => status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN,
+    })
+}
+
 impl Tries {
     /// `None`: the answer is the agent's.
     pub(super) async fn remedy(

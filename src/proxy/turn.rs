@@ -5,7 +5,7 @@
 
 use std::{
     future::Future,
-    pin::pin,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -41,8 +41,7 @@ impl Turn {
     }
 
     /// Drives `sending`, for which the turn was taken.
-    pub(super) async fn during<T>(&self, sending: impl Future<Output = T>) -> T {
-        let mut sending = pin!(sending);
+    pub(super) async fn during<F: Future>(&self, mut sending: Pin<&mut F>) -> F::Output {
         if self.0.lock().is_some() {
             if let Ok(sent) = timeout(LONGEST, sending.as_mut()).await {
                 return sent;

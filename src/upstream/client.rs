@@ -147,12 +147,13 @@ where
             return Ok(loan);
         }
         let limit = self.connect_timeout;
-        let acquired = tokio::time::timeout(limit, async {
+        // Boxed: else every request would carry the room that a TLS handshake needs.
+        let acquired = Box::pin(tokio::time::timeout(limit, async {
             match slot.acquire(again).await? {
                 Acquired::Pooled(loan) => Ok(loan),
                 Acquired::Open(opening) => self.open(opening, permit, &slot.tls, h1_only).await,
             }
-        });
+        }));
         acquired.await.unwrap_or(Err(Error::ConnectTimeout { limit }))
     }
 
