@@ -5,10 +5,7 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Version,
-    header::{
-        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
-    },
+    header::{CONNECTION, TE, TRAILER, VIA},
 };
 
 use crate::{
@@ -19,59 +16,79 @@ use crate::{
 
 use super::{
     error::{BadRequest, Error},
-    respond::{ERROR_FIELD, PROXY_STATUS},
+    respond::PROXY_STATUS,
 };
 
-/// Hop-by-hop fields besides those that `Connection` names (RFC 9110 §7.6.1).
-static HOP_BY_HOP: [HeaderName; 9] = [
-    CONNECTION,
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("keep-alive"),
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    PROXY_AUTHORIZATION,
-    PROXY_AUTHENTICATE,
-    HeaderName::from_static("http2-settings"),
-];
+/// Why a field isn't passed on. One look at a name settles all of it: a request has a dozen
+/// fields, and forty names may not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Hop-by-hop, besides those that `Connection` names (RFC 9110 §7.6.1).
+    HopByHop,
+    /// What an agent could use to pretend a path or an identity (threat 6); a route never
+    /// needs it on the way out. `x-forwarded-` has no end of them: `-for`, `-host`, `-user` ….
+    Spoofable,
+    /// By which some servers let a request change its method or path after the rules have
+    /// looked at it (threat 67).
+    Override,
+    /// `Connection` must not name these: removing one changes what the request means or who it
+    /// comes from (threats 12 and 13).
+    Protected,
+    /// Of an answer: would lead the agent around the proxy (threat 84).
+    Alternative,
+    /// Of an answer: this proxy's to send (RFC 9110 §11.7.3).
+    Ours,
+    Other,
+}
 
-/// What an agent could use to pretend a path or an identity (threat 6); a route never
-/// needs it on the way out.
-static SPOOFABLE: [HeaderName; 7] = [
-    FORWARDED,
-    HeaderName::from_static("x-agent"),
-    HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("x-client-ip"),
-    HeaderName::from_static("x-cluster-client-ip"),
-    HeaderName::from_static("client-ip"),
-    HeaderName::from_static("true-client-ip"),
-];
-/// `-for`, `-host`, `-proto`, `-prefix`, `-user`, `-email` …: there is no end to them.
 const SPOOFABLE_PREFIX: &str = "x-forwarded-";
 
-/// Fields by which some servers let a request change its method or path after the
-/// rules have looked at it (threat 67).
-static OVERRIDES: [HeaderName; 5] = [
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-http-method"),
-    HeaderName::from_static("x-method-override"),
-    HeaderName::from_static("x-original-url"),
-    HeaderName::from_static("x-rewrite-url"),
-];
+/// Families of fields that `Connection` must not name either.
+const PROTECTED_PREFIXES: [&str; 4] = ["mcp-", SPOOFABLE_PREFIX, "proxy-", "dpop"];
+
+impl Kind {
+    fn of(name: &str) -> Self {
+        match name {
+            "connection"
+            | "proxy-connection"
+            | "keep-alive"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "proxy-authorization"
+            | "proxy-authenticate"
+            | "http2-settings" => Self::HopByHop,
+            "forwarded"
+            | "x-agent"
+            | "x-real-ip"
+            | "x-client-ip"
+            | "x-cluster-client-ip"
+            | "client-ip"
+            | "true-client-ip" => Self::Spoofable,
+            "x-http-method-override" | "x-http-method" | "x-method-override" | "x-original-url" | "x-rewrite-url" => {
+                Self::Override
+            }
+            "authorization" | "host" | "content-length" | "cookie" | "expect" => Self::Protected,
+            "alt-svc" | "alt-used" => Self::Alternative,
+            "x-cupbearer-error" | "proxy-authentication-info" => Self::Ours,
+            _ if name.starts_with(SPOOFABLE_PREFIX) => Self::Spoofable,
+            _ if name.contains('_') => Self::of_underscored(name),
+            _ => Self::Other,
+        }
+    }
+
+    /// Servers that turn fields into variables (`HTTP_X_FORWARDED_FOR`) can't tell
+    /// `x_forwarded_for` from what it imitates.
+    fn of_underscored(name: &str) -> Self {
+        match Self::of(&name.replace('_', "-")) {
+            Self::HopByHop | Self::Spoofable | Self::Override | Self::Protected => Self::Spoofable,
+            Self::Alternative | Self::Ours | Self::Other => Self::Other,
+        }
+    }
+}
 
 /// A proof of the agent's own would be about a token that isn't sent.
 static DPOP: HeaderName = HeaderName::from_static("dpop");
-
-/// Fields of a response that would lead the agent around the proxy (threat 84).
-static ALTERNATIVES: [HeaderName; 2] = [HeaderName::from_static("alt-svc"), HeaderName::from_static("alt-used")];
-
-/// Fields that are this proxy's to send (RFC 9110 §11.7.3).
-static OURS: [HeaderName; 2] = [ERROR_FIELD, HeaderName::from_static("proxy-authentication-info")];
-
-/// Fields that `Connection` must not name: removing one changes what the request means
-/// or who it comes from (threats 12 and 13).
-static PROTECTED: [HeaderName; 5] = [AUTHORIZATION, HOST, CONTENT_LENGTH, COOKIE, EXPECT];
-const PROTECTED_PREFIXES: [&str; 4] = ["mcp-", SPOOFABLE_PREFIX, "proxy-", "dpop"];
 
 /// Makes the agent's fields fit to be forwarded under `permit`, with ourselves in `Via`;
 /// the token comes last, by [`inject`]. `received`: the version that the request came by;
@@ -108,56 +125,43 @@ pub fn rewrite_response(fields: &mut HeaderMap, via: &Via, received: Version) {
 fn strip_request(fields: &mut HeaderMap, permit: &Permit, reverse: bool) -> Result<(), BadRequest> {
     let trailers_accepted = accepts_trailers(fields);
     remove_connection_options(fields)?;
-    remove_all(fields, &HOP_BY_HOP);
-    remove_spoofable(fields);
-    if !permit.route().methods.is_empty() || !permit.route().paths.is_empty() {
-        remove_all(fields, &OVERRIDES);
-    }
-    if reverse {
-        // The agent's key came in one of these.
-        remove_reverse_key(fields, permit);
-    }
-    if permit.credential().is_some() {
-        fields.remove(AUTHORIZATION);
-        fields.remove(&DPOP);
-        for name in &identity::REVERSE_FIELDS {
-            fields.remove(name);
+    let route = permit.route();
+    let has_rules = !route.methods.is_empty() || !route.paths.is_empty();
+    let has_credential = permit.credential().is_some();
+    // In reverse mode an agent's key may stand in any of these fields, so that none of them
+    // passes, on a route without a credential either. Who is anonymous showed no key.
+    let may_hold_a_key = has_credential || (reverse && !permit.agent().is_anonymous());
+    remove_where(fields, |name| match Kind::of(name.as_str()) {
+        Kind::HopByHop | Kind::Spoofable => true,
+        Kind::Override => has_rules,
+        Kind::Protected | Kind::Alternative | Kind::Ours | Kind::Other => {
+            (may_hold_a_key && identity::REVERSE_FIELDS.contains(name)) || (has_credential && *name == DPOP)
         }
-    }
+    });
     if trailers_accepted {
         fields.insert(TE, HeaderValue::from_static("trailers"));
     }
     Ok(())
 }
 
-/// In reverse mode an agent's key may stand in any of these fields, so that none of them
-/// passes, on a route without a credential either. Who is anonymous showed no key.
-fn remove_reverse_key(fields: &mut HeaderMap, permit: &Permit) {
-    if permit.agent().is_anonymous() {
-        return;
-    }
-    for name in &identity::REVERSE_FIELDS {
-        fields.remove(name);
-    }
-}
-
 /// Cleans what the upstream sent; our own connection's fields are hyper's to write.
 pub(super) fn strip_response(fields: &mut HeaderMap) {
     // An upstream's bad `Connection` harms nobody but its own answer.
     let _ = remove_connection_options(fields);
-    remove_all(fields, &HOP_BY_HOP);
-    remove_all(fields, &ALTERNATIVES);
-    remove_ours(fields);
+    remove_where(fields, |name| match Kind::of(name.as_str()) {
+        Kind::HopByHop | Kind::Alternative | Kind::Ours => true,
+        Kind::Spoofable | Kind::Override | Kind::Protected | Kind::Other => false,
+    });
+    remove_our_status(fields);
 }
 
 /// Trailers may not carry framing, routing or authentication (RFC 9110 §6.5.1).
 pub(super) fn strip_trailers(fields: &mut HeaderMap) {
-    remove_all(fields, &HOP_BY_HOP);
-    remove_all(fields, &PROTECTED);
-    remove_all(fields, &ALTERNATIVES);
-    remove_ours(fields);
-    remove_spoofable(fields);
-    fields.remove(TRAILER);
+    remove_where(fields, |name| match Kind::of(name.as_str()) {
+        Kind::HopByHop | Kind::Spoofable | Kind::Protected | Kind::Alternative | Kind::Ours => true,
+        Kind::Override | Kind::Other => *name == TRAILER,
+    });
+    remove_our_status(fields);
 }
 
 /// Adds ourselves to `Via` (RFC 9110 §7.6.3). `received` is the version we received.
@@ -223,8 +227,9 @@ fn remove_connection_options(fields: &mut HeaderMap) -> Result<(), BadRequest> {
         .map(|option| HeaderName::from_bytes(option).map_err(|_| BadRequest::Connection))
         .collect::<Result<Vec<_>, _>>()?;
     let protected = |name: &HeaderName| {
-        PROTECTED.contains(name)
-            || (PROTECTED_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix)) && !HOP_BY_HOP.contains(name))
+        let kind = Kind::of(name.as_str());
+        let family = || PROTECTED_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix));
+        kind == Kind::Protected || (kind != Kind::HopByHop && family())
     };
     if named.iter().any(protected) {
         return Err(BadRequest::ConnectionNamesProtectedField);
@@ -235,41 +240,22 @@ fn remove_connection_options(fields: &mut HeaderMap) -> Result<(), BadRequest> {
     Ok(())
 }
 
-fn remove_all(fields: &mut HeaderMap, names: &[HeaderName]) {
-    for name in names {
+/// From the front anew after each: removing puts the last field into the gap. There is seldom
+/// more than one to remove.
+fn remove_where(fields: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    while let Some(name) = fields.keys().find(|name| unwanted(name)).cloned() {
         fields.remove(name);
     }
 }
 
 /// What an upstream would say in our name. What other proxies on the way say of
 /// themselves (RFC 9209) passes.
-fn remove_ours(fields: &mut HeaderMap) {
-    remove_all(fields, &OURS);
+fn remove_our_status(fields: &mut HeaderMap) {
     let names_us =
         |value: &HeaderValue| value.as_bytes().windows(9).any(|part| part.eq_ignore_ascii_case(b"cupbearer"));
     if fields.get_all(PROXY_STATUS).iter().any(names_us) {
         fields.remove(PROXY_STATUS);
     }
-}
-
-/// Removes what an agent could pretend to be with, also in the spelling that servers which
-/// turn fields into variables (`HTTP_X_FORWARDED_FOR`) can't tell from it: `x_forwarded_for`.
-fn remove_spoofable(fields: &mut HeaderMap) {
-    remove_all(fields, &SPOOFABLE);
-    let guarded = |name: &HeaderName| {
-        let name = name.as_str();
-        if name.starts_with(SPOOFABLE_PREFIX) {
-            return true;
-        }
-        if !name.contains('_') {
-            return false;
-        }
-        let dashed = name.replace('_', "-");
-        let mut listed = HOP_BY_HOP.iter().chain(&SPOOFABLE).chain(&OVERRIDES).chain(&PROTECTED);
-        dashed.starts_with(SPOOFABLE_PREFIX) || listed.any(|listed| *listed == *dashed)
-    };
-    let names: Vec<_> = fields.keys().filter(|name| guarded(name)).cloned().collect();
-    remove_all(fields, &names);
 }
 
 #[cfg(test)]
@@ -300,7 +286,7 @@ mod tests {
             "x-mine",
             "my_own",
         ]);
-        remove_spoofable(&mut fields);
+        strip_trailers(&mut fields);
         assert_eq!(left(&fields), ["my_own", "x-mine"]);
     }
 
