@@ -13,7 +13,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::proxy::InterimSink;
+use crate::{proxy::InterimSink, upstream::poll_write_gathered};
 
 /// The agent's side of an h1 connection.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for WithInterim<IO> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         std::task::ready!(this.poll_before_write(cx))?;
-        Pin::new(&mut this.io).poll_write_vectored(cx, data)
+        poll_write_gathered(Pin::new(&mut this.io), cx, data)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -16,6 +16,8 @@ use tokio::{
     net::TcpStream,
 };
 
+use super::gather::poll_write_gathered;
+
 /// A peer that is gone without a word is found out after about two minutes, where a
 /// stream waits for it without sending (server-sent events, a long poll).
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -74,7 +76,7 @@ impl AsyncWrite for Stream {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tcp(stream) => poll_write_gathered(Pin::new(stream), cx, slices),
             Self::Memory(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }

@@ -15,6 +15,7 @@ pub mod client;
 mod connect;
 pub mod dial;
 mod error;
+mod gather;
 mod pool;
 pub mod resolve;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub use address::Wall;
 pub use client::{Client, SendFailure, Sent};
 pub use dial::{Dial, Stream, TcpDial};
 pub use error::Error;
+pub use gather::poll_write_gathered;
 pub use pool::ConnectionGuard;
 pub use resolve::{Resolve, SystemResolver};
 
