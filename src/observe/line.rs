@@ -14,8 +14,8 @@ use std::{
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 
-use super::{Decision, Event, Record, record::TokenEvent};
-use crate::primitives::Fingerprint;
+use super::{Decision, Event, Record, object::Object, record::TokenEvent};
+use crate::primitives::{AgentName, Authority, Fingerprint, RouteName};
 
 /// Bytes of a path that the log shows; the rest is replaced by its length.
 const PATH_LIMIT: usize = 2048;
@@ -24,9 +24,40 @@ const METHOD_LIMIT: usize = 32;
 /// Bytes of free text: an authorization server's words, a reason.
 const TEXT_LIMIT: usize = 1024;
 
-/// Appends one line, with its line feed, for a record that took `duration`.
+/// Appends one line, with its line feed, for a record that took `duration`. The fields are in
+/// the order of the surface contract; `prev` and `hash` come with the chain.
 pub(super) fn write_record(out: &mut Vec<u8>, record: &Record, duration: Duration) {
-    write_line(out, &RequestLine::new(record, duration));
+    let Record { asked, decision, outcome, traffic, .. } = record;
+    let (authority, token) = (asked.authority.as_ref(), record.token.as_ref());
+    let reason = Some(decision.reason.as_ref()).filter(|text| !text.is_empty()).map(free_text);
+    let path = asked.path.as_ref().map(|path| cut(path.as_str(), PATH_LIMIT));
+    let mut line = Object::begin(out);
+    line.shown("time", Some(Rfc3339(record.time)));
+    line.shown("request_id", Some(record.id));
+    line.text("agent", record.agent.as_ref().map(AgentName::as_str));
+    line.text("subject", None);
+    line.text("listener", Some(record.listener.as_str()));
+    line.text("method", Some(&cut(asked.method.as_str(), METHOD_LIMIT)));
+    line.shown("host", authority.map(Authority::host));
+    line.number("port", authority.map(|authority| authority.port().into()));
+    line.text("path", path.as_deref());
+    line.text("protocol", Some(asked.protocol.as_str()));
+    line.text("route", decision.route.as_ref().map(RouteName::as_str));
+    line.text("decision", verdict(decision));
+    line.text("reason", reason.as_deref());
+    line.text("credential", token.map(|token| token.credential.as_str()));
+    line.shown("token_fingerprint", token.map(|token| token.fingerprint));
+    line.number("token_generation", token.map(|token| token.generation));
+    line.number("token_wait_us", token.map(|token| micros(token.wait)));
+    line.address("upstream_addr", outcome.upstream_addr);
+    line.number("status", outcome.status.map(u64::from));
+    line.number("bytes_in", Some(traffic.from_agent()));
+    line.number("bytes_out", Some(traffic.to_agent()));
+    line.number("duration_us", Some(micros(duration)));
+    line.flag("retried", outcome.retried);
+    line.text("error", outcome.error);
+    line.end();
+    out.push(b'\n');
 }
 
 /// Appends one line, with its line feed, for an event that happened at `time`.
@@ -43,70 +74,6 @@ fn write_line(out: &mut Vec<u8>, line: &impl Serialize) {
         out.extend_from_slice(br#"{"event":"alert.record_unserializable"}"#);
     }
     out.push(b'\n');
-}
-
-// === Requests ===
-
-/// The fields in the order of the surface contract; `prev` and `hash` come with the chain.
-#[derive(Serialize)]
-struct RequestLine<'a> {
-    time: Shown<Rfc3339>,
-    request_id: Shown<crate::primitives::RequestId>,
-    agent: Option<&'a str>,
-    subject: Option<&'a str>,
-    listener: &'a str,
-    method: Cow<'a, str>,
-    host: Option<Shown<&'a crate::primitives::Host>>,
-    port: Option<u16>,
-    path: Option<Cow<'a, str>>,
-    protocol: &'static str,
-    route: Option<&'a str>,
-    decision: Option<&'static str>,
-    reason: Option<Cow<'a, str>>,
-    credential: Option<&'a str>,
-    token_fingerprint: Option<Shown<Fingerprint>>,
-    token_generation: Option<u64>,
-    token_wait_us: Option<u64>,
-    upstream_addr: Option<std::net::SocketAddr>,
-    status: Option<u16>,
-    bytes_in: u64,
-    bytes_out: u64,
-    duration_us: u64,
-    retried: bool,
-    error: Option<&'static str>,
-}
-
-impl<'a> RequestLine<'a> {
-    fn new(record: &'a Record, duration: Duration) -> Self {
-        let Record { asked, decision, outcome, .. } = record;
-        let token = record.token.as_ref();
-        Self {
-            time: Shown(Rfc3339(record.time)),
-            request_id: Shown(record.id),
-            agent: record.agent.as_ref().map(|name| name.as_str()),
-            subject: None,
-            listener: record.listener.as_str(),
-            method: cut(asked.method.as_str(), METHOD_LIMIT),
-            host: asked.authority.as_ref().map(|authority| Shown(authority.host())),
-            port: asked.authority.as_ref().map(|authority| authority.port()),
-            path: asked.path.as_ref().map(|path| cut(path.as_str(), PATH_LIMIT)),
-            protocol: asked.protocol.as_str(),
-            route: decision.route.as_ref().map(|name| name.as_str()),
-            decision: verdict(decision),
-            reason: Some(decision.reason.as_ref()).filter(|text| !text.is_empty()).map(free_text),
-            credential: token.map(|token| token.credential.as_str()),
-            token_fingerprint: token.map(|token| Shown(token.fingerprint)),
-            token_generation: token.map(|token| token.generation),
-            token_wait_us: token.map(|token| micros(token.wait)),
-            upstream_addr: outcome.upstream_addr,
-            status: outcome.status,
-            bytes_in: record.traffic.from_agent(),
-            bytes_out: record.traffic.to_agent(),
-            duration_us: micros(duration),
-            retried: outcome.retried,
-            error: outcome.error,
-        }
-    }
 }
 
 fn verdict(decision: &Decision) -> Option<&'static str> {

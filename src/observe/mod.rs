@@ -13,6 +13,7 @@ mod labels;
 mod line;
 pub mod logging;
 pub mod metrics;
+mod object;
 pub mod record;
 pub mod recorder;
 mod summary;

@@ -9,14 +9,35 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     out
 }
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     bytes
         .iter()
         .flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]])
         .map(char::from)
         .collect()
+}
+
+/// A number's last `N` hexadecimal digits in lower case, with zeros in front: what every
+/// request's record needs several times, without the formatter's machinery.
+#[derive(Clone, Copy, Debug)]
+pub struct Hex<const N: usize>([u8; N]);
+
+impl<const N: usize> Hex<N> {
+    pub fn of(mut number: u64) -> Self {
+        let mut digits = [b'0'; N];
+        for digit in digits.iter_mut().rev() {
+            *digit = DIGITS[(number & 15) as usize];
+            number >>= 4;
+        }
+        Self(digits)
+    }
+
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
 }
 
 /// Reads 32 bytes written as 64 hexadecimal digits, in either case.
@@ -36,6 +57,14 @@ pub fn unhex32(text: &str) -> Option<[u8; 32]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_is_written_as_the_formatter_would() {
+        for number in [0, 1, 0xabc, u64::MAX, 0x0123_4567_89ab_cdef] {
+            assert_eq!(Hex::<16>::of(number).as_str(), format!("{number:016x}"));
+        }
+        assert_eq!(Hex::<8>::of(0x1_0000_00ab).as_str(), "000000ab");
+    }
 
     #[test]
     fn hex_round_trips() {

@@ -6,6 +6,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use super::digest::Hex;
+
 /// Identifies one request in its record, its refusal and the logs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RequestId {
@@ -15,7 +17,11 @@ pub struct RequestId {
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}{:08x}", self.process, self.count)
+        f.write_str(Hex::<16>::of(self.process).as_str())?;
+        match u32::try_from(self.count) {
+            Ok(count) => f.write_str(Hex::<8>::of(count.into()).as_str()),
+            Err(_) => write!(f, "{:x}", self.count),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::fmt;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use zeroize::Zeroizing;
 
-use super::digest::sha256;
+use super::digest::{Hex, sha256};
 
 /// A piece of secret text: a client secret, a token, an agent key.
 #[derive(Clone)]
@@ -62,7 +62,7 @@ impl Fingerprint {
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", u64::from_be_bytes(self.0))
+        f.write_str(Hex::<16>::of(u64::from_be_bytes(self.0)).as_str())
     }
 }
 
