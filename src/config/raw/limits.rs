@@ -46,7 +46,7 @@ impl Default for Limits {
             upstream: upstream::Settings {
                 connect_timeout: seconds(10),
                 idle_timeout: seconds(60),
-                max_idle: 32,
+                max_idle: 256,
                 max_streams: 100,
             },
             response_timeout: seconds(300),
