@@ -80,6 +80,7 @@ fn permit() -> Permit {
         id: CredentialId(0),
         hosts: hosts.clone(),
         refresh_on: RefreshOn::default(),
+        scrub: true,
         htu_base: None,
     };
     let route = Route {

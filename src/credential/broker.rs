@@ -5,6 +5,7 @@ mod logins;
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{Arc, PoisonError, RwLock, Weak},
     time::Duration,
 };
@@ -13,7 +14,7 @@ use http::HeaderMap;
 use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
-    observe::Recorder,
+    observe::{Event, Recorder},
     policy::Permit,
     primitives::{Clock, CredentialName, Secret},
     route::CredentialBinding,
@@ -166,12 +167,16 @@ impl Broker {
         place.slot(asking)?.step_up(refused, wanted).await
     }
 
-    /// An answer gave `lease`'s token away: it is not used again.
-    pub fn quarantine(&self, permit: &Permit, asking: Asking<'_>, lease: &Lease) {
-        let (Some(binding), Some(leaked)) = (permit.credential(), lease.token()) else { return };
-        if let Ok(slot) = self.place(binding).and_then(|place| place.slot(asking)) {
-            slot.quarantine(leaked);
-        }
+    /// An answer gave `lease`'s token away, as `what` says: operators are told, and another
+    /// token is got.
+    pub fn quarantine(&self, lease: &Lease, what: fmt::Arguments<'_>) {
+        let Some(leaked) = lease.token() else { return };
+        let detail = format!("{what}; credential {}, token {}", leaked.credential, leaked.fingerprint);
+        tracing::warn!("{detail}");
+        self.0.shared.recorder.event(Event::Alert { kind: "token_in_response", detail });
+        let places = self.0.places.iter().filter(|place| *place.slot.name() == leaked.credential);
+        let slots = places.flat_map(|place| std::iter::once(place.slot.clone()).chain(place.subject_slots()));
+        slots.filter(|slot| slot.uses(leaked)).for_each(|slot| slot.quarantine(leaked));
     }
 
     pub fn knows(&self, name: &CredentialName) -> bool {

@@ -48,6 +48,10 @@ pub(crate) trait Obtain: Debug + Send + Sync {
 
     /// Takes the token back at its server. `Ok(false)`: the server can't.
     fn revoke<'a>(&'a self, token: &'a Secret) -> Pin<Box<dyn Future<Output = Result<bool, Fault>> + Send + 'a>>;
+
+    /// A human's login is behind its tokens: a server may end it with one of them
+    /// (RFC 7009 §2.1).
+    fn has_login(&self) -> bool;
 }
 
 /// Which token is wanted.
@@ -111,12 +115,12 @@ struct Inner {
     trouble: Option<Trouble>,
     /// A token that an upstream refused, while the flight for another one is in the air.
     refused: Option<Arc<Token>>,
+    /// … that an answer gave away.
+    leaked: Option<Fingerprint>,
     /// The flight in the air was forced by a refusal.
     forced: bool,
     /// An operator asked for it.
     fresh: bool,
-    /// A token that an answer gave away.
-    leaked: Option<Fingerprint>,
     /// Asked for by upstreams, within what the route allows; how often that came.
     more_scopes: Vec<String>,
     step_ups: u32,
@@ -215,7 +219,7 @@ impl Slot {
     /// A token other than `refused`, which an upstream didn't take; `None`: there is none.
     pub(crate) async fn renew(self: &Arc<Self>, refused: &Token) -> Result<Option<Lease>, Error> {
         let asked = Instant::now();
-        let boarded = match self.disown(refused, asked) {
+        let boarded = match self.disown(refused, asked, None) {
             Disowned::Other(token) => Boarded::Token(token),
             Disowned::NoOther => return Ok(None),
             Disowned::Done(None) => self.board(false)?,
@@ -272,24 +276,20 @@ impl Slot {
         true
     }
 
-    /// The token is in somebody's hands who mustn't have it: it is out of use at once, and
-    /// taken back at its server where that can be done.
+    /// The token stood in an answer: it is out of use until another one is there, and then
+    /// taken back at its server. As after a refusal, an API that does so each time makes no
+    /// storm of token requests; and where there is no other, it goes on: the agent didn't see it.
     pub(crate) fn quarantine(self: &Arc<Self>, leaked: &Token) {
-        let flight = {
-            let mut inner = self.state.lock();
-            let current = self.state.token.load_full();
-            if current.is_none_or(|current| current.generation != leaked.generation) {
-                return;
-            }
-            self.state.token.store(None);
-            inner.leaked = Some(leaked.fingerprint);
-            inner.flight.is_none().then(|| self.prepare(&mut inner).0)
-        };
-        if let Some(flight) = flight {
+        let disowned = self.disown(leaked, Instant::now(), Some(leaked.fingerprint));
+        if let Disowned::Done(Some((flight, _))) = disowned {
             self.launch(flight);
         }
-        let (slot, secret) = (self.clone(), leaked.secret.clone());
-        self.shared.runtime.spawn(async move { drop(slot.obtain.revoke(&secret).await) });
+    }
+
+    /// Whether it is this slot's token now.
+    pub(crate) fn uses(&self, token: &Token) -> bool {
+        let current = self.state.token.load();
+        current.as_ref().is_some_and(|it| it.generation == token.generation && it.fingerprint == token.fingerprint)
     }
 
     /// Takes the token back at its server (RFC 7009) and out of use here. `Ok(false)`: there
@@ -307,12 +307,21 @@ impl Slot {
         Ok(revoked)
     }
 
+    /// Another one is in its place. Not where that could end a human's login.
+    fn take_back(self: &Arc<Self>, token: Arc<Token>) {
+        if token.minted && !self.obtain.has_login() {
+            let slot = self.clone();
+            self.shared.runtime.spawn(async move { drop(slot.obtain.revoke(&token.secret).await) });
+        }
+    }
+
     /// Nothing of it is used any more: somebody logged out.
     pub(crate) fn forget(&self) {
         let mut inner = self.state.lock();
         self.state.token.store(None);
         inner.trouble = None;
         inner.refused = None;
+        inner.leaked = None;
         inner.flight = None;
         inner.forced = false;
         inner.forgotten += 1;
@@ -387,8 +396,8 @@ impl Slot {
         Ok(Boarded::Flight(boarding))
     }
 
-    /// Takes the refused token out of use, that generation only.
-    fn disown(self: &Arc<Self>, refused: &Token, now: Instant) -> Disowned {
+    /// Takes the refused token out of use, that generation only; `leaked` if it was given away.
+    fn disown(self: &Arc<Self>, refused: &Token, now: Instant, leaked: Option<Fingerprint>) -> Disowned {
         let mut inner = self.state.lock();
         match self.state.token.load_full() {
             Some(current) if current.generation == refused.generation => {
@@ -399,6 +408,7 @@ impl Slot {
                 }
                 self.state.token.store(None);
                 inner.refused = Some(current);
+                inner.leaked = leaked;
                 inner.forced = true;
                 let started = inner.flight.is_none().then(|| self.prepare(&mut inner));
                 Disowned::Done(started)
@@ -414,7 +424,7 @@ impl Slot {
         let want = Want {
             more_scopes: inner.more_scopes.clone(),
             subject: self.subject.clone(),
-            refused: inner.refused.as_ref().map(|refused| refused.fingerprint).or(inner.leaked),
+            refused: inner.refused.as_ref().map(|refused| refused.fingerprint),
             have: self.state.token.load().as_ref().map(|token| token.fingerprint),
             fresh: std::mem::take(&mut inner.fresh),
         };
@@ -480,6 +490,7 @@ impl State {
     /// No other token came: the refused one is better than none, for an upstream that
     /// refuses without cause must not take the token from the others.
     fn restore(&self, inner: &mut Inner) {
+        inner.leaked = None;
         if let Some(refused) = inner.refused.take()
             && self.token.load().is_none()
         {

@@ -150,8 +150,6 @@ pub enum Misbehaviour {
     UnaskedDpop,
     #[error("`token_type` is N_A: the token is an input for another step, not for a request")]
     NotForRequests,
-    #[error("it handed out a token again that an answer gave away")]
-    SameToken,
     #[error("the answer lacks `{0}`")]
     Lacks(&'static str),
     /// RFC 9207 §2.4, and what else an answer at a redirect has to hold.
@@ -410,7 +408,6 @@ impl Misbehaviour {
             | Self::NoIssuedTokenType
             | Self::IssuedTokenType { .. }
             | Self::NotForRequests
-            | Self::SameToken
             | Self::Lacks(_)
             | Self::Request(_) => "invalid_answer",
         }

@@ -557,6 +557,10 @@ impl Obtain for Exchange {
     fn revoke<'a>(&'a self, token: &'a Secret) -> Pin<Box<dyn Future<Output = Result<bool, Fault>> + Send + 'a>> {
         Box::pin(self.revoke_access_token(token))
     }
+
+    fn has_login(&self) -> bool {
+        self.spec.steps.iter().any(|step| matches!(step.grant, Grant::Login(_)))
+    }
 }
 
 /// For the sweep of what nobody will ask for again.

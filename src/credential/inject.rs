@@ -51,7 +51,28 @@ impl Default for Injection {
     }
 }
 
+/// Texts shorter than this stand in answers by chance.
+const SHORTEST_TRACE: usize = 8;
+
 impl Injection {
+    /// What an answer holds that repeats the token: the token, what it is in the field where
+    /// that is Base64, and both as JSON and URLs may spell them (threat 15).
+    pub(crate) fn traces(&self, token: &Secret) -> Box<[Secret]> {
+        let mut texts = vec![Zeroizing::new(token.expose().to_owned())];
+        for piece in self.template.pieces.iter().filter(|piece| matches!(piece, Piece::Base64(_))) {
+            texts.push(filled(std::slice::from_ref(piece), token));
+        }
+        let spellings = texts.iter().flat_map(|text| [in_json(text), text.replace('/', "\\/").into(), in_url(text)]);
+        let spellings: Vec<Zeroizing<String>> = spellings.collect();
+        for spelling in spellings {
+            if !texts.contains(&spelling) {
+                texts.push(spelling);
+            }
+        }
+        texts.retain(|text| text.len() >= SHORTEST_TRACE);
+        texts.into_iter().map(|mut text| Secret::new(std::mem::take(&mut *text))).collect()
+    }
+
     /// Whether the token goes where RFC 6750 has it.
     pub fn is_bearer(&self) -> bool {
         *self == Self::default()
@@ -142,9 +163,54 @@ fn length(piece: &Piece, token: &Secret) -> usize {
     }
 }
 
+/// As JSON writes it (RFC 8259 §7), without the quotes.
+fn in_json(text: &str) -> Zeroizing<String> {
+    let mut out = Zeroizing::new(String::with_capacity(2 * text.len()));
+    for character in text.chars() {
+        if matches!(character, '"' | '\\') {
+            out.push('\\');
+        }
+        out.push(character);
+    }
+    out
+}
+
+/// As URLs and forms write it (RFC 3986 §2.1).
+fn in_url(text: &str) -> Zeroizing<String> {
+    let mut out = Zeroizing::new(String::with_capacity(3 * text.len()));
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            other => {
+                let digit = |half: u8| char::from(b"0123456789ABCDEF"[usize::from(half)]);
+                out.extend(['%', digit(other >> 4), digit(other & 0xf)]);
+            }
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_leaves_more_than_one_trace() {
+        let traces = |template: &str, token: &str| -> Vec<String> {
+            let template = Template::parse(template).unwrap();
+            let traces = Injection { field: AUTHORIZATION, template }.traces(&Secret::new(token.to_owned()));
+            traces.iter().map(|trace| trace.expose().to_owned()).collect()
+        };
+        assert_eq!(traces("Bearer {token}", "eyJ.plain-token_1"), ["eyJ.plain-token_1"]);
+        assert_eq!(
+            traces("Bearer {token}", "ya29/to+ken=="),
+            ["ya29/to+ken==", r"ya29\/to+ken==", "ya29%2Fto%2Bken%3D%3D"]
+        );
+        assert_eq!(traces("{token}", r#"a"b\cdefgh"#), [r#"a"b\cdefgh"#, r#"a\"b\\cdefgh"#, "a%22b%5Ccdefgh"]);
+        let basic = STANDARD.encode("me:a-password");
+        assert_eq!(traces("Basic b64(me:{token})", "a-password"), ["a-password", &basic, &basic.replace('=', "%3D")]);
+        assert_eq!(traces("Bearer {token}", "short"), [""; 0]);
+    }
 
     fn fill(template: &str) -> Result<String, TemplateError> {
         Template::parse(template).map(|template| template.fill(&Secret::new("t0ken".to_owned())).expose().to_owned())

@@ -84,9 +84,9 @@ impl Lease {
         self.token.as_ref().map(|token| (&token.field, &token.value))
     }
 
-    /// The token itself, for whoever looks for it in an answer.
-    pub fn secret(&self) -> Option<&Secret> {
-        self.token.as_ref().map(|token| &token.secret)
+    /// What an answer holds that repeats the token: for whoever looks for it there.
+    pub fn traces(&self) -> &[Secret] {
+        self.token.as_ref().map_or(&[], |token| &token.traces)
     }
 
     /// The certificate that the token is bound to: the upstream has to see it, too.
@@ -147,6 +147,8 @@ pub(crate) struct Token {
     field: HeaderName,
     value: HeaderValue,
     pub(crate) secret: Secret,
+    /// What an answer holds that repeats it.
+    traces: Box<[Secret]>,
     /// base64url of its SHA-256: `ath` (RFC 9449 §4.2). Empty without a prover.
     hash: String,
     pub(crate) prover: Option<Arc<Prover>>,
@@ -200,6 +202,7 @@ impl Token {
             value,
             hash: hash.unwrap_or_default(),
             fingerprint: secret.fingerprint(),
+            traces: injection.traces(&secret),
             secret,
             prover,
             identity,

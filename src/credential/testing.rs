@@ -58,6 +58,7 @@ pub(super) fn binding(text: &str, id: usize) -> CredentialBinding {
         id: CredentialId(id),
         hosts: Vec::new(),
         refresh_on: RefreshOn::default(),
+        scrub: true,
         htu_base: None,
     }
 }

@@ -74,3 +74,14 @@ impl EncodeLabelSet for DenialLabels {
         ("reason", self.reason).encode(encoder.encode_label())
     }
 }
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct AlertLabels {
+    pub(super) kind: &'static str,
+}
+
+impl EncodeLabelSet for AlertLabels {
+    fn encode(&self, encoder: &mut LabelSetEncoder) -> Result<(), Error> {
+        ("kind", self.kind).encode(encoder.encode_label())
+    }
+}

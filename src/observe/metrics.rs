@@ -20,7 +20,7 @@ use prometheus_client::{
 use super::{
     Event, Record, Summary,
     connections::{ConnectionGauge, ConnectionLabels, ConnectionState},
-    labels::{DenialLabels, ExpiryLabels, FailureLabels, RequestLabels, TokenLabels},
+    labels::{AlertLabels, DenialLabels, ExpiryLabels, FailureLabels, RequestLabels, TokenLabels},
     record::TokenEvent,
 };
 
@@ -48,6 +48,7 @@ pub struct Metrics {
     connections: Family<ConnectionLabels, Gauge>,
     denials: Family<DenialLabels, Counter>,
     audit_dropped: Counter,
+    alerts: Family<AlertLabels, Counter>,
     summary: Summary,
 }
 
@@ -66,6 +67,7 @@ impl Default for Metrics {
             connections: Family::default(),
             denials: Family::default(),
             audit_dropped: Counter::default(),
+            alerts: Family::default(),
             summary: Summary::default(),
         };
         metrics.register();
@@ -142,14 +144,12 @@ impl Metrics {
                     .get_or_create(&FailureLabels { credential: credential.clone(), error })
                     .inc();
             }
-            // Counted where they happen: `audit_dropped` by whoever drops.
+            Event::Alert { kind, .. } => {
+                self.alerts.get_or_create(&AlertLabels { kind }).inc();
+            }
             // Nobody was asked, but it has an end.
             Event::TokenLoaded(token) => self.token_ends(token),
-            Event::TokenRevoked { .. }
-            | Event::Login { .. }
-            | Event::Logout { .. }
-            | Event::ConfigReloaded { .. }
-            | Event::Alert { .. } => {}
+            Event::TokenRevoked { .. } | Event::Login { .. } | Event::Logout { .. } | Event::ConfigReloaded { .. } => {}
         }
     }
 
@@ -210,6 +210,7 @@ impl Metrics {
         registry.register("connections", "Open connections of agents", self.connections.clone());
         registry.register("denials", "Requests refused, by reason", self.denials.clone());
         registry.register("audit_dropped", "Lines missing from the audit log", self.audit_dropped.clone());
+        registry.register("alerts", "Alerts in the audit log, by kind", self.alerts.clone());
         registry.register("build", "Which cupbearer this is", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
     }
 }

@@ -12,6 +12,8 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::scrub::Undecodable;
+
 pub use request::RequestBody;
 pub(super) use request::{Limits, Rewinder};
 pub use response::Body;
@@ -24,9 +26,22 @@ pub enum BodyError {
     Broken(#[from] hyper::Error),
     #[error("no byte of the body came for {0:?}")]
     Idle(Duration),
+    #[error(transparent)]
+    Undecodable(#[from] Undecodable),
     /// The request is being sent again; this attempt's body is void.
     #[error("the request was sent again")]
     Superseded,
+}
+
+impl BodyError {
+    /// For the record of an answer that it broke off.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Idle(_) => "upstream_timeout",
+            Self::Undecodable(_) => "upstream_protocol",
+            Self::Broken(_) | Self::Superseded => "upstream_broke_off",
+        }
+    }
 }
 
 // === impl IdleTimer ===

@@ -60,6 +60,10 @@ pub enum Error {
     /// The route doesn't allow the protocol that the request wants to change to.
     #[error("the route doesn't allow this protocol")]
     UpgradeNotAllowed(#[from] NotAllowed),
+    /// The upstream's answer is text in a coding that was not asked for and can't be undone, so that
+    /// nobody could see whether the token is in it (threat 15).
+    #[error("the answer is in a coding that can't be looked through for the token")]
+    UnaskedCoding,
     /// The request has been through this proxy before (threat 38).
     #[error("the request came back to the proxy that sent it")]
     Loop,
@@ -170,6 +174,8 @@ impl Error {
                 ..Verdict::new(403, "upgrade_not_allowed", "http_request_denied")
                     .hint("the operator adds the protocol to the route's `upgrades`")
             },
+            Self::UnaskedCoding => Verdict::new(502, "upstream_protocol", "http_response_content_coding")
+                .hint("ask for it with `Accept-Encoding: identity`; the operator may set the route's `scrub = false`"),
             Self::Loop => Verdict::new(502, "loop_detected", "proxy_loop_detected")
                 .hint("the URL leads back to the proxy itself; use the API's own host"),
         }
@@ -358,7 +364,12 @@ impl Noted for Error {
             Self::Token(error) => error.note(record),
             Self::Proof(_) | Self::StepUp(_) => {}
             Self::Upstream(error) => error.note(record),
-            Self::BadRequest(_) | Self::TargetMismatch | Self::UnaskedUpgrade | Self::NotUpgraded | Self::Loop => {}
+            Self::BadRequest(_)
+            | Self::TargetMismatch
+            | Self::UnaskedUpgrade
+            | Self::NotUpgraded
+            | Self::UnaskedCoding
+            | Self::Loop => {}
         }
         record.outcome.error = Some(self.verdict().code);
     }

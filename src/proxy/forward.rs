@@ -25,6 +25,7 @@ use super::{
     inbound::{self, Inbound},
     interim::InterimSink,
     recover::{self, Remedy, Tries},
+    scrub::Screening,
     spare::Spare,
     turn::Turn,
     upgrade::Upgrade,
@@ -34,26 +35,28 @@ impl Proxy {
     pub(super) async fn forward(
         &self,
         broker: &Broker,
-        Prepared { outbound, request, subject }: Prepared,
+        Prepared { mut outbound, request, subject }: Prepared,
         permit: &Permit,
         lease: Lease,
         record: &mut Record,
-    ) -> Result<Sent, Error> {
+    ) -> Result<Answered, Error> {
         let asking = Asking { subject: subject.as_ref() };
         let (mut lease, mut request, mut tries) = (lease, request, Tries::default());
         let turn = Turn::default();
         turn.begin(&lease, &outbound.recipient(permit)).await;
         loop {
+            let screening = Screening::new(&lease, permit, broker, record.id);
+            outbound.interim.iter_mut().for_each(|interim| interim.screening.clone_from(&screening));
             let mut sent = self.send(permit, &outbound, (&lease, &turn), request, record).await?;
             if !recover::may_call_for_a_remedy(permit, &sent) {
-                return Ok(sent);
+                return Ok(Answered { sent, screening });
             }
             // Boxed like all that few requests need: the others would carry room for it.
             let remedy = Box::pin(tries.remedy(broker, permit, asking, &lease, &mut sent)).await?;
-            let Some(remedy) = remedy else { return Ok(sent) };
+            let Some(remedy) = remedy else { return Ok(Answered { sent, screening }) };
             // A refusal says that the request has not been applied (RFC 9110 §15.5.2): the one
             // licence to send a POST twice. The answer is kept until a better one is sure.
-            let Some(again) = outbound.again() else { return Ok(sent) };
+            let Some(again) = outbound.again() else { return Ok(Answered { sent, screening }) };
             drop(sent);
             match remedy {
                 Remedy::Other(other) => {
@@ -89,6 +92,7 @@ impl Proxy {
         let subject = own_token(rules, permit, &parts.headers);
         // HTTP/1.0 knows no interim answers.
         let interim = arrival.interim.filter(|_| parts.version == Version::HTTP_11).cloned();
+        let interim = interim.map(|sink| Interim { sink, screening: None });
         if permit.credential().is_some() && inbound::has_token_in_query(&parts.uri) {
             return Err(BadRequest::TokenInQuery.into());
         }
@@ -159,6 +163,13 @@ impl Proxy {
     }
 }
 
+/// The upstream's answer.
+pub(super) struct Answered {
+    pub(super) sent: Sent,
+    /// Where the token must not come back in it.
+    pub(super) screening: Option<Screening>,
+}
+
 /// A request that may leave as soon as it has its token.
 pub(super) struct Prepared {
     outbound: Outbound,
@@ -180,12 +191,18 @@ struct Outbound {
     /// method that may count twice.
     spare: Option<Spare>,
     rewinder: Rewinder,
-    /// Where the upstream's interim answers go.
-    interim: Option<InterimSink>,
+    interim: Option<Interim>,
     /// The body is more than is kept to be sent again, or may be.
     is_large: bool,
     continue_timeout: Duration,
     upgrade: Option<Upgrade>,
+}
+
+/// Where the upstream's interim answers go.
+#[derive(Clone)]
+struct Interim {
+    sink: InterimSink,
+    screening: Option<Screening>,
 }
 
 impl Outbound {
@@ -257,12 +274,13 @@ impl Outbound {
                     body.continued();
                 }
                 (_, None) => {}
-                (status, Some(sink)) => {
+                (status, Some(Interim { sink, screening })) => {
                     let mut fields = answer.headers().clone();
                     headers::strip_response(&mut fields);
                     // An interim answer has no body; an agent that believes it had one would
                     // take the answer itself for it.
                     fields.remove(http::header::CONTENT_LENGTH);
+                    screening.iter().for_each(|screening| screening.clean(&mut fields));
                     sink.push(status, &fields);
                 }
             });
@@ -305,9 +323,9 @@ impl Noted for Prepared {
     fn note(&self, _: &mut Record) {}
 }
 
-impl Noted for Sent {
+impl Noted for Answered {
     fn note(&self, record: &mut Record) {
-        record.outcome.upstream_addr = Some(self.address);
-        record.outcome.status = Some(self.response.status().as_u16());
+        record.outcome.upstream_addr = Some(self.sent.address);
+        record.outcome.status = Some(self.sent.response.status().as_u16());
     }
 }

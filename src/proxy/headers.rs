@@ -17,6 +17,7 @@ use crate::{
 use super::{
     error::{BadRequest, Error},
     respond::PROXY_STATUS,
+    scrub,
 };
 
 /// Why a field isn't passed on. One look at a name settles all of it: a request has a dozen
@@ -138,6 +139,9 @@ fn strip_request(fields: &mut HeaderMap, permit: &Permit, reverse: bool) -> Resu
             (may_hold_a_key && identity::REVERSE_FIELDS.contains(name)) || (has_credential && *name == DPOP)
         }
     });
+    if permit.credential().is_some_and(|credential| credential.scrub) {
+        scrub::prefer_readable(fields);
+    }
     if trailers_accepted {
         fields.insert(TE, HeaderValue::from_static("trailers"));
     }

@@ -23,6 +23,7 @@ pub(crate) mod open;
 pub mod pipeline;
 pub(crate) mod recover;
 pub(crate) mod respond;
+pub mod scrub;
 pub mod socks;
 mod spare;
 pub mod tunnel;

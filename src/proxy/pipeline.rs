@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use http::{Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     credential::Broker,
@@ -14,11 +14,12 @@ use crate::{
     policy,
     primitives::{Authority, Clock, RequestIds},
     route::{NoRoute, Table, Target},
-    upstream::{Client, Sent},
+    upstream::Client,
 };
 
 use super::{
     Answer, Error, RequestBody, Settings, Unmatched, Via,
+    forward::Answered,
     inbound::{Arrival, Inbound, Ingress},
     open::Open,
     respond,
@@ -51,7 +52,12 @@ pub struct Shared {
 pub struct Proxy {
     pub(super) shared: Arc<Shared>,
     pub(super) upstream: Client<RequestBody>,
+    /// Answers in codings that take megabytes to undo: how many at once.
+    pub(super) large_codings: Arc<Semaphore>,
 }
+
+/// Nobody asks for such a coding, so that it is the exception; at 16 MiB each.
+const MOST_LARGE_CODINGS: usize = 16;
 
 fn no_route(_: NoRoute, agent: &Agent, target: &Target) -> Error {
     policy::Refusal::no_route(agent, &target.authority).into()
@@ -59,7 +65,7 @@ fn no_route(_: NoRoute, agent: &Agent, target: &Target) -> Error {
 
 impl Proxy {
     pub fn new(shared: Arc<Shared>, upstream: Client<RequestBody>) -> Self {
-        Self { shared, upstream }
+        Self { shared, upstream, large_codings: Arc::new(Semaphore::new(MOST_LARGE_CODINGS)) }
     }
 
     /// Answers a request of any door.
@@ -68,10 +74,10 @@ impl Proxy {
         let answer = respond::Answering::to(&request);
         let mut open = self.open_record(arrival.ingress, &request);
         match self.run(&rules, arrival, request, &mut open).await {
-            Ok(sent) if sent.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                answer.switch(sent, &self.shared, open)
+            Ok(answered) if answered.sent.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                answer.switch(answered, &self.shared, open)
             }
-            Ok(sent) => answer.pass_on(sent, &self.shared, open).into(),
+            Ok(answered) => answer.pass_on(answered, self, open).into(),
             Err(error) => answer.refuse(&error, open).into(),
         }
     }
@@ -82,7 +88,7 @@ impl Proxy {
         arrival: Arrival<'_>,
         request: Request<Incoming>,
         record: &mut Record,
-    ) -> Result<Sent, Error> {
+    ) -> Result<Answered, Error> {
         let inbound = record.note(Inbound::normalise(arrival, &rules.routes, request))?;
         let agent = record.note(rules.registry.identify(inbound.evidence()).map_err(Error::from))?;
         let candidates = record

@@ -6,11 +6,12 @@ use http::{
     HeaderName, HeaderValue, Method, Request, Response, Version,
     header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, PROXY_AUTHENTICATE, RETRY_AFTER},
 };
+use http_body::Body as _;
 use serde::Serialize;
 
 use crate::upstream::Sent;
 
-use super::{Body, Error, Shared, error::Verdict, headers, open::Open};
+use super::{Body, Error, Proxy, Shared, error::Verdict, forward::Answered, headers, open::Open};
 
 /// Carries a refusal's stable code.
 pub(super) const ERROR_FIELD: HeaderName = HeaderName::from_static("x-cupbearer-error");
@@ -45,10 +46,17 @@ impl Answering {
     }
 
     /// The upstream's answer.
-    pub(super) fn pass_on(self, sent: Sent, shared: &Shared, open: Open) -> Response<Body> {
-        let Sent { response, ahead, connection, .. } = sent;
-        let (parts, incoming) = self.clean(response, shared).into_parts();
-        Response::from_parts(parts, Body::upstream((ahead, incoming), connection, shared.settings.idle_timeout, open))
+    pub(super) fn pass_on(self, answered: Answered, proxy: &Proxy, open: Open) -> Response<Body> {
+        let Answered { sent: Sent { response, ahead, connection, .. }, screening } = answered;
+        let (mut parts, incoming) = self.clean(response, &proxy.shared).into_parts();
+        let has_body = !(ahead.is_empty() && incoming.is_end_stream());
+        let screen = screening.map(|screening| screening.begin(&mut parts, has_body, &proxy.large_codings));
+        let screen = match screen.transpose() {
+            Ok(screen) => screen.flatten(),
+            Err(error) => return self.refuse(&error, open),
+        };
+        let idle = proxy.shared.settings.idle_timeout;
+        Response::from_parts(parts, Body::upstream((ahead, incoming), connection, idle, screen, open))
     }
 
     pub(super) fn is_h2(self) -> bool {

@@ -125,6 +125,7 @@ impl Denial {
             | Error::StepUp(_)
             | Error::UnaskedUpgrade
             | Error::NotUpgraded
+            | Error::UnaskedCoding
             | Error::Loop => Self::General,
         }
     }

@@ -30,7 +30,7 @@ use crate::{
     upstream::{ConnectionGuard, Sent},
 };
 
-use super::{Body, Error, Shared, open::Open, respond::Answering, tunnel::TunnelRecord};
+use super::{Body, Error, Shared, forward::Answered, open::Open, respond::Answering, tunnel::TunnelRecord};
 
 /// The one protocol whose handshake is nothing without it, so that a route that doesn't
 /// allow it says so instead of passing on half a request.
@@ -197,11 +197,12 @@ impl From<Response<Body>> for Answer {
 
 impl Answering {
     /// The upstream's 101, which was asked for.
-    pub(super) fn switch(self, sent: Sent, shared: &Shared, open: Open) -> Answer {
-        let Sent { mut response, connection, .. } = sent;
+    pub(super) fn switch(self, answered: Answered, shared: &Shared, open: Open) -> Answer {
+        let Answered { sent: Sent { mut response, connection, .. }, screening } = answered;
         let upstream = hyper::upgrade::on(&mut response);
         let protocol = response.headers_mut().remove(UPGRADE);
         let mut response = self.clean(response, shared).map(|_| Body::empty());
+        screening.iter().for_each(|screening| screening.clean(response.headers_mut()));
         // The answer has no body, whatever it says.
         response.headers_mut().remove(CONTENT_LENGTH);
         if self.is_h2() {

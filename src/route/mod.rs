@@ -125,6 +125,8 @@ pub struct CredentialBinding {
     /// Empty means nowhere (threat 41).
     pub hosts: Vec<HostPattern>,
     pub refresh_on: RefreshOn,
+    /// Answers that repeat the token are cleaned of it (threat 15).
+    pub scrub: bool,
     /// What the resource server believes its URL to begin with, for DPoP's `htu`.
     pub htu_base: Option<String>,
 }

@@ -83,6 +83,7 @@ impl Route {
             id: CredentialId(0),
             hosts: hosts(locked_to),
             refresh_on: RefreshOn::default(),
+            scrub: true,
             htu_base: None,
         });
         self

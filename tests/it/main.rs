@@ -34,6 +34,7 @@ mod review;
 mod rotation;
 mod run;
 mod scripted;
+mod scrub;
 mod serve;
 mod socks;
 mod streaming;

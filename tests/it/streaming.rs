@@ -113,7 +113,12 @@ async fn both_directions_flow_at_once() {
             assert_eq!(data(&mut answer).await, "hello", "{upstream:?}, {way:?}");
             for word in ["how", "are", "you"] {
                 assert!(feeder.data(word).await);
-                assert_eq!(data(&mut answer).await, word, "{upstream:?}, {way:?}");
+                let mut got = data(&mut answer).await.to_vec();
+                while got.len() < word.len() {
+                    // Tokens begin with `e`, too: such an end comes a moment later.
+                    got.extend(data(&mut answer).await);
+                }
+                assert_eq!(got, word.as_bytes(), "{upstream:?}, {way:?}");
             }
             drop(feeder);
             ended(answer).await;

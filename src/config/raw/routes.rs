@@ -37,6 +37,7 @@ pub(in crate::config) struct Route {
     pub(in crate::config) max_scopes: Option<At<Vec<At<String>>>>,
     pub(in crate::config) refresh_on: Option<RefreshOn>,
     pub(in crate::config) htu_base: Option<At<String>>,
+    pub(in crate::config) scrub: bool,
     pub(in crate::config) effect: Effect,
     pub(in crate::config) upgrade_http: bool,
     pub(in crate::config) upgrades: Vec<String>,
@@ -104,6 +105,7 @@ pub(in crate::config) fn route(mut section: Section<'_>) -> Route {
         max_scopes: token.max_scopes,
         refresh_on: token.refresh_on,
         htu_base: token.htu_base,
+        scrub: token.scrub,
         effect,
         upgrade_http,
         upgrades,
@@ -122,10 +124,11 @@ struct Token {
     max_scopes: Option<At<Vec<At<String>>>>,
     refresh_on: Option<RefreshOn>,
     htu_base: Option<At<String>>,
+    scrub: bool,
 }
 
 fn token(section: &mut Section<'_>) -> Token {
-    for key in ["scopes", "max_scopes", "refresh_on", "htu_base"] {
+    for key in ["scopes", "max_scopes", "refresh_on", "htu_base", "scrub"] {
         if section.has(key) && !section.has("credential") {
             let message = format!("`{key}` is about a token, and this route has no credential");
             section.doc.problem(&section.place(key), message, "add `credential = \"NAME\"`, or take it out");
@@ -136,7 +139,8 @@ fn token(section: &mut Section<'_>) -> Token {
         section.has(key).then(|| At { value, span: section.place(key) })
     };
     let (scopes, max_scopes) = (list("scopes"), list("max_scopes"));
-    Token { scopes, max_scopes, refresh_on: refresh_on(section), htu_base: htu_base(section) }
+    let scrub = section.boolean("scrub").is_none_or(|flag| flag.value);
+    Token { scopes, max_scopes, refresh_on: refresh_on(section), htu_base: htu_base(section), scrub }
 }
 
 /// Which answers say that the token is no longer good.

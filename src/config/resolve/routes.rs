@@ -124,6 +124,7 @@ fn credential(
         id: specs.id(&reference.value, scopes.as_deref(), &max_scopes)?,
         hosts: credential.hosts.iter().map(|host| host.pattern.clone()).collect(),
         refresh_on,
+        scrub: route.scrub,
         htu_base: route.htu_base.as_ref().map(|base| base.value.clone()),
     }))
 }

@@ -71,10 +71,6 @@ impl Flight {
             return Err(Fault::protocol(Misbehaviour::TokenCharacter));
         };
         token.more_scopes.clone_from(&self.want.more_scopes);
-        if inner.leaked == Some(token.fingerprint) {
-            drop(inner);
-            return Err(Fault::protocol(Misbehaviour::SameToken));
-        }
         let former = slot.state.token.load_full().or(inner.refused.clone());
         // The same again, good for longer: a static token that was read anew.
         let same = former.as_ref().filter(|former| former.is_same_as(&token));
@@ -87,10 +83,13 @@ impl Flight {
             inner.forced_at = Some(now);
         }
         inner.trouble = None;
-        inner.refused = None;
-        inner.leaked = None;
+        let leaked = inner.leaked.take();
+        let refused = inner.refused.take();
         inner.flight = None;
         drop(inner);
+        if let Some(refused) = refused.filter(|old| leaked == Some(old.fingerprint) && is_new) {
+            slot.take_back(refused);
+        }
         self.landed = true;
         self.result.send_replace(Some(Ok(token.clone())));
         if is_new {

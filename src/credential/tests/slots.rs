@@ -43,6 +43,7 @@ enum Act {
 struct Source {
     asked: AtomicUsize,
     script: Mutex<VecDeque<Act>>,
+    revoked: Mutex<Vec<String>>,
     /// Each answer needs a permit of the gate, where there is one.
     gate: Option<Semaphore>,
 }
@@ -86,8 +87,13 @@ impl Obtain for Arc<Source> {
         None
     }
 
-    fn revoke<'a>(&'a self, _: &'a Secret) -> Pin<Box<dyn Future<Output = Result<bool, Fault>> + Send + 'a>> {
+    fn revoke<'a>(&'a self, token: &'a Secret) -> Pin<Box<dyn Future<Output = Result<bool, Fault>> + Send + 'a>> {
+        self.revoked.lock().unwrap().push(token.expose().to_owned());
         Box::pin(std::future::ready(Ok(true)))
+    }
+
+    fn has_login(&self) -> bool {
+        false
     }
 }
 
@@ -400,6 +406,51 @@ async fn the_same_token_again_is_no_renewal() {
     assert!(slot.renew(token(&current)).await.unwrap().is_none());
     assert!(slot.renew(token(&old)).await.unwrap().is_none());
     assert_eq!(source.asked(), 2);
+}
+
+/// Threat 15: a token that an answer gave away is out of use at once, and taken back when
+/// there is another; whoever asks meanwhile waits for that.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_leaked_is_replaced() {
+    let source = Source::gated();
+    source.release(1);
+    let slot = slot(&source);
+    let old = slot.lease().await.unwrap();
+    assert!(slot.uses(token(&old)));
+    slot.quarantine(token(&old));
+    slot.quarantine(token(&old));
+    assert!(!slot.uses(token(&old)));
+    let waiting = tokio::spawn({
+        let slot = slot.clone();
+        async move { slot.lease().await }
+    });
+    settle().await;
+    assert!(source.revoked.lock().unwrap().is_empty(), "not before there is another");
+    source.release(1);
+    assert_eq!(header(&waiting.await.unwrap().unwrap()), "Bearer token-2");
+    settle().await;
+    assert_eq!((source.asked(), source.revoked.lock().unwrap().clone()), (2, vec!["token-1".to_owned()]));
+    slot.quarantine(token(&old));
+    assert_eq!(header(&slot.lease().await.unwrap()), "Bearer token-2", "it is the other one that leaked");
+}
+
+/// … and an API that repeats each request drives no storm, and takes the only token from nobody.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_leaks_each_time_goes_on_where_there_is_no_other() {
+    let source = Source::scripted([Act::Grant("static", LIFE), Act::Grant("static", LIFE), Act::Fail(refusal())]);
+    let slot = slot(&source);
+    let lease = slot.lease().await.unwrap();
+    for asked in [2, 2, 2] {
+        slot.quarantine(token(&lease));
+        settle().await;
+        let same = slot.lease().await.unwrap();
+        assert_eq!((header(&same), same.generation(), source.asked()), ("Bearer static", Some(1), asked));
+    }
+    sleep(settings().storm_guard).await;
+    slot.quarantine(token(&lease));
+    settle().await;
+    assert_eq!(header(&slot.lease().await.unwrap()), "Bearer static");
+    assert_eq!((source.asked(), source.revoked.lock().unwrap().len()), (3, 0));
 }
 
 /// One upstream that refuses without cause doesn't take the token from the others while

@@ -14,7 +14,11 @@ use hyper::body::Incoming;
 use crate::upstream;
 
 use super::{
-    super::{headers, open::Open},
+    super::{
+        headers,
+        open::Open,
+        scrub::{Came, Screen},
+    },
     BodyError, IdleTimer,
 };
 
@@ -30,15 +34,23 @@ enum Kind {
     /// Made here: a refusal.
     Local(Option<Bytes>),
     Upstream {
-        /// What was read of it before it was given to the agent.
-        ahead: Bytes,
-        incoming: Incoming,
-        idle: IdleTimer,
-        /// What is still to come, where the answer said how long it is: hyper's server
-        /// asks for no more than that, so nobody else would learn of the end.
-        left: Option<u64>,
-        _connection: upstream::ConnectionGuard,
+        upstream: Upstream,
+        /// Where the token must not pass.
+        screen: Option<Box<Screen>>,
     },
+}
+
+/// What the upstream sends, as it comes.
+#[derive(Debug)]
+struct Upstream {
+    /// What was read of it before it was given to the agent.
+    ahead: Bytes,
+    incoming: Incoming,
+    idle: IdleTimer,
+    /// What is still to come, where the answer said how long it is: hyper's server
+    /// asks for no more than that, so nobody else would learn of the end.
+    left: Option<u64>,
+    _connection: upstream::ConnectionGuard,
 }
 
 impl Body {
@@ -50,14 +62,13 @@ impl Body {
         (ahead, incoming): (Bytes, Incoming),
         connection: upstream::ConnectionGuard,
         idle: Duration,
+        screen: Option<Box<Screen>>,
         open: Open,
     ) -> Self {
         let left = incoming.size_hint().exact();
-        let ended = ahead.is_empty() && (incoming.is_end_stream() || left == Some(0));
-        let mut body = Self {
-            kind: Kind::Upstream { ahead, incoming, idle: IdleTimer::new(idle), left, _connection: connection },
-            open: Some(open),
-        };
+        let upstream = Upstream { ahead, incoming, idle: IdleTimer::new(idle), left, _connection: connection };
+        let ended = upstream.has_all();
+        let mut body = Self { kind: Kind::Upstream { upstream, screen }, open: Some(open) };
         if ended {
             body.finish(None);
         }
@@ -76,19 +87,41 @@ impl Body {
         }
     }
 
-    /// A piece that needn't be waited for.
-    fn at_hand(&mut self, piece: Option<Bytes>) -> Option<Result<Frame<Bytes>, BodyError>> {
-        self.count(piece.as_ref().map_or(0, Bytes::len));
-        if self.is_end_stream() {
-            self.finish(None);
+    /// Whether no more data comes; trailers may.
+    fn has_all(&self) -> bool {
+        match &self.kind {
+            Kind::Local(text) => text.is_none(),
+            Kind::Upstream { upstream, screen } => {
+                upstream.has_all() && screen.as_ref().is_none_or(|screen| screen.is_drained())
+            }
         }
-        piece.map(|piece| Ok(Frame::data(piece)))
+    }
+}
+
+impl Upstream {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if !self.ahead.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.ahead)))));
+        }
+        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                ready!(self.idle.poll(cx));
+                return Poll::Ready(Some(Err(BodyError::Idle(self.idle.limit))));
+            }
+        };
+        self.idle.progress();
+        Poll::Ready(frame.map(|frame| {
+            let frame = frame?;
+            let data = frame.data_ref().map_or(0, Bytes::len);
+            self.left = self.left.map(|left| left.saturating_sub(data as u64));
+            Ok(clean_trailers(frame))
+        }))
     }
 
-    fn count(&self, bytes: usize) {
-        if let Some(open) = &self.open {
-            open.traffic.add_to_agent(bytes);
-        }
+    /// Whether no more data comes; trailers may.
+    fn has_all(&self) -> bool {
+        self.ahead.is_empty() && (self.incoming.is_end_stream() || self.left == Some(0))
     }
 }
 
@@ -98,68 +131,51 @@ impl HttpBody for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let (incoming, idle, left) = match &mut this.kind {
-            Kind::Local(text) => {
-                let text = text.take();
-                return Poll::Ready(this.at_hand(text));
-            }
-            Kind::Upstream { ahead, .. } if !ahead.is_empty() => {
-                let ahead = std::mem::take(ahead);
-                return Poll::Ready(this.at_hand(Some(ahead)));
-            }
-            Kind::Upstream { incoming, idle, left, .. } => (incoming, idle, left),
+        let frame = match &mut this.kind {
+            Kind::Local(text) => text.take().map(|text| Ok(Frame::data(text))),
+            Kind::Upstream { upstream, screen: None } => ready!(upstream.poll(cx)),
+            Kind::Upstream { upstream, screen: Some(screen) } => ready!(
+                screen.poll(cx, |cx| { upstream.poll(cx).map_ok(|frame| Came { frame, is_last: upstream.has_all() }) })
+            ),
         };
-        let frame = match Pin::new(&mut *incoming).poll_frame(cx) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => {
-                ready!(idle.poll(cx));
-                let limit = idle.limit;
-                this.finish(Some("upstream_timeout"));
-                return Poll::Ready(Some(Err(BodyError::Idle(limit))));
-            }
-        };
-        idle.progress();
-        let data = match &frame {
-            Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
-            Some(Err(_)) | None => 0,
-        };
-        *left = left.map(|left| left.saturating_sub(data as u64));
-        let last = incoming.is_end_stream() || *left == Some(0);
-        Poll::Ready(match frame {
-            None => {
-                this.finish(None);
-                None
-            }
-            Some(Err(error)) => {
-                this.finish(Some("upstream_broke_off"));
-                Some(Err(error.into()))
-            }
+        match &frame {
+            None => this.finish(None),
+            Some(Err(error)) => this.finish(Some(error.code())),
             Some(Ok(frame)) => {
-                this.count(data);
-                if last {
+                if let Some(open) = &this.open {
+                    open.traffic.add_to_agent(frame.data_ref().map_or(0, Bytes::len));
+                }
+                if this.has_all() {
                     this.finish(None);
                 }
-                Some(Ok(clean_trailers(frame)))
             }
-        })
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Local(text) => text.is_none(),
-            Kind::Upstream { ahead, incoming, .. } => ahead.is_empty() && incoming.is_end_stream(),
+            Kind::Upstream { upstream, screen } => {
+                upstream.ahead.is_empty()
+                    && upstream.incoming.is_end_stream()
+                    && screen.as_ref().is_none_or(|screen| screen.is_drained())
+            }
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Local(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
-            Kind::Upstream { ahead, incoming, .. } => match (ahead.len(), incoming.size_hint()) {
-                (0, rest) => rest,
-                (ahead, rest) => {
-                    rest.exact().map_or(SizeHint::default(), |rest| SizeHint::with_exact(rest + ahead as u64))
+            Kind::Upstream { upstream: Upstream { ahead, incoming, .. }, screen } => {
+                let Some(held) = screen.as_ref().map_or(Some(0), |screen| screen.held()) else {
+                    return SizeHint::default();
+                };
+                match (ahead.len() as u64 + held, incoming.size_hint()) {
+                    (0, rest) => rest,
+                    (here, rest) => rest.exact().map_or(SizeHint::default(), |rest| SizeHint::with_exact(rest + here)),
                 }
-            },
+            }
         }
     }
 }

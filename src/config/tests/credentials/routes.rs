@@ -56,6 +56,7 @@ fn routes_say_which_answers_refuse_a_token() {
     assert_eq!(with("refresh_on = { status = 403 }").refresh_on, answer(&[403], None));
     assert_eq!(with("refresh_on = { status = [401, 403], body = \"x\" }").refresh_on, answer(&[401, 403], Some("x")));
     assert_eq!(with("htu_base = \"https://a.example.com/v1\"").htu_base.as_deref(), Some("https://a.example.com/v1"));
+    assert!(with("").scrub && with("scrub = true").scrub && !with("scrub = false").scrub);
 
     let presets = [
         ("grant = \"github_app\"\napp_id = 1\ninstallation_id = 1\nkey = { file = \"k\" }", RefreshOn::Any401),

@@ -1,0 +1,354 @@
+//! One answer that may repeat the token: what has to be looked at, in which coding it is, and
+//! who is told.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RANGE},
+    response,
+};
+use http_body::Frame;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, Sleep, sleep},
+};
+
+use crate::{
+    credential::{Broker, Lease},
+    policy::Permit,
+    primitives::{RequestId, Secret},
+};
+
+use super::{
+    super::{Error, body::BodyError},
+    Scrubber,
+    decode::{Coding, Decoder, Undecodable},
+    scrub_fields,
+};
+
+/// What is looked for in an answer, and where its finding is reported.
+#[derive(Clone, Debug)]
+pub(in crate::proxy) struct Screening(Arc<Wanted>);
+
+#[derive(Debug)]
+struct Wanted {
+    lease: Lease,
+    broker: Broker,
+    request: RequestId,
+}
+
+/// A body that is looked through on its way.
+#[derive(Debug)]
+pub(in crate::proxy) struct Screen {
+    screening: Screening,
+    decoder: Option<Decoder>,
+    scrubber: Scrubber,
+    /// What came and wasn't looked at yet.
+    input: Bytes,
+    trailers: Option<HeaderMap>,
+    /// No more data comes.
+    all_came: bool,
+    /// Nothing more comes at all.
+    passed: bool,
+    told: bool,
+    quiet: Quiet,
+    _large: Option<OwnedSemaphorePermit>,
+}
+
+/// Bytes of a token that give nothing away: `eyJ` of a JWT. In text they turn up by chance.
+const SHORT: usize = 3;
+/// How long they wait for what follows.
+const MOMENT: Duration = Duration::from_millis(50);
+
+/// Fields that are about the bytes in their coding (RFC 9530, RFC 1864).
+static OF_THE_CODED: [HeaderName; 6] = [
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-md5"),
+];
+
+impl Screening {
+    /// `None`: no token went out, or the route doesn't mind its coming back.
+    pub(in crate::proxy) fn new(lease: &Lease, permit: &Permit, broker: &Broker, request: RequestId) -> Option<Self> {
+        let wanted = !lease.traces().is_empty() && permit.credential().is_some_and(|credential| credential.scrub);
+        wanted.then(|| Self(Arc::new(Wanted { lease: lease.clone(), broker: broker.clone(), request })))
+    }
+
+    /// Cleans the fields of an interim answer, which has no body.
+    pub(in crate::proxy) fn clean(&self, fields: &mut HeaderMap) {
+        if scrub_fields(self.traces(), fields) {
+            self.tell("an interim answer");
+        }
+    }
+
+    /// Cleans an answer's head, and makes it ready for a body that is looked through. `None`:
+    /// the body is nothing of ours. `large`: how many codings may be undone at once that take
+    /// megabytes.
+    ///
+    /// # Errors
+    /// The body would have to be looked through and can't.
+    pub(in crate::proxy) fn begin(
+        self,
+        head: &mut response::Parts,
+        has_body: bool,
+        large: &Arc<Semaphore>,
+    ) -> Result<Option<Box<Screen>>, Error> {
+        let told = scrub_fields(self.traces(), &mut head.headers);
+        if told {
+            self.tell("a field");
+        }
+        if head.status == StatusCode::NOT_MODIFIED {
+            // The agent has it as it was sent: without its coding.
+            head.headers.remove(CONTENT_ENCODING);
+            return Ok(None);
+        }
+        if !is_text(&head.headers) {
+            return Ok(None);
+        }
+        let coding = match Coding::of(&head.headers) {
+            Ok(coding) => coding,
+            Err(_) if !has_body => return Ok(None),
+            Err(_) => return Err(Error::UnaskedCoding),
+        };
+        let mut permit = None;
+        if let Some(coding) = coding {
+            if has_body {
+                // A part of something coded can't be read.
+                let is_part = head.status == StatusCode::PARTIAL_CONTENT;
+                permit = if coding.is_large() { large.clone().try_acquire_owned().ok() } else { None };
+                if is_part || (coding.is_large() && permit.is_none()) {
+                    return Err(Error::UnaskedCoding);
+                }
+            }
+            for name in &OF_THE_CODED {
+                head.headers.remove(name);
+            }
+        }
+        Ok(has_body.then(|| {
+            Box::new(Screen {
+                screening: self,
+                decoder: coding.map(Decoder::new),
+                scrubber: Scrubber::default(),
+                input: Bytes::new(),
+                trailers: None,
+                all_came: false,
+                passed: false,
+                told,
+                quiet: Quiet::default(),
+                _large: permit,
+            })
+        }))
+    }
+
+    /// The record of the request says the rest.
+    fn tell(&self, place: &'static str) {
+        let Wanted { lease, broker, request } = &*self.0;
+        broker.quarantine(lease, format_args!("request {request}: the upstream sent the token back in {place}"));
+    }
+
+    fn traces(&self) -> &[Secret] {
+        self.0.lease.traces()
+    }
+}
+
+impl Screen {
+    /// The next frame for the agent. `source` gives the upstream's.
+    pub(in crate::proxy) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut source: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<Came, BodyError>>>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            let piece = self.piece()?;
+            if !piece.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            if let Some(mut trailers) = self.trailers.take() {
+                if scrub_fields(self.screening.traces(), &mut trailers) {
+                    self.tell("a trailer");
+                }
+                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            }
+            if self.passed {
+                return Poll::Ready(None);
+            }
+            let Poll::Ready(came) = source(cx) else { return self.poll_quiet(cx) };
+            self.quiet.stop();
+            match came.transpose()? {
+                Some(Came { frame, is_last }) => {
+                    self.all_came |= is_last || frame.is_trailers();
+                    match frame.into_data() {
+                        Ok(data) => self.input = data,
+                        Err(frame) => self.trailers = frame.into_trailers().ok(),
+                    }
+                }
+                None => (self.all_came, self.passed) = (true, true),
+            }
+        }
+    }
+
+    /// Whether nothing is left here that the agent doesn't have.
+    pub(in crate::proxy) fn is_drained(&self) -> bool {
+        let is_decoded = self.decoder.is_none() || self.passed;
+        is_decoded && self.trailers.is_none() && self.input.is_empty() && self.scrubber.holds() == 0
+    }
+
+    /// Bytes that are held back; `None`: how many come of it can't be known.
+    pub(in crate::proxy) fn held(&self) -> Option<u64> {
+        self.decoder.is_none().then(|| (self.scrubber.holds() + self.input.len()) as u64)
+    }
+
+    /// The upstream has nothing more at hand. A few bytes that may be the beginning of the token
+    /// pass after a moment: most likely they are none, and it may be the agent's turn to speak.
+    fn poll_quiet(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if !(1..=SHORT).contains(&self.scrubber.holds()) {
+            return Poll::Pending;
+        }
+        ready!(self.quiet.poll(cx));
+        Poll::Ready(Some(Ok(Frame::data(self.scrubber.release(SHORT)))))
+    }
+
+    /// What can go on of what came; empty: nothing until more comes.
+    fn piece(&mut self) -> Result<Bytes, Undecodable> {
+        loop {
+            let text = match &mut self.decoder {
+                None => std::mem::take(&mut self.input),
+                Some(decoder) => decoder.next(&mut self.input)?,
+            };
+            if text.is_empty() {
+                break;
+            }
+            let clean = self.scrubber.push(self.screening.traces(), text);
+            if self.scrubber.found() {
+                self.tell("the body");
+            }
+            if !clean.is_empty() {
+                return Ok(clean);
+            }
+        }
+        if !self.all_came {
+            return Ok(Bytes::new());
+        }
+        match &self.decoder {
+            Some(decoder) if !decoder.is_complete() => Err(Undecodable),
+            Some(_) | None => Ok(self.scrubber.finish()),
+        }
+    }
+
+    /// Once an answer.
+    fn tell(&mut self, place: &'static str) {
+        if !std::mem::replace(&mut self.told, true) {
+            self.screening.tell(place);
+        }
+    }
+}
+
+/// How long nothing has come, while something is held back.
+#[derive(Debug, Default)]
+struct Quiet {
+    timer: Option<Pin<Box<Sleep>>>,
+    running: bool,
+}
+
+impl Quiet {
+    fn stop(&mut self) {
+        self.running = false;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(MOMENT)));
+        if !std::mem::replace(&mut self.running, true) {
+            timer.as_mut().reset(Instant::now() + MOMENT);
+        }
+        ready!(timer.as_mut().poll(cx));
+        self.running = false;
+        Poll::Ready(())
+    }
+}
+
+/// A frame of the upstream's.
+pub(in crate::proxy) struct Came {
+    pub(in crate::proxy) frame: Frame<Bytes>,
+    /// There is no more data behind it.
+    pub(in crate::proxy) is_last: bool,
+}
+
+/// Whether a body is looked through: what a human could read, and what doesn't say what it is.
+fn is_text(fields: &HeaderMap) -> bool {
+    let mut kinds = fields.get_all(CONTENT_TYPE).iter();
+    let Some(kind) = kinds.next() else { return true };
+    kinds.next().is_some() || is_text_type(kind.as_bytes())
+}
+
+fn is_text_type(value: &[u8]) -> bool {
+    let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
+    let Some(slash) = essence.iter().position(|byte| *byte == b'/') else { return true };
+    match (&essence[..slash], &essence[slash + 1..]) {
+        (b"text" | b"multipart" | b"message", _) => true,
+        (_, kind) if kind.ends_with(b"+json") || kind.ends_with(b"+xml") || kind.ends_with(b"+yaml") => true,
+        (b"application", kind) => TEXT.iter().any(|text| kind == text.as_bytes()),
+        _ => false,
+    }
+}
+
+/// Behind `application/`.
+const TEXT: [&str; 16] = [
+    "ecmascript",
+    "graphql",
+    "javascript",
+    "json",
+    "json-seq",
+    "jsonl",
+    "jwt",
+    "ndjson",
+    "toml",
+    "x-httpd-php-source",
+    "x-javascript",
+    "x-json",
+    "x-ndjson",
+    "x-www-form-urlencoded",
+    "xml",
+    "yaml",
+];
+
+/// Asks the upstream for nothing that couldn't be looked through, or only at a price: gzip, if
+/// the agent takes it. Parts (`Range`) are of the body as it is.
+pub(in crate::proxy) fn prefer_readable(fields: &mut HeaderMap) {
+    const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+    const GZIP: HeaderValue = HeaderValue::from_static("gzip");
+    if fields.contains_key(RANGE) {
+        fields.insert(ACCEPT_ENCODING, IDENTITY);
+        return;
+    }
+    if !fields.contains_key(ACCEPT_ENCODING) {
+        return;
+    }
+    let items = fields.get_all(ACCEPT_ENCODING).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let takes_gzip = items.map(accepted).any(|name| name.is_some_and(|name| name.eq_ignore_ascii_case(b"gzip")));
+    fields.insert(ACCEPT_ENCODING, if takes_gzip { GZIP } else { IDENTITY });
+}
+
+/// The coding that an item of `Accept-Encoding` names, unless it is `q=0` (RFC 9110 §12.4.2).
+fn accepted(item: &[u8]) -> Option<&[u8]> {
+    let mut parts = item.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    let name = parts.next()?;
+    let is_zero = |part: &[u8]| {
+        let [b'q' | b'Q', b'=', weight @ ..] = part else { return false };
+        !weight.iter().any(|digit| (b'1'..=b'9').contains(digit))
+    };
+    (!parts.any(is_zero)).then_some(name)
+}
+
+#[cfg(test)]
+mod tests;

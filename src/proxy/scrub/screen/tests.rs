@@ -1,0 +1,51 @@
+//! What is looked through, and what is asked for.
+
+use super::*;
+
+#[test]
+fn what_a_human_could_read_is_looked_through() {
+    let fields = |kinds: &[&'static str]| -> HeaderMap {
+        kinds.iter().map(|kind| (CONTENT_TYPE, HeaderValue::from_static(kind))).collect()
+    };
+    for text in [
+        "text/plain",
+        "Text/Event-Stream; charset=utf-8",
+        "application/json",
+        "application/problem+json",
+        "application/x-ndjson",
+        "image/svg+xml",
+        "multipart/form-data; boundary=x",
+        "application/x-www-form-urlencoded",
+        "nonsense",
+        "",
+    ] {
+        assert!(is_text(&fields(&[text])), "{text}");
+    }
+    for other in ["application/octet-stream", "image/png", "application/grpc", "application/zip", "video/mp4"] {
+        assert!(!is_text(&fields(&[other])), "{other}");
+    }
+    assert!(is_text(&fields(&[])));
+    assert!(is_text(&fields(&["image/png", "image/png"])));
+}
+
+#[test]
+fn an_upstream_is_asked_for_nothing_else_than_gzip() {
+    let asked = |asks: &[(HeaderName, &'static str)]| {
+        let mut fields: HeaderMap =
+            asks.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect();
+        prefer_readable(&mut fields);
+        let values: Vec<_> = fields.get_all(ACCEPT_ENCODING).iter().map(|value| value.to_str().unwrap()).collect();
+        values.join("|")
+    };
+    let accepts = |value| asked(&[(ACCEPT_ENCODING, value)]);
+    assert_eq!(accepts("gzip, deflate, br, zstd"), "gzip");
+    assert_eq!(accepts("br;q=1.0, GZIP;q=0.8"), "gzip");
+    assert_eq!(accepts("gzip;q=0.0, br"), "identity");
+    assert_eq!(accepts("gzip; Q=0.001"), "gzip");
+    assert_eq!(accepts("*"), "identity");
+    assert_eq!(accepts(""), "identity");
+    assert_eq!(asked(&[]), "");
+    assert_eq!(asked(&[(ACCEPT_ENCODING, "br"), (ACCEPT_ENCODING, "gzip")]), "gzip");
+    assert_eq!(asked(&[(ACCEPT_ENCODING, "gzip"), (RANGE, "bytes=0-9")]), "identity");
+    assert_eq!(asked(&[(RANGE, "bytes=0-9")]), "identity");
+}
