@@ -1,4 +1,4 @@
-# What `run` and `bulk` share: setting up, the peers, cupbearer's config, and the checks.
+# What `run` and its parts share: setting up, the peers, cupbearer's config, and the checks.
 # Sourced; expects `set -euo pipefail`.
 
 # shellcheck disable=SC2034 # read by the two that source this
@@ -12,6 +12,7 @@ POST=post.interop.example    # client_secret_post at the issuer that does RFC 84
 SHORT=short.interop.example  # like API, with tokens that live for SHORT_LIFE seconds
 OLD=old.interop.example      # like API, but speaks HTTP/1.1 only
 OTHER=other.interop.example  # resolves and would answer, but no route names it
+RPC=rpc.interop.example      # gRPC
 AUTH=auth.interop.example
 SHORT_LIFE=3
 
@@ -24,7 +25,7 @@ die() { printf 'interop: %s\n' "$*" >&2; exit 1; }
 set_up() {
   system_packages
   local tool
-  for tool in cargo node npm python3 curl git openssl dbus-run-session gnome-keyring-daemon secret-tool; do
+  for tool in cargo node npm python3 curl git openssl dbus-run-session gnome-keyring-daemon secret-tool wget java chromium certutil; do
     [[ -n $(type -P "$tool") ]] || die "$tool is missing"
   done
   (($(node -p 'process.versions.node.split(".")[0]') >= 20)) || die "Node 20 or newer is needed, not $(node --version)"
@@ -50,6 +51,11 @@ system_packages() {
   [[ -n $(type -P dbus-run-session) ]] || missing+=(dbus)
   [[ -n $(type -P gnome-keyring-daemon) ]] || missing+=(gnome-keyring)
   [[ -n $(type -P secret-tool) ]] || missing+=(libsecret-tools)
+  # Clients, and what puts an authority into a browser's database.
+  [[ -n $(type -P wget) ]] || missing+=(wget)
+  [[ -n $(type -P javac) ]] || missing+=(openjdk-17-jdk-headless)
+  [[ -n $(type -P chromium) ]] || missing+=(chromium)
+  [[ -n $(type -P certutil) ]] || missing+=(libnss3-tools)
   ((${#missing[@]})) || return 0
   local become=()
   ((EUID == 0)) || become=(sudo)
@@ -218,10 +224,32 @@ make_repository() {
   git -C "$RUN/repositories/cup.git" config http.receivepack true
 }
 
+# A Python and a npm package, as their indexes give them out.
+make_packages() {
+  local there=$RUN/packages
+  mkdir -p "$there/package"
+  "$PYTHON" "$HERE/peers/wheel.py" "$there"
+  printf '%s\n' '{ "name": "interop-cup", "version": "1.0.0", "main": "index.js" }' >"$there/package/package.json"
+  printf '%s\n' "module.exports = 'a cup from npm';" >"$there/package/index.js"
+  tar -czf "$there/interop-cup-1.0.0.tgz" -C "$there" package
+  printf 'sha512-%s' "$(openssl dgst -sha512 -binary "$there/interop-cup-1.0.0.tgz" | base64 -w0)" >"$there/integrity"
+}
+
+free_ports() {
+  "$PYTHON" - "$1" <<'PYTHON'
+import socket, sys
+sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
+print(*(each.getsockname()[1] for each in sockets))
+PYTHON
+}
+
 start_peers() {
   make_certificates
   make_secrets
   make_repository
+  make_packages
+  # Two servers that are started later, behind the API, and can't say themselves which ports they took.
+  read -r MCP_PYTHON_PORT MCP_EVERYTHING_PORT < <(free_ports 2)
   local common="\"certificate\": \"$RUN/tls/server.pem\", \"key\": \"$RUN/tls/server.key\", \"secretsFile\": \"$SECRETS\""
   cat >"$RUN/auth.json" <<JSON
 { $common, "journalFile": "$AUTH_JOURNAL", "name": "$AUTH",
@@ -233,6 +261,7 @@ start_peers() {
     "https://$API/": { "lifetime": 300 },
     "https://$OLD/": { "lifetime": 300 },
     "https://$POST/": { "lifetime": 300 },
+    "https://$RPC/": { "lifetime": 300 },
     "https://$SHORT/": { "lifetime": $SHORT_LIFE }
   } }
 JSON
@@ -241,9 +270,12 @@ JSON
   ISSUER=https://$AUTH:$AUTH_PORT
   cat >"$RUN/api.json" <<JSON
 { $common, "http2": true, "journalFile": "$API_JOURNAL", "authority": "$CA", "repositories": "$RUN/repositories",
+  "packages": "$RUN/packages",
+  "forward": { "python": "http://127.0.0.1:$MCP_PYTHON_PORT/mcp", "everything": "http://127.0.0.1:$MCP_EVERYTHING_PORT/mcp" },
   "trust": {
     "$API": { "issuer": "$ISSUER", "jwks": "$ISSUER/jwks", "audience": "https://$API/" },
     "$OLD": { "issuer": "$ISSUER", "jwks": "$ISSUER/jwks", "audience": "https://$OLD/" },
+    "$RPC": { "issuer": "$ISSUER", "jwks": "$ISSUER/jwks", "audience": "https://$RPC/" },
     "$SHORT": { "issuer": "$ISSUER", "jwks": "$ISSUER/jwks", "audience": "https://$SHORT/" },
     "$POST": { "issuer": "$ISSUER/tenant", "jwks": "$ISSUER/tenant/jwks", "audience": "https://$POST/" }
   } }
@@ -253,6 +285,8 @@ JSON
   sed 's/"http2": true/"http2": false/' "$RUN/api.json" >"$RUN/old.json"
   start_peer old api.mjs "$RUN/old.json"
   OLD_PORT=$PORT
+  start_peer rpc rpc.mjs "$RUN/api.json"
+  RPC_PORT=$PORT
 }
 
 # curl that needs no proxy and trusts the test's authority: what the peers are tried with.
@@ -283,6 +317,7 @@ listen = "127.0.0.1:0"
 "$SHORT" = "127.0.0.1"
 "$OLD" = "127.0.0.1"
 "$OTHER" = "127.0.0.1"
+"$RPC" = "127.0.0.1"
 
 [authorization_servers.root]
 issuer = "$ISSUER"
@@ -304,6 +339,7 @@ $(credential api root interop-basic client_secret_basic '{ env = "INTEROP_BASIC_
 $(credential post tenant interop-post client_secret_post "{ file = \"$RUN/post.secret\" }" "$POST:$API_PORT")
 $(credential short root interop-basic client_secret_basic '{ env = "INTEROP_BASIC_SECRET" }' "$SHORT:$API_PORT")
 $(credential old root interop-basic client_secret_basic '{ env = "INTEROP_BASIC_SECRET" }' "$OLD:$OLD_PORT")
+$(credential rpc root interop-basic client_secret_basic '{ env = "INTEROP_BASIC_SECRET" }' "$RPC:$RPC_PORT")
 
 ${3:-}
 TOML
@@ -347,6 +383,26 @@ start_cupbearer() {
 
 announced() { # LOG PID
   gone "$2" || { judge listener "$1" proxy && judge listener "$1" base-url; } >/dev/null 2>&1
+}
+
+# === Clients ===
+
+# through NAME COMMAND…: one client through `cupbearer run`; what it said is in STDOUT, STDERR, STATUS.
+through() {
+  local there=$RUN/checks/$1
+  shift
+  mkdir -p "$there"
+  STDOUT=$there/stdout STDERR=$there/stderr ENVIRONMENT=$there/environment STATUS=0
+  API_BEFORE=$(lines "$API_JOURNAL") AUTH_BEFORE=$(lines "$AUTH_JOURNAL") AUDIT_BEFORE=$(lines "$AUDIT")
+  timeout 120 "$CUPBEARER_BIN" run --config "$CONFIG" -- "$HERE/clients/recorded" "$ENVIRONMENT" "$@" \
+    >"$STDOUT" 2>"$STDERR" </dev/null || STATUS=$?
+}
+
+# What every client that went through must have brought about: HOST, then PATH as the API saw it.
+served() {
+  expect "exit status" status_is 0
+  expect "the API" judge arrived "$API_JOURNAL" "$API_BEFORE" "host=$1" "path=$2" "aud=https://$1/"
+  expect "the audit log" judge recorded "$AUDIT" "$AUDIT_BEFORE" agent=interop "host=$1" "path=$2" decision=allow status=200 error=None
 }
 
 # === Checks ===

@@ -4,6 +4,7 @@
 //   GET  /bytes/N     N bytes, streamed
 //   POST /sink        counts the bytes it gets and answers the count (PUT too: curl -T)
 //   /git/…            a git repository over smart HTTP, by `git http-backend`
+//   more              see services.mjs
 //
 // What it saw goes to a journal, one JSON line a request: never the token, but whether it
 // was valid and for whom. The audience is part of the name that was asked for, so that a
@@ -15,42 +16,14 @@ import { createSecureServer } from 'node:http2';
 import { createServer } from 'node:https';
 import { pipeline } from 'node:stream/promises';
 
-import { createRemoteJWKSet, customFetch, jwtVerify } from 'jose';
+import { answer, journal, listen, settings } from './common.mjs';
+import { judging } from './judging.mjs';
+import { services, webSockets } from './services.mjs';
 
-import { answer, journal, listen, secrets, settings } from './common.mjs';
-import { fetcher } from './local.mjs';
-
-const { http2, authority, certificate, key, trust, repositories, journalFile, secretsFile } = settings();
+const { http2, authority, certificate, key, trust, repositories, packages, forward, journalFile, secretsFile } = settings();
 const record = journal(journalFile);
-const remember = secrets(secretsFile);
-const fetchHere = fetcher(authority);
 
-/** By host name: who issues its tokens, where the keys are, which audience they must have. */
-const trusted = new Map(
-  Object.entries(trust).map(([host, { issuer, jwks, audience }]) => {
-    const keys = createRemoteJWKSet(new URL(jwks), { [customFetch]: fetchHere });
-    return [host, { issuer, audience, keys }];
-  }),
-);
-
-/** What the journal says of the request's token, and the claims if it is good. */
-async function judge(request, host) {
-  const header = request.headers.authorization;
-  if (header === undefined) return { token: 'none' };
-  const [, token] = /^Bearer ([^ ]+)$/.exec(header) ?? [];
-  if (!token) return { token: 'invalid', error: 'not a bearer token' };
-  const expected = trusted.get(host);
-  if (!expected) return { token: 'invalid', error: `no such host: ${host}` };
-  try {
-    const { issuer, audience, keys } = expected;
-    const options = { issuer, audience, requiredClaims: ['exp', 'iat', 'jti'], algorithms: ['ES256'] };
-    const { payload } = await jwtVerify(token, keys, options);
-    remember(token);
-    return { token: 'valid', aud: payload.aud, iss: payload.iss, client: payload.client_id, jti: payload.jti };
-  } catch (error) {
-    return { token: 'invalid', error: String(error.code ?? error.message) };
-  }
-}
+const judge = judging({ authority, trust, secretsFile });
 
 async function* bytes(count) {
   const block = Buffer.alloc(64 * 1024);
@@ -110,13 +83,19 @@ async function git(request, response, path, query) {
   await sent;
 }
 
-async function serve(request, response) {
+/** Judges a request and writes it down, whatever comes of it. */
+async function judged(request, path) {
   const authorityHeader = request.headers[':authority'] ?? request.headers.host ?? '';
   const host = authorityHeader.replace(/:\d+$/, '');
-  const url = new URL(request.url, 'https://api.invalid');
-  const judgement = await judge(request, host);
+  const judgement = await judge(request.headers.authorization, host);
   const shown = Object.keys(request.headers).filter((name) => /^(proxy-|x-api-key|api-key|cookie)/.test(name));
-  record({ method: request.method, path: url.pathname, http: request.httpVersion, host, ...judgement, shown });
+  record({ method: request.method, path, http: request.httpVersion, host, ...judgement, shown });
+  return judgement;
+}
+
+async function serve(request, response) {
+  const url = new URL(request.url, 'https://api.invalid');
+  const judgement = await judged(request, url.pathname);
   if (judgement.token !== 'valid') {
     const challenge = judgement.token === 'none' ? 'Bearer realm="interop"' : 'Bearer realm="interop", error="invalid_token"';
     answer(response, 401, { error: judgement.error ?? 'no token' }, { 'www-authenticate': challenge });
@@ -132,10 +111,12 @@ async function serve(request, response) {
     answer(response, 200, { received: await count(request) });
   } else if (url.pathname.startsWith('/git/')) {
     await git(request, response, url.pathname.slice('/git'.length), url.search.slice(1));
-  } else {
+  } else if (!(await more(request, response, url))) {
     answer(response, 404, { error: 'no such thing here' });
   }
 }
+
+const more = services({ packages, forward });
 
 function handle(request, response) {
   serve(request, response).catch((error) => {
@@ -150,6 +131,7 @@ const server = http2
   ? createSecureServer({ ...tls, allowHTTP1: true, settings: { initialWindowSize: 1 << 20 } }, handle)
   : createServer(tls, handle);
 server.on('session', (session) => session.setLocalWindowSize(4 << 20));
+webSockets(server, judged);
 // Also connections that never become a request: a refused host must not even be dialled.
 server.on('connection', () => record({ event: 'connection' }));
 await listen(server);
