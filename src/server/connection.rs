@@ -149,16 +149,23 @@ impl Connections {
 
 impl Session {
     /// Serves a connection without TLS, whose first bytes tell the protocol.
-    async fn serve_clear<S: Io>(mut self, stream: S) {
+    async fn serve_clear<S: Io>(self, stream: S) {
         let mut io = Peeked::new(Bytes::new(), stream);
-        let first = tokio::select! {
-            first = timeout(self.connections.limits.head_timeout, is_h2(&mut io)) => first,
-            () = self.drain.stopped() => return,
-        };
-        match first {
-            Ok(Ok(is_h2)) => self.serve(io, if is_h2 { Version::H2 } else { Version::H1 }).await,
-            Ok(Err(error)) => tracing::debug!(%error, "an agent's connection ended badly"),
-            Err(_) => tracing::debug!("an agent's connection said nothing"),
+        match self.first_bytes(&mut io).await {
+            Some(version) => self.serve(io, version).await,
+            None => tracing::debug!("an agent's connection ended before its first request"),
+        }
+    }
+
+    /// `None`: they didn't come, or not in time.
+    async fn first_bytes<S: Io>(&self, io: &mut Peeked<S>) -> Option<Version> {
+        let mut drain = self.drain.clone();
+        tokio::select! {
+            first = timeout(self.connections.limits.head_timeout, is_h2(io)) => {
+                let is_h2 = first.ok()?.ok()?;
+                Some(if is_h2 { Version::H2 } else { Version::H1 })
+            }
+            () = drain.stopped() => None,
         }
     }
 
@@ -200,6 +207,11 @@ impl Session {
     }
 
     async fn serve_h2<S: Io>(self: Arc<Self>, io: S) {
+        // hyper would wait for a preface without end.
+        let mut io = Peeked::new(Bytes::new(), io);
+        if self.first_bytes(&mut io).await != Some(Version::H2) {
+            return tracing::debug!("an agent's connection doesn't begin as HTTP/2");
+        }
         let requests = Arc::clone(&self);
         let service = service_fn(move |request: Request<Incoming>| {
             let session = Arc::clone(&requests);

@@ -259,7 +259,12 @@ async fn heads_that_are_none_are_refused() {
         assert_eq!(rest, b"", "{text:?}");
     }
     // Another protocol altogether.
-    for text in ["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\x16\x03\x01\x02\x00\x01", "SSH-2.0-x\r\n"] {
+    for text in [
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\n\r\n",
+        "\x16\x03\x01\x02\x00\x01",
+        "SSH-2.0-x\r\n",
+    ] {
         let (answer, _) = exchange(&stage, text).await;
         assert!(answer.is_none_or(|answer| answer.status == 400), "{text:?}");
     }

@@ -218,3 +218,16 @@ async fn a_proxy_url_may_be_https() {
     }
     assert_eq!(stage.world.api().seen_count(), 2);
 }
+
+/// Threat 86: ALPN alone is no HTTP/2, and nobody waits for it without end.
+#[tokio::test]
+async fn a_connection_that_never_begins_is_closed() {
+    let tls = DoorTls::new();
+    let config = |facts: &Facts| format!("{}\n[limits]\nhead_timeout = \"300ms\"\n", tls.secure(&facts.config()));
+    let stage = Stage::with(Default::default(), config).await;
+    for beginning in ["", "PRI", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r", "GET / HTTP/1.1\r\n\r\n"] {
+        let mut wire = Wire::new(tls.connect(stage.forward(), "h2").await);
+        wire.write(beginning).await;
+        assert_eq!(wire.rest().await, "", "{beginning:?}");
+    }
+}
