@@ -78,7 +78,13 @@ fn table(routes: impl Iterator<Item = (usize, String, String)>) -> Table {
         .with_root_certificates(RootCertStore::empty())
         .with_no_client_auth();
     let response_timeout = Duration::from_secs(1);
-    let upstream = Arc::new(Upstream { id: 0, tls: Arc::new(tls), private_addresses: Vec::new(), response_timeout });
+    let upstream = Arc::new(Upstream {
+        id: 0,
+        tls: Arc::new(tls),
+        private_addresses: Vec::new(),
+        response_timeout,
+        direct: false,
+    });
     let routes = routes.map(|(n, host, path)| Arc::new(route(n, &host, &path, upstream.clone()))).collect();
     Table::compile(routes).expect("no ties")
 }

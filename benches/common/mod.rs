@@ -32,6 +32,7 @@ pub(crate) fn warm() -> (Runtime, Broker, Permit) {
         storm_guard: Duration::from_secs(30),
         resolve: Vec::new(),
         transient: false,
+        parent: None,
     };
     let recorder = Recorder::start(&observe::Settings::default()).expect("a recorder");
     let mut file = tempfile::NamedTempFile::new().expect("a file");
@@ -73,7 +74,8 @@ fn permit() -> Permit {
         .with_root_certificates(RootCertStore::empty())
         .with_no_client_auth();
     let response_timeout = Duration::from_secs(1);
-    let upstream = Upstream { id: 0, tls: Arc::new(tls), private_addresses: Vec::new(), response_timeout };
+    let upstream =
+        Upstream { id: 0, tls: Arc::new(tls), private_addresses: Vec::new(), response_timeout, direct: false };
     let hosts = vec![HostPattern::parse("api.example.com").expect("a host")];
     let credential = CredentialBinding {
         name: CredentialName::parse("api").expect("a name"),

@@ -6,6 +6,7 @@
 //! ```
 
 pub mod hardening;
+mod parent;
 pub mod reload;
 pub mod tokens;
 pub mod unbound;
@@ -175,6 +176,7 @@ fn worker(settings: &config::Settings, surroundings: &Surroundings, wall: Wall) 
         upstream: settings.upstream.clone(),
         wall,
         resolve: Arc::new(SystemResolver::new(settings.resolve.clone())),
+        parent: settings.tokens.parent.as_ref().map(parent::parent),
         limits: settings.server.limits.clone(),
     })
 }

@@ -17,7 +17,7 @@ use crate::{
         listener::{Accept, accept_loop},
     },
     tls::LeafCache,
-    upstream::{self, Client, Dial, Resolve, TcpDial, Wall},
+    upstream::{self, Client, Dial, Parent, Resolve, TcpDial, Wall},
 };
 
 /// What a worker is made of; each gets a clone and builds its own pool from it.
@@ -28,6 +28,7 @@ pub(super) struct Worker {
     pub(super) upstream: upstream::Settings,
     pub(super) wall: Wall,
     pub(super) resolve: Arc<dyn Resolve>,
+    pub(super) parent: Option<Arc<Parent>>,
     pub(super) limits: server::Limits,
 }
 
@@ -72,7 +73,7 @@ impl Worker {
 
     /// The corridor and its doors' limits, without a socket.
     pub(super) fn connections(self, dial: Arc<dyn Dial>) -> Arc<Connections> {
-        let upstream = Client::new(self.upstream, self.wall, self.resolve, dial);
+        let upstream = Client::new(self.upstream, self.wall, self.resolve, dial).through(self.parent);
         let proxy = Proxy::new(self.shared, upstream);
         Arc::new(Connections { proxy, leaves: self.leaves, limits: self.limits })
     }

@@ -3,6 +3,7 @@
 mod credentials;
 mod reference;
 mod sources;
+mod upstream;
 
 use std::{
     collections::BTreeSet,

@@ -107,7 +107,8 @@ impl Broker {
             clock: old.clock.clone(),
             recorder: old.recorder.clone(),
             runtime: old.runtime.clone(),
-            settings,
+            // What is reached how wants a restart: upstreams have it from the start, too.
+            settings: Settings { parent: old.settings.parent.clone(), ..settings },
             pace: old.pace,
         };
         Self::build(specs, shared, self.0.tools.clone(), &self.0.places)

@@ -1,5 +1,5 @@
 //! The way to an authorization server: one HTTP client each, with its own roots, and the
-//! exchanges on it. Never follows a redirect, never uses a proxy from the environment, and
+//! exchanges on it. Never follows a redirect, never uses a proxy but the config's, and
 //! reads no more of an answer than it may. Knows nothing of what is asked.
 
 use std::{
@@ -23,9 +23,9 @@ use zeroize::Zeroizing;
 use crate::tls::ClientIdentity;
 
 use super::{
-    AuthorizationServer, ClearText, Location, Settings,
+    AuthorizationServer, ClearText, Location, ParentProxy, Settings,
     discovery::Discovery,
-    error::{Fault, Misbehaviour, Outage, SettingsError},
+    error::{Failure, Fault, Misbehaviour, Outage, SettingsError},
     metadata::{EndpointKind, Metadata},
     request::TokenRequest,
 };
@@ -175,6 +175,7 @@ struct Plan {
     /// Without an identity.
     tls: rustls::ClientConfig,
     resolve: Vec<(String, IpAddr)>,
+    parent: Option<ParentProxy>,
 }
 
 impl Plan {
@@ -192,6 +193,9 @@ impl Plan {
             .user_agent(concat!("cupbearer/", env!("CARGO_PKG_VERSION")));
         for (name, address) in &self.resolve {
             builder = builder.resolve(name, SocketAddr::new(*address, 0));
+        }
+        if let Some(parent) = &self.parent {
+            builder = builder.proxy(parent.for_requests());
         }
         builder.build()
     }
@@ -215,6 +219,7 @@ impl Http {
             clear_text: server.clear_text,
             tls,
             resolve: settings.resolve.clone(),
+            parent: settings.parent.clone(),
         };
         let client = plan.client(plan.tls.clone(), IDLE).map_err(SettingsError::Client)?;
         Ok(Self { plan, client, showing: Mutex::default() })
@@ -265,6 +270,9 @@ impl Http {
     /// The limit spans everything from the connect to the last byte, so that an answer that
     /// drips ends too.
     async fn send(&self, request: reqwest::RequestBuilder, cap: usize) -> Result<Reply, Fault> {
+        if let Some(parent) = &self.plan.parent {
+            parent.prepare().await.map_err(|error| Fault::terminal(Failure::Source(error)))?;
+        }
         let limit = self.plan.limit;
         match timeout(limit, exchange(request, cap)).await {
             Ok(result) => result,

@@ -32,6 +32,7 @@ pub mod lease;
 pub mod login;
 pub mod metadata;
 mod pace;
+mod parent;
 mod request;
 mod response;
 pub mod sign;
@@ -56,7 +57,8 @@ pub use error::Error;
 pub use inject::Injection;
 pub use lease::{Lease, Recipient};
 pub use metadata::EndpointKind;
-pub use source::Source;
+pub use parent::{ParentLogin, ParentProxy};
+pub use source::{Source, SourceError};
 pub use step::Step;
 pub use vault::VaultError;
 
@@ -154,6 +156,8 @@ pub struct Settings {
     pub resolve: Vec<(String, IpAddr)>,
     /// What this process asks for ends with it: `run`.
     pub transient: bool,
+    /// Between us and authorization servers, and upstreams.
+    pub parent: Option<ParentProxy>,
 }
 
 /// What can be told of a credential's token without telling the token.

@@ -141,6 +141,7 @@ pub(super) fn settings() -> Settings {
         storm_guard: Duration::from_secs(30),
         resolve: vec![(HOST.to_owned(), IpAddr::V4(Ipv4Addr::LOCALHOST))],
         transient: false,
+        parent: None,
     }
 }
 

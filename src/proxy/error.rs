@@ -2,7 +2,7 @@
 //! table from there to what the agent reads: status, stable code, `Proxy-Status`,
 //! hint, and when to try again. Never 401: an agent's SDK would start a login of its own.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use http::StatusCode;
 
@@ -12,7 +12,7 @@ use crate::{
     policy,
     primitives::{Hint, HostError, PathError, RouteName},
     route::NoRoute,
-    upstream,
+    upstream::{self, ParentFault},
 };
 
 use super::{recover::StepUp, upgrade::NotAllowed};
@@ -247,6 +247,7 @@ fn upstream(error: &upstream::Error) -> Verdict {
              route's danger_allow_private_addresses",
         ),
         E::Connect { .. } => new(502, "upstream_unreachable", "connection_refused", "try again later"),
+        E::Parent(fault) => new(502, "upstream_unreachable", error.proxy_status(), parent_hint(fault)),
         E::ConnectTimeout { .. } => new(504, "upstream_timeout", "connection_timeout", "try again later"),
         E::Tls { .. } if error.is_certificate() => new(
             502,
@@ -265,9 +266,10 @@ fn upstream(error: &upstream::Error) -> Verdict {
 }
 
 /// What the agent may read of it: no address, no cause chain.
-fn upstream_message(error: &upstream::Error) -> &'static str {
+fn upstream_message(error: &upstream::Error) -> Cow<'static, str> {
     use upstream::Error as E;
-    match error {
+    let message = match error {
+        E::Parent(fault) => return format!("the parent proxy {fault}").into(),
         E::Dns { .. } | E::NoAddress { .. } => "the upstream's name can't be resolved",
         E::AddressNotAllowed { .. } => "the upstream's address may not be reached through this route",
         E::Connect { .. } => "the upstream can't be reached",
@@ -275,6 +277,19 @@ fn upstream_message(error: &upstream::Error) -> &'static str {
         E::Tls { .. } => "the upstream's TLS can't be trusted",
         E::ResponseTimeout { .. } => "the upstream took too long to answer",
         E::Http(_) | E::Framing => "the upstream's answer can't be used",
+    };
+    message.into()
+}
+
+fn parent_hint(fault: &ParentFault) -> &'static str {
+    match fault {
+        ParentFault::Login | ParentFault::Password(_) => {
+            "the operator sets `proxy_credentials` of [upstream]; the cause is in the log"
+        }
+        ParentFault::Status(_) | ParentFault::Reply(_) => "the parent proxy may not allow this host, or can't reach it",
+        ParentFault::Unreachable(_) | ParentFault::Broken(_) | ParentFault::Protocol => {
+            "try again later; the operator checks `proxy` of [upstream]"
+        }
     }
 }
 

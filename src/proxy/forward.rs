@@ -312,6 +312,7 @@ fn broke_off(error: &upstream::Error) -> bool {
         | upstream::Error::NoAddress { .. }
         | upstream::Error::AddressNotAllowed { .. }
         | upstream::Error::Connect { .. }
+        | upstream::Error::Parent(_)
         | upstream::Error::ConnectTimeout { .. }
         | upstream::Error::Tls { .. }
         | upstream::Error::ResponseTimeout { .. }

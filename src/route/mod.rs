@@ -2,6 +2,7 @@
 //! once from the config, immutable, no I/O and no clock. Knows nothing of keys, tokens
 //! or connections, and decides nothing: that is `policy`'s.
 
+pub mod parent;
 mod path_pattern;
 pub mod pattern;
 pub mod table;
@@ -160,4 +161,6 @@ pub struct Upstream {
     pub private_addresses: Vec<IpNet>,
     /// From the last byte sent to the head of the answer.
     pub response_timeout: Duration,
+    /// Past the parent proxy, where there is one.
+    pub direct: bool,
 }

@@ -68,7 +68,12 @@ impl HostPattern {
             Some(port) => authority.port() == port,
             None => is_default_port(authority.port(), scheme),
         };
-        port && match (&self.name, authority.host()) {
+        port && self.names(authority.host())
+    }
+
+    /// Whatever the port.
+    pub(super) fn names(&self, host: &Host) -> bool {
+        match (&self.name, host) {
             (HostName::Exact(own), host) => own == host,
             (HostName::Below(suffix), Host::Name(name)) => {
                 // Label by label: what stands before the suffix ends with a dot (threat 27).

@@ -20,7 +20,7 @@ pub(crate) fn upstream() -> Arc<Upstream> {
         .with_root_certificates(RootCertStore::empty())
         .with_no_client_auth();
     let response_timeout = Duration::from_secs(1);
-    Arc::new(Upstream { id: 0, tls: Arc::new(tls), private_addresses: Vec::new(), response_timeout })
+    Arc::new(Upstream { id: 0, tls: Arc::new(tls), private_addresses: Vec::new(), response_timeout, direct: false })
 }
 
 pub(crate) fn hosts(patterns: &[&str]) -> Vec<HostPattern> {

@@ -58,6 +58,11 @@ impl Wall {
         }
     }
 
+    /// Whether one of our listeners has this port.
+    pub(super) fn has_port(&self, port: u16) -> bool {
+        self.own.iter().any(|own| own.port() == port)
+    }
+
     fn is_own(&self, ip: IpAddr, port: u16) -> bool {
         self.own.iter().filter(|own| own.port() == port).any(|own| {
             let own = own.ip();

@@ -21,7 +21,7 @@ use rustls::ClientConfig;
 use tokio::task::AbortHandle;
 
 use super::{
-    ConnectionGuard, Destination, Dial, Error, Resolve, Settings, Stream, Wall,
+    ConnectionGuard, Destination, Dial, Error, Parent, Resolve, Settings, Stream, Wall,
     body::{Tracked, within},
     connect::Connector,
     pool::{Acquired, Connection, Loan, Opening, PeerLimit, Pool, Slot, Target, UNSETTLED, lock},
@@ -83,9 +83,16 @@ where
     pub fn new(settings: Settings, wall: Wall, resolve: Arc<dyn Resolve>, dial: Arc<dyn Dial>) -> Self {
         Self {
             connect_timeout: settings.connect_timeout,
-            connector: Connector { wall, resolve, dial },
+            connector: Connector { wall, resolve, dial, parent: None },
             pool: Arc::new(Pool::new(settings)),
         }
+    }
+
+    /// The same, by way of a parent proxy.
+    #[must_use]
+    pub fn through(mut self, parent: Option<Arc<Parent>>) -> Self {
+        self.connector.parent = parent;
+        self
     }
 
     /// Sends over a pooled connection or a new one. `request` is complete but for its
@@ -132,7 +139,7 @@ where
     /// special-purpose addresses it may reach; nothing, as a rule.
     pub async fn connect_raw(&self, to: &Authority, allowed: &[IpNet]) -> Result<(Stream, SocketAddr), Error> {
         let limit = self.connect_timeout;
-        let opened = tokio::time::timeout(limit, self.connector.open(to, allowed)).await;
+        let opened = tokio::time::timeout(limit, self.connector.open(to, allowed, false)).await;
         opened.unwrap_or(Err(Error::ConnectTimeout { limit }))
     }
 
@@ -173,7 +180,7 @@ where
 
     async fn connect(&self, permit: &Permit, tls: &Arc<ClientConfig>, h1_only: bool) -> Result<Opened<B>, Error> {
         let (authority, upstream) = (permit.authority(), &permit.route().upstream);
-        let (stream, address) = self.connector.open(authority, &upstream.private_addresses).await?;
+        let (stream, address) = self.connector.open(authority, &upstream.private_addresses, upstream.direct).await?;
         match permit.scheme() {
             Scheme::Http => {
                 let (sender, driver) = start_h1(TokioIo::new(stream)).await?;

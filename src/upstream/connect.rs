@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Dial, Error, Resolve, Stream, Wall};
+use super::{Dial, Error, Parent, Resolve, Stream, Wall};
 use crate::primitives::{Authority, Host};
 
 /// How long an address has to answer before the next one is tried beside it (RFC 8305 §5).
@@ -29,11 +29,27 @@ pub(super) struct Connector {
     pub(super) wall: Wall,
     pub(super) resolve: Arc<dyn Resolve>,
     pub(super) dial: Arc<dyn Dial>,
+    pub(super) parent: Option<Arc<Parent>>,
 }
 
 impl Connector {
-    /// A connection to one of the authority's addresses. The caller sets the limit in time.
-    pub(super) async fn open(&self, to: &Authority, allowed: &[IpNet]) -> Result<(Stream, SocketAddr), Error> {
+    /// A connection that leads to the authority, and the address that was dialled for it: one
+    /// of its own, or the parent proxy's. The caller sets the limit in time. `direct`: past the
+    /// parent.
+    pub(super) async fn open(
+        &self,
+        to: &Authority,
+        allowed: &[IpNet],
+        direct: bool,
+    ) -> Result<(Stream, SocketAddr), Error> {
+        match &self.parent {
+            Some(parent) if !direct && parent.way.covers(to) => self.through(parent, to, allowed).await,
+            Some(_) | None => self.reach(to, allowed).await,
+        }
+    }
+
+    /// A connection to one of the authority's addresses.
+    pub(super) async fn reach(&self, to: &Authority, allowed: &[IpNet]) -> Result<(Stream, SocketAddr), Error> {
         let addresses = self.addresses(to, allowed).await?;
         race(&*self.dial, &addresses).await
     }
@@ -158,13 +174,13 @@ mod tests {
     fn case(answers: &[&[&str]], refused: &[&str], silent: &[&str]) -> Case {
         let names = Names::new(answers);
         let (dial, _accepted) = Memory::new(refused, silent);
-        let connector = Connector { wall: Wall::default(), resolve: names.clone(), dial: dial.clone() };
+        let connector = Connector { wall: Wall::default(), resolve: names.clone(), dial: dial.clone(), parent: None };
         Case { connector, names, dial, _accepted }
     }
 
     async fn open(case: &Case, authority: &str) -> Result<String, Error> {
         let authority = Authority::parse(authority, None).unwrap();
-        case.connector.open(&authority, &[]).await.map(|(_, address)| address.to_string())
+        case.connector.open(&authority, &[], false).await.map(|(_, address)| address.to_string())
     }
 
     /// Threats 34 and 36: with every address refused, nothing is dialled.

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use super::ParentFault;
 use crate::observe::{Noted, Record};
 
 /// What went wrong on the way out.
@@ -20,6 +21,8 @@ pub enum Error {
     AddressNotAllowed { address: IpAddr, kind: &'static str },
     #[error("can't connect to {address}")]
     Connect { address: SocketAddr, source: io::Error },
+    #[error("the parent proxy {0}")]
+    Parent(#[source] ParentFault),
     #[error("connecting took longer than {limit:?}")]
     ConnectTimeout { limit: Duration },
     /// The certificate isn't good, or TLS failed otherwise.
@@ -48,6 +51,8 @@ impl Error {
                 io::ErrorKind::TimedOut => "connection_timeout",
                 _ => "destination_unavailable",
             },
+            Self::Parent(ParentFault::Login | ParentFault::Password(_)) => "proxy_configuration_error",
+            Self::Parent(_) => "destination_unavailable",
             Self::ConnectTimeout { .. } => "connection_timeout",
             Self::Tls { .. } if self.is_certificate() => "tls_certificate_error",
             Self::Tls { source, .. } => match rustls_cause(source) {
@@ -81,6 +86,7 @@ impl Error {
             Self::NoAddress { host } => Self::NoAddress { host: host.clone() },
             Self::AddressNotAllowed { address, kind } => Self::AddressNotAllowed { address: *address, kind },
             Self::Connect { address, source } => Self::Connect { address: *address, source: share_io(source) },
+            Self::Parent(fault) => Self::Parent(fault.clone()),
             Self::ConnectTimeout { limit } => Self::ConnectTimeout { limit: *limit },
             Self::Tls { host, source } => Self::Tls { host: host.clone(), source: share_io(source) },
             Self::ResponseTimeout { .. } | Self::Http(_) | Self::Framing => return None,

@@ -16,6 +16,7 @@ mod connect;
 pub mod dial;
 mod error;
 mod gather;
+pub mod parent;
 mod pool;
 pub mod resolve;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use client::{Client, SendFailure, Sent};
 pub use dial::{Dial, Stream, TcpDial};
 pub use error::Error;
 pub use gather::poll_write_gathered;
+pub use parent::{Parent, ParentFault};
 pub use pool::ConnectionGuard;
 pub use resolve::{Resolve, SystemResolver};
 

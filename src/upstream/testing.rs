@@ -50,7 +50,7 @@ pub(super) fn settings() -> Settings {
 
 pub(super) fn upstream(tls: Arc<ClientConfig>, allowed: &[&str]) -> Arc<Upstream> {
     let private_addresses = allowed.iter().map(|net| net.parse().unwrap()).collect();
-    Arc::new(Upstream { id: 0, tls, private_addresses, response_timeout: RESPONSE_TIMEOUT })
+    Arc::new(Upstream { id: 0, tls, private_addresses, response_timeout: RESPONSE_TIMEOUT, direct: false })
 }
 
 pub(super) fn permit(agent: &str, upstream: &Arc<Upstream>, scheme: Scheme, authority: &str) -> Permit {

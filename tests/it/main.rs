@@ -25,6 +25,7 @@ mod main_job;
 mod memory;
 mod mortal;
 mod operations;
+mod parent;
 mod presets;
 mod processes;
 mod refusals;

@@ -112,6 +112,11 @@ impl Wire {
         std::mem::take(&mut self.read)
     }
 
+    /// Nothing more is said; what comes can still be read.
+    pub async fn finish(&mut self) {
+        let _ = self.io.shutdown().await;
+    }
+
     pub fn into_io(self) -> Box<dyn Io> {
         assert!(self.read.is_empty());
         self.io

@@ -56,6 +56,7 @@ impl Default for Limits {
                 storm_guard: seconds(10),
                 resolve: Vec::new(),
                 transient: false,
+                parent: None,
             },
         }
     }

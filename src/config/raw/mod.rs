@@ -10,11 +10,15 @@ pub(super) mod listeners;
 pub(super) mod routes;
 pub(super) mod servers;
 pub(super) mod source;
+pub(super) mod upstream;
 pub(super) mod url;
 
 use std::{net::IpAddr, path::PathBuf};
 
-use crate::primitives::{Host, NameError};
+use crate::{
+    credential::ParentProxy,
+    primitives::{Host, NameError},
+};
 
 use super::{
     StoreKind, StoreSettings,
@@ -34,6 +38,8 @@ pub(super) struct Config {
     pub(super) agents: Vec<agents::Agent>,
     pub(super) routes: Vec<routes::Route>,
     pub(super) limits: limits::Limits,
+    /// `[upstream]`.
+    pub(super) parent: Option<ParentProxy>,
     pub(super) resolve: Vec<(String, IpAddr)>,
     /// `[audit] file`.
     pub(super) audit: Option<PathBuf>,
@@ -71,6 +77,7 @@ pub(super) fn read(mut root: Section<'_>) -> Config {
             .collect(),
         routes: root.array("routes").into_iter().map(routes::route).collect(),
         limits: limits::limits(root.section("limits", "limits", "[limits]")),
+        parent: root.section("upstream", "upstream", "[upstream]").and_then(upstream::upstream),
         resolve: resolve(&mut root),
         audit: root.section("audit", "audit", "[audit]").and_then(audit),
     };

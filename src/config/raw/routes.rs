@@ -40,6 +40,8 @@ pub(in crate::config) struct Route {
     pub(in crate::config) scrub: bool,
     pub(in crate::config) effect: Effect,
     pub(in crate::config) upgrade_http: bool,
+    /// Past the parent proxy.
+    pub(in crate::config) direct: Option<At<bool>>,
     pub(in crate::config) upgrades: Vec<String>,
     pub(in crate::config) upstream_ca: Option<At<PathBuf>>,
     pub(in crate::config) private_addresses: Vec<IpNet>,
@@ -82,6 +84,7 @@ pub(in crate::config) fn route(mut section: Section<'_>) -> Route {
     }
     let token = token(&mut section);
     let upgrade_http = section.flag("upgrade_http");
+    let direct = section.boolean("direct");
     let upgrades = upgrades(&mut section);
     let upstream_ca = section.path("upstream_ca", "upstream_ca = \"corp.pem\"");
     let private_addresses = networks(&mut section);
@@ -108,6 +111,7 @@ pub(in crate::config) fn route(mut section: Section<'_>) -> Route {
         scrub: token.scrub,
         effect,
         upgrade_http,
+        direct,
         upgrades,
         upstream_ca,
         private_addresses,

@@ -15,6 +15,14 @@ pub(super) fn warn(doc: &Document<'_>, raw: &raw::Config) {
     unused(doc, raw);
     reverse(doc, raw);
     clear_text(doc, raw);
+    direct(doc, raw);
+}
+
+fn direct(doc: &Document<'_>, raw: &raw::Config) {
+    let direct = raw.routes.iter().filter_map(|route| route.direct.as_ref());
+    for flag in direct.filter(|flag| flag.value && raw.parent.is_none()) {
+        doc.warning(&flag.span, "`direct` does nothing: there is no [upstream] `proxy`", "take it out");
+    }
 }
 
 /// Whether another credential uses the tokens of `name`.

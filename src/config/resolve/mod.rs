@@ -43,6 +43,7 @@ pub(super) fn settings(doc: &Document<'_>, raw: raw::Config, file: &Path) -> Opt
     let audit_log = raw.audit.clone().unwrap_or_else(|| state.join("audit.jsonl"));
     let mut tokens = raw.limits.tokens.clone();
     tokens.resolve = raw.resolve.clone();
+    tokens.parent = raw.parent.clone();
     let proxy = raw.proxy.as_ref();
     Some(Settings {
         file: file.to_owned(),
@@ -138,7 +139,8 @@ fn launch(doc: &Document<'_>, raw: &raw::Config, specs: &credentials::Specs) -> 
         }
     }
     let sources = specs.list.iter().flat_map(|spec| &spec.steps).flat_map(|step| step.sources());
-    let sources = sources.chain(&raw.state.store.key);
+    let parent = raw.parent.iter().filter_map(|parent| parent.login.as_ref()?.source());
+    let sources = sources.chain(&raw.state.store.key).chain(parent);
     let mut secret_variables: Vec<String> = sources.filter_map(|source| source.variable().map(str::to_owned)).collect();
     secret_variables.sort();
     secret_variables.dedup();

@@ -231,6 +231,7 @@ struct Key {
     ca: Option<PathBuf>,
     private_addresses: Vec<IpNet>,
     response_timeout: Duration,
+    direct: bool,
 }
 
 impl Upstreams {
@@ -242,6 +243,7 @@ impl Upstreams {
             ca: route.upstream_ca.as_ref().map(|ca| ca.value.clone()),
             private_addresses,
             response_timeout: route.response_timeout.unwrap_or(self.fallback),
+            direct: route.direct.as_ref().is_some_and(|flag| flag.value),
         };
         if let Some((_, upstream)) = self.known.iter().find(|(known, _)| *known == key) {
             return Some(upstream.clone());
@@ -252,6 +254,7 @@ impl Upstreams {
             tls: upstream_config(store),
             private_addresses: key.private_addresses.clone(),
             response_timeout: key.response_timeout,
+            direct: key.direct,
         });
         self.known.push((key, upstream.clone()));
         Some(upstream)

@@ -28,6 +28,7 @@ fn every_key_is_documented() {
         "jwt",
         "limits",
         "proxy",
+        "proxy_credentials",
         "redirect",
         "refresh_on",
         "reverse",
@@ -36,13 +37,15 @@ fn every_key_is_documented() {
         "state",
         "steps",
         "tls",
+        "upstream",
     ];
     assert_eq!(kinds, BTreeSet::from(expected));
     let reference = include_str!("../../../docs/configuration.md");
     for (kind, key) in &known {
         let title = match *kind {
             "" => "## The file".to_owned(),
-            "tls" | "client_auth" | "SOURCE" | "INPUT" | "answer" | "inject" | "jwt" | "redirect" | "refresh_on" => {
+            "tls" | "client_auth" | "SOURCE" | "INPUT" | "answer" | "inject" | "jwt" | "redirect" | "refresh_on"
+            | "proxy_credentials" => {
                 format!("## `{kind}`")
             }
             // The same keys, in a credential of one step or of several.
