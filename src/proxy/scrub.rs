@@ -6,9 +6,11 @@
 //! ```text
 //! fields, trailers, 1xx -> scrub_fields
 //! body -> decode (gzip, deflate, br, zstd) -> Scrubber -> the agent      Screen holds all three
+//! WebSocket -> frames -> Scrubber -> the agent                           Screened, a stream
 //! ```
 
 mod decode;
+mod frames;
 mod screen;
 
 use bytes::{Bytes, BytesMut};
@@ -18,6 +20,7 @@ use memchr::{memchr_iter, memmem};
 use crate::primitives::Secret;
 
 pub use decode::Undecodable;
+pub use frames::Screened;
 pub(super) use screen::{Came, Screen, Screening, prefer_readable};
 
 /// What stands where the token stood.

@@ -22,6 +22,7 @@ use hyper::{
     ext::Protocol,
     upgrade::{OnUpgrade, Upgraded},
 };
+use hyper_util::rt::TokioIo;
 
 use crate::{
     policy::Permit,
@@ -30,7 +31,14 @@ use crate::{
     upstream::{ConnectionGuard, Sent},
 };
 
-use super::{Body, Error, Shared, forward::Answered, open::Open, respond::Answering, tunnel::TunnelRecord};
+use super::{
+    Body, Error, Shared,
+    forward::Answered,
+    open::Open,
+    respond::Answering,
+    scrub::{Screened, Screening},
+    tunnel::TunnelRecord,
+};
 
 /// The one protocol whose handshake is nothing without it, so that a route that doesn't
 /// allow it says so instead of passing on half a request.
@@ -67,6 +75,8 @@ pub struct Answer {
 pub struct Switched {
     upstream: OnUpgrade,
     connection: ConnectionGuard,
+    /// Where the token must not come back in its messages.
+    screening: Option<Screening>,
     open: Open,
 }
 
@@ -203,6 +213,8 @@ impl Answering {
         let protocol = response.headers_mut().remove(UPGRADE);
         let mut response = self.clean(response, shared).map(|_| Body::empty());
         screening.iter().for_each(|screening| screening.clean(response.headers_mut()));
+        let is_websocket = protocol.as_ref().is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(WEBSOCKET.as_bytes()));
+        let screening = screening.filter(|_| is_websocket);
         // The answer has no body, whatever it says.
         response.headers_mut().remove(CONTENT_LENGTH);
         if self.is_h2() {
@@ -212,7 +224,7 @@ impl Answering {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
             response.headers_mut().insert(UPGRADE, protocol);
         }
-        Answer { response, switched: Some(Box::new(Switched { upstream, connection, open })) }
+        Answer { response, switched: Some(Box::new(Switched { upstream, connection, screening, open })) }
     }
 }
 
@@ -220,8 +232,8 @@ impl Answering {
 
 impl Switched {
     /// The upstream's stream, and the record, which wants [`TunnelRecord::end`].
-    pub async fn split(self) -> (hyper::Result<Upgraded>, TunnelRecord) {
-        let upstream = self.upstream.await;
+    pub async fn split(self) -> (hyper::Result<Screened<TokioIo<Upgraded>>>, TunnelRecord) {
+        let upstream = self.upstream.await.map(|io| Screened::new(TokioIo::new(io), self.screening));
         drop(self.connection);
         (upstream, TunnelRecord(self.open))
     }

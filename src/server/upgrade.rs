@@ -16,7 +16,7 @@ pub(super) fn follow(session: Arc<Session>, agent: OnUpgrade, switched: Switched
         let _counted = session.gauge.enter(ConnectionState::Tunnel);
         let (upstream, record) = switched.split().await;
         match (agent.await, upstream) {
-            (Ok(agent), Ok(upstream)) => carry(&session, TokioIo::new(agent), TokioIo::new(upstream), record).await,
+            (Ok(agent), Ok(upstream)) => carry(&session, TokioIo::new(agent), upstream, record).await,
             (Err(_), _) => record.end(Some("agent_gone")),
             (Ok(_), Err(_)) => record.end(Some("upstream_broke_off")),
         }

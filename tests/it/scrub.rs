@@ -322,6 +322,42 @@ async fn interim_answers_are_looked_through() {
     assert_eq!(alerts(&stage).len(), 1);
 }
 
+/// Threat 15 behind a change of protocol: no compression is agreed on, and messages are filled.
+#[tokio::test]
+async fn websocket_messages_are_looked_through() {
+    const ASKS: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                        sec-websocket-extensions: permessage-deflate; client_max_window_bits\r\n";
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    for (number, way) in Way::H1.into_iter().enumerate() {
+        let mut agent = Wire::new(open(&stage, &upstream.authority(), way).await);
+        agent.write(raw_head(&stage, &upstream.authority(), way, ("GET", "/v1/socket", "1.1"), ASKS)).await;
+        let mut far = upstream.accept().await;
+        let head = far.head().await;
+        assert_eq!(field(&head, "sec-websocket-extensions"), None);
+        let token = token(&head);
+        far.write(format!(
+            "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+             sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nx-debug: {token}\r\n\r\n"
+        ))
+        .await;
+        let answer = agent.head().await;
+        assert_eq!((status(&answer), field(&answer, "x-debug")), (101, Some(&*stars(&token))), "{way:?}");
+        let (one, two) = token.split_at(100);
+        far.write([&[0x01, 100][..], one.as_bytes()].concat()).await;
+        let length = u16::try_from(two.len()).unwrap().to_be_bytes();
+        far.write([&[0x80, 126][..], &length, two.as_bytes(), &[0x81, 3], b"one"].concat()).await;
+        let stars = stars(&token);
+        let messages = [&[0x01, 100][..], &stars.as_bytes()[..100], &[0x80, 126], &length, &stars.as_bytes()[100..]];
+        let messages = [&messages.concat()[..], &[0x81, 3], b"one"].concat();
+        assert_eq!(agent.exactly(messages.len()).await, messages, "{way:?}");
+        agent.write([&[0x81, 100][..], one.as_bytes()].concat()).await;
+        assert_eq!(&far.exactly(102).await[2..], one.as_bytes(), "what the agent sends is its own");
+        assert_eq!(alerts(&stage).len(), 2 * number + 2, "of the fields and of a message");
+    }
+}
+
 /// What is no text passes as it is, and so does everything where the route says so; and no
 /// upstream is asked for anything else there.
 #[tokio::test]

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
-    header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RANGE},
+    header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RANGE, SEC_WEBSOCKET_EXTENSIONS},
     response,
 };
 use http_body::Frame;
@@ -152,12 +152,12 @@ impl Screening {
     }
 
     /// The record of the request says the rest.
-    fn tell(&self, place: &'static str) {
+    pub(super) fn tell(&self, place: &'static str) {
         let Wanted { lease, broker, request } = &*self.0;
         broker.quarantine(lease, format_args!("request {request}: the upstream sent the token back in {place}"));
     }
 
-    fn traces(&self) -> &[Secret] {
+    pub(super) fn traces(&self) -> &[Secret] {
         self.0.lease.traces()
     }
 }
@@ -327,6 +327,8 @@ const TEXT: [&str; 16] = [
 pub(in crate::proxy) fn prefer_readable(fields: &mut HeaderMap) {
     const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
     const GZIP: HeaderValue = HeaderValue::from_static("gzip");
+    // All that there are compress.
+    fields.remove(SEC_WEBSOCKET_EXTENSIONS);
     if fields.contains_key(RANGE) {
         fields.insert(ACCEPT_ENCODING, IDENTITY);
         return;
