@@ -4,6 +4,7 @@ with_grpcio.py HOST:PORT
 """
 
 import os
+import queue
 import sys
 
 import grpc
@@ -24,17 +25,17 @@ with grpc.secure_channel(sys.argv[1], credentials) as channel:
     assert down == list(range(100)), down
 
     # Each message is sent when the one before has come back: nothing may wait for more.
-    answered = []
+    answered, turns = [], queue.SimpleQueue()
 
     def ask():
         for number in range(10):
-            while len(answered) < number:
-                pass
             yield str(number).encode()
+            turns.get(timeout=30)
 
     both = channel.stream_stream("/cup.Cups/Both")(ask(), timeout=30)
     for message in both:
         answered.append(message)
+        turns.put(message)
     assert answered == [str(number).encode() for number in range(10)], answered
     assert dict(both.trailing_metadata())["cup-trailer"] == "empty"
 
@@ -46,7 +47,7 @@ with grpc.secure_channel(sys.argv[1], credentials) as channel:
         assert dict(error.trailing_metadata())["cup-trailer"] == "empty", error
 
     try:
-        channel.unary_unary("/cup.Cups/Slow")(b"", timeout=0.5)
+        channel.unary_unary("/cup.Cups/Slow")(b"", timeout=3)
         sys.exit("no deadline")
     except grpc.RpcError as error:
         assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error

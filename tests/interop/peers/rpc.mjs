@@ -23,8 +23,8 @@ async function refusal(call, name) {
   const host = call.getHost().replace(/:\d+$/, '');
   const judgement = await judge(call.metadata.get('authorization')[0]?.toString(), host);
   const shown = Object.keys(call.metadata.getMap()).filter((each) => /^(proxy-|x-api-key|cookie)/.test(each));
-  const left = call.getDeadline() === Infinity ? undefined : Math.round((call.getDeadline() - Date.now()) / 1000);
-  record({ method: 'POST', path: `/cup.Cups/${name}`, http: 'grpc', host, ...judgement, shown, left });
+  const left = (call.getDeadline() - Date.now()) / 1000;
+  record({ method: 'POST', path: `/cup.Cups/${name}`, http: 'grpc', host, ...judgement, shown, deadline: left > 0 && left <= 31 ? 'known' : 'unknown' });
   return judgement.token === 'valid' ? undefined : { code: status.UNAUTHENTICATED, details: 'no valid token' };
 }
 
