@@ -94,6 +94,9 @@ def once(kind, scenario, world, seconds):
     except Exception as failure:  # one proxy's fault must not end the run
         if not isinstance(failure, scenarios.Failed):
             traceback.print_exc()
+        log = peer.directory / "log"
+        if log.exists():
+            sys.stderr.write(log.read_text(errors="replace")[-1000:])
         return {"failed": str(failure)[:200] or type(failure).__name__}
     finally:
         if peer.process:

@@ -294,7 +294,9 @@ visible_hostname localhost
 
     def command(self):
         pem = self.write("ca.pem", self.world.ca.read_text() + self.world.ca_key.read_text())
-        generator = ["/usr/lib/squid/security_file_certgen", "-c", "-s", self.directory / "certificates", "-M", "4MB"]
+        made = self.directory / "certificates"
+        generator = ["/usr/lib/squid/security_file_certgen", "-c", "-s", made, "-M", "4MB"]
+        shutil.rmtree(made, ignore_errors=True)
         subprocess.run(generator, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         config = self.write("squid.conf", self.config.format(pem=pem, **self.values()))
         if os.geteuid() == 0:  # it leaves root's rights behind

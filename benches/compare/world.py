@@ -6,9 +6,11 @@ import http.server
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -56,8 +58,8 @@ class World:
 
     def __init__(self, work, content_type):
         self.work = pathlib.Path(work)
-        self.run = self.work / "run"
-        self.run.mkdir(parents=True, exist_ok=True)
+        self.run = pathlib.Path(tempfile.mkdtemp(prefix="run.", dir=self.work))
+        self.run.chmod(0o755)  # squid and others leave root's rights behind
         self.load = self.work / "target/release/compare-load"
         self.children = []
         self._certificates()
@@ -67,7 +69,7 @@ class World:
 
     def begin(self):
         for each in range(1, 6):
-            (self.run / f"t{each}").mkdir(exist_ok=True)
+            (self.run / f"t{each}").mkdir()
         config = self.run / "origin.conf"
         body = json.dumps({"object": "list", "data": "x" * 1024})[: 1024 - 2] + '"}'
         config.write_text(NGINX.format(run=self.run, type=self.content_type, body=body, **self.ports(), **self.tls()))
@@ -95,14 +97,13 @@ class World:
         for child in self.children:
             child.wait(10)
         self.tokens.server.shutdown()
+        shutil.rmtree(self.run, ignore_errors=True)
 
     def _certificates(self):
         there = self.run / "tls"
-        there.mkdir(exist_ok=True)
+        there.mkdir()
         self.ca, self.ca_key = there / "ca.pem", there / "ca.key"
         self.certificate, self.key = there / "server.pem", there / "server.key"
-        if self.certificate.exists():
-            return
         new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc"]
         quiet = {"check": True, "stderr": subprocess.DEVNULL}
         subprocess.run(
