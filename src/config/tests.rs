@@ -8,6 +8,7 @@ mod upstream;
 use std::{
     collections::BTreeSet,
     ffi::OsString,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -402,7 +403,6 @@ fn warnings_are_rendered_and_stop_nothing() {
 #[cfg(unix)]
 #[test]
 fn a_secret_file_that_others_read_is_a_warning() {
-    use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("secret");
     std::fs::write(&file, "hunter2").unwrap();
@@ -413,12 +413,22 @@ fn a_secret_file_that_others_read_is_a_warning() {
     assert_eq!(warnings(&text), "");
 }
 
+/// A certificate and its key, `client.pem` and `client.key`.
+fn client_files(directory: &Path) {
+    let made = rcgen::generate_simple_self_signed(["client".to_owned()]).unwrap();
+    std::fs::write(directory.join("client.pem"), made.cert.pem()).unwrap();
+    let key = directory.join("client.key");
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 /// Every table and every key.
 fn full(directory: &Path) -> String {
     pem_file(directory);
     for file in ["proxy.pem", "proxy.key"] {
         std::fs::write(directory.join(file), "").unwrap();
     }
+    client_files(directory);
     include_str!("testdata/full.toml").to_owned()
 }
 

@@ -9,6 +9,7 @@ mod agents;
 mod architecture;
 mod binary;
 mod canary;
+mod certificates;
 mod cli;
 mod crashes;
 mod documents;

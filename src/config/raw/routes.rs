@@ -6,6 +6,7 @@ use http::Method;
 use ipnet::IpNet;
 
 use crate::{
+    credential::client_auth::IdentityFiles,
     primitives::RouteName,
     route::{Effect, PathPattern, RefreshOn, Scheme},
 };
@@ -16,7 +17,7 @@ use super::{
         hosts::{HostEntry, host_entries},
         problem::{Span, shown},
     },
-    credentials::scopes,
+    credentials::{client_auth::identity, scopes},
     named,
     source::is_variable,
     url::url,
@@ -44,6 +45,8 @@ pub(in crate::config) struct Route {
     pub(in crate::config) direct: Option<At<bool>>,
     pub(in crate::config) upgrades: Vec<String>,
     pub(in crate::config) upstream_ca: Option<At<PathBuf>>,
+    /// What the upstream is shown of us.
+    pub(in crate::config) upstream_certificate: Option<At<IdentityFiles>>,
     pub(in crate::config) private_addresses: Vec<IpNet>,
     pub(in crate::config) danger_allow_plaintext: Option<At<bool>>,
     pub(in crate::config) response_timeout: Option<Duration>,
@@ -87,6 +90,7 @@ pub(in crate::config) fn route(mut section: Section<'_>) -> Route {
     let direct = section.boolean("direct");
     let upgrades = upgrades(&mut section);
     let upstream_ca = section.path("upstream_ca", "upstream_ca = \"corp.pem\"");
+    let upstream_certificate = upstream_certificate(&mut section);
     let private_addresses = networks(&mut section);
     let danger_allow_plaintext = section.boolean("danger_allow_plaintext");
     let response_timeout = section.duration("response_timeout");
@@ -114,12 +118,22 @@ pub(in crate::config) fn route(mut section: Section<'_>) -> Route {
         direct,
         upgrades,
         upstream_ca,
+        upstream_certificate,
         private_addresses,
         danger_allow_plaintext,
         response_timeout,
         env,
         complete,
     }
+}
+
+fn upstream_certificate(section: &mut Section<'_>) -> Option<At<IdentityFiles>> {
+    const EXAMPLE: &str = "upstream_certificate = { certificate = \"client.pem\", key = \"client.key\" }";
+    let mut table = section.section("upstream_certificate", "upstream_certificate", EXAMPLE)?;
+    let span = table.span.clone();
+    let files = identity(&mut table, "certificate", "key");
+    table.finish();
+    files.map(|value| At { value, span })
 }
 
 /// What goes with `credential` only.

@@ -5,16 +5,17 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 use ipnet::IpNet;
 
 use crate::{
+    credential::client_auth::IdentityFiles,
     primitives::{AgentName, CanonicalPath},
     route::{AgentSet, CredentialBinding, Effect, Route, Upstream},
-    tls::client::upstream_config,
+    tls::{ClientIdentity, client::upstream_config},
 };
 
 use super::{
     super::{
         document::{At, Document},
         hosts::{HostEntry, Overlap},
-        problem::{listed, shown},
+        problem::{chain, listed, shown},
         raw::credentials::{Credential, Kind, Step},
     },
     credentials::Specs,
@@ -115,6 +116,7 @@ fn credential(
         }
     }
     check_scopes(doc, route, credential);
+    check_certificate(doc, route, credential);
     let values = |list: &At<Vec<At<String>>>| list.value.iter().map(|scope| scope.value.clone()).collect();
     let scopes: Option<Vec<String>> = route.scopes.as_ref().map(values);
     let max_scopes: Vec<String> = route.max_scopes.as_ref().map(values).unwrap_or_default();
@@ -219,6 +221,29 @@ fn denies_all(route: &RawRoute) -> bool {
     route.effect == Effect::Deny && route.paths.is_empty() && route.methods.is_empty() && everybody
 }
 
+/// Read now, and again at each reload: connections made before keep what they have shown.
+fn identity(doc: &Document<'_>, files: &At<IdentityFiles>) -> Option<ClientIdentity> {
+    match ClientIdentity::load(&files.value.certificate, &files.value.key) {
+        Ok(identity) => Some(identity),
+        Err(error) => {
+            let help = "name a PEM file with the certificate and one with its key, which others can't read";
+            doc.problem(&files.span, chain(&error), help);
+            None
+        }
+    }
+}
+
+/// One connection shows one certificate.
+fn check_certificate(doc: &Document<'_>, route: &RawRoute, credential: &Credential) {
+    let client = credential.steps.last().and_then(|step| step.client.as_ref());
+    let bound = client.is_some_and(|client| client.auth.binds_tokens());
+    if let Some(files) = route.upstream_certificate.as_ref().filter(|_| bound) {
+        let name = shown(&credential.text.value);
+        let message = format!("the tokens of `{name}` hold with its own certificate only, which the upstream is shown");
+        doc.problem(&files.span, message, "take `upstream_certificate` out");
+    }
+}
+
 /// Routes that reach their upstreams the same way share the settings, and so the pool.
 struct Upstreams {
     known: Vec<(Key, Arc<Upstream>)>,
@@ -229,6 +254,7 @@ struct Upstreams {
 #[derive(PartialEq)]
 struct Key {
     ca: Option<PathBuf>,
+    identity: Option<IdentityFiles>,
     private_addresses: Vec<IpNet>,
     response_timeout: Duration,
     direct: bool,
@@ -241,6 +267,7 @@ impl Upstreams {
         private_addresses.dedup();
         let key = Key {
             ca: route.upstream_ca.as_ref().map(|ca| ca.value.clone()),
+            identity: route.upstream_certificate.as_ref().map(|files| files.value.clone()),
             private_addresses,
             response_timeout: route.response_timeout.unwrap_or(self.fallback),
             direct: route.direct.as_ref().is_some_and(|flag| flag.value),
@@ -249,9 +276,14 @@ impl Upstreams {
             return Some(upstream.clone());
         }
         let store = roots.store(doc, route.upstream_ca.as_ref(), &route.span)?;
+        let tls = upstream_config(store);
+        let tls = match &route.upstream_certificate {
+            Some(files) => Arc::new(identity(doc, files)?.shown_by(&tls)),
+            None => tls,
+        };
         let upstream = Arc::new(Upstream {
             id: u32::try_from(self.known.len()).unwrap_or(u32::MAX),
-            tls: upstream_config(store),
+            tls,
             private_addresses: key.private_addresses.clone(),
             response_timeout: key.response_timeout,
             direct: key.direct,

@@ -38,14 +38,24 @@ fn every_key_is_documented() {
         "steps",
         "tls",
         "upstream",
+        "upstream_certificate",
     ];
     assert_eq!(kinds, BTreeSet::from(expected));
     let reference = include_str!("../../../docs/configuration.md");
     for (kind, key) in &known {
         let title = match *kind {
             "" => "## The file".to_owned(),
-            "tls" | "client_auth" | "SOURCE" | "INPUT" | "answer" | "inject" | "jwt" | "redirect" | "refresh_on"
-            | "proxy_credentials" => {
+            "tls"
+            | "client_auth"
+            | "SOURCE"
+            | "INPUT"
+            | "answer"
+            | "inject"
+            | "jwt"
+            | "redirect"
+            | "refresh_on"
+            | "proxy_credentials"
+            | "upstream_certificate" => {
                 format!("## `{kind}`")
             }
             // The same keys, in a credential of one step or of several.

@@ -74,3 +74,30 @@ fn a_route_that_goes_past_no_parent_is_a_warning() {
     assert!(warnings(&direct).contains("`direct` does nothing"));
     assert_eq!(warnings(&format!("{direct}\n[upstream]\nproxy = \"http://p.test:1\"\n")), "");
 }
+
+#[test]
+fn a_client_certificate_is_read_with_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    client_files(directory.path());
+    let file = directory.path().join("proxy.toml");
+    let route = |more: &str| {
+        let line = "upstream_certificate = { certificate = \"client.pem\", key = \"client.key\" }";
+        SMALL.replacen("agents =", &format!("{line}\n{more}agents ="), 1)
+    };
+    let read = |text: &str| parse(text, &file, &environment);
+    let settings = read(&route("")).unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(settings.routes[0].upstream.tls.client_auth_cert_resolver.has_certs());
+
+    let message = |text: &str| read(text).map(|_| ()).unwrap_err().iter().next().unwrap().message.clone();
+    let bound = "client_auth = { method = \"tls_client_auth\", certificate = \"client.pem\", key = \"client.key\" }";
+    let secret = "client_auth = { method = \"client_secret_post\", secret = { env = \"CLIENT_SECRET\" } }";
+    assert!(message(&route("").replace(secret, bound)).contains("hold with its own certificate only"));
+    let key = directory.path().join("client.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(message(&route("")).contains("can be read by other users (mode 0640)"));
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::write(directory.path().join("client.pem"), "no certificate").unwrap();
+    assert!(message(&route("")).contains("holds no certificate"));
+    std::fs::remove_file(&key).unwrap();
+    assert!(message(&route("")).contains("can't read"));
+}

@@ -255,7 +255,12 @@ fn identities(table: &mut Section<'_>) -> Option<Vec<IdentityFiles>> {
     Some(identities)
 }
 
-fn identity(table: &mut Section<'_>, certificate: &'static str, key: &'static str) -> Option<IdentityFiles> {
+/// The files of one certificate and its key.
+pub(in crate::config) fn identity(
+    table: &mut Section<'_>,
+    certificate: &'static str,
+    key: &'static str,
+) -> Option<IdentityFiles> {
     let lines = (format!("{certificate} = \"client.pem\""), format!("{key} = \"client.key\""));
     table.need(certificate, &lines.0);
     table.need(key, &lines.1);

@@ -2,7 +2,7 @@
 
 mod answer;
 mod ask;
-mod client_auth;
+pub(super) mod client_auth;
 mod grants;
 mod http_source;
 mod input;
