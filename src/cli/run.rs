@@ -117,6 +117,7 @@ pub(super) fn settings_of(settings: &Settings, java: bool) -> launch::Settings {
         agent: None,
         placeholders: settings.launch.placeholders.clone(),
         secret_variables: settings.launch.secret_variables.clone(),
+        keyring: settings.launch.keyring,
         routed_hosts: hosts.map(ToString::to_string).collect(),
         java,
     }

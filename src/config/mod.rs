@@ -103,6 +103,8 @@ pub struct Launch {
     pub placeholders: BTreeMap<String, String>,
     /// Variables that hold our own secrets: removed from the child (standards 4.2).
     pub secret_variables: Vec<String>,
+    /// Whether a secret is in the keyring, which any program on its bus may ask.
+    pub keyring: bool,
     /// The agents there are, for `run`'s default.
     pub agents: Vec<AgentName>,
 }

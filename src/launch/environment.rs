@@ -33,6 +33,12 @@ const PROXY_VARIABLES: [&str; 14] = [
     "YARN_HTTPS_PROXY",
 ];
 
+/// Where the Secret Service listens.
+const KEYRING_BUS: &str = "DBUS_SESSION_BUS_ADDRESS";
+/// No transport has this name. Without the variable, D-Bus libraries would look for the bus
+/// in `XDG_RUNTIME_DIR` and find it.
+const NO_BUS: &str = "disabled:";
+
 /// What happens to one variable.
 #[derive(Clone, Debug)]
 pub enum Change {
@@ -128,6 +134,9 @@ impl Plan {
             if inherited.has(name) {
                 self.changes.insert(name.to_owned(), Change::Unset);
             }
+        }
+        if settings.keyring {
+            self.set(KEYRING_BUS, NO_BUS);
         }
     }
 
@@ -262,6 +271,7 @@ mod tests {
                 key: Secret::new("k/e y@:%".to_owned()),
             }),
             placeholders: BTreeMap::from([("GH_TOKEN".to_owned(), "placeholder".to_owned())]),
+            keyring: false,
             secret_variables: vec!["AUTH0_CLIENT_SECRET".to_owned(), "GH_TOKEN".to_owned(), "NOT_THERE".to_owned()],
             routed_hosts: vec!["api.example.com".to_owned()],
             java: true,
@@ -278,6 +288,17 @@ mod tests {
         let after = plan.apply(inherited);
         let after = after.into_iter().map(|(k, v)| (k.into_string().unwrap(), v.into_string().unwrap())).collect();
         (plan, after)
+    }
+
+    #[test]
+    fn the_way_to_the_keyring_is_taken_out() {
+        let bus = ("DBUS_SESSION_BUS_ADDRESS", "unix:path=/run/user/1000/bus");
+        let (_, after) = plan(&settings(), &[bus]);
+        assert_eq!(after["DBUS_SESSION_BUS_ADDRESS"], bus.1, "no secret of ours is there");
+        let settings = Settings { keyring: true, ..settings() };
+        for inherited in [&[bus][..], &[]] {
+            assert_eq!(plan(&settings, inherited).1["DBUS_SESSION_BUS_ADDRESS"], "disabled:");
+        }
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct Settings {
     pub placeholders: BTreeMap<String, String>,
     /// Variables that hold a secret of ours: the command never gets them.
     pub secret_variables: Vec<String>,
+    /// A secret of ours is in the keyring: the command isn't led to it.
+    pub keyring: bool,
     /// Host patterns of all routes (`api.example.com`, `*.example.com:8443`): nothing in
     /// `NO_PROXY` may lead past the proxy to one of them.
     pub routed_hosts: Vec<String>,

@@ -99,6 +99,7 @@ mod tests {
             proxy_tls: false,
             agent: None,
             placeholders: BTreeMap::from([("NASTY".to_owned(), NASTY.to_owned())]),
+            keyring: false,
             secret_variables: vec!["GONE".to_owned(), "odd;touch /tmp/owned".to_owned()],
             routed_hosts: Vec::new(),
             java: true,

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fs, process::Stdio, time::Duration};
 
+use cupbearer::demo::WorldSettings;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -94,6 +95,20 @@ async fn real_curl_gets_through_and_hears_nothing_of_us() {
     let requests: Vec<_> = records.iter().filter(|line| line.get("event").is_none()).collect();
     assert_eq!(requests.len(), 2, "{records:#?}");
     assert!(requests.iter().all(|record| record["agent"] == "researcher" && record["status"] == 200));
+}
+
+/// A secret in the keyring is for the proxy: what it starts isn't led to the bus.
+#[tokio::test]
+async fn the_command_is_not_led_to_the_keyring() {
+    let bus = "unix:path=/nowhere/bus";
+    for (source, expected) in [("{ keyring = \"cupbearer/demo\" }", "disabled:"), ("{ file = \"client-secret\" }", bus)]
+    {
+        let secret = |facts: &Facts| facts.config().replace("{ file = \"client-secret\" }", source);
+        let town = Town::with(WorldSettings::default(), secret).await;
+        let mut run = town.home.cupbearer(&["run", "--", "sh", "-c", "echo $DBUS_SESSION_BUS_ADDRESS"]);
+        run.env("DBUS_SESSION_BUS_ADDRESS", bus);
+        assert_eq!(finish(run).await.expect(0).stdout, format!("{expected}\n"));
+    }
 }
 
 #[tokio::test]

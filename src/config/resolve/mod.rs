@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{admin, identity::AgentSettings, observe, route::Table, server};
+use crate::{admin, credential::Source, identity::AgentSettings, observe, route::Table, server};
 
 use super::{
     Launch, Problems, Settings,
@@ -141,12 +141,16 @@ fn launch(doc: &Document<'_>, raw: &raw::Config, specs: &credentials::Specs) -> 
     let sources = specs.list.iter().flat_map(|spec| &spec.steps).flat_map(|step| step.sources());
     let parent = raw.parent.iter().filter_map(|parent| parent.login.as_ref()?.source());
     let sources = sources.chain(&raw.state.store.key).chain(parent);
-    let mut secret_variables: Vec<String> = sources.filter_map(|source| source.variable().map(str::to_owned)).collect();
+    let sources: Vec<&Source> = sources.collect();
+    let keyring = sources.iter().any(|source| matches!(source, Source::Keyring { .. }));
+    let variables = sources.iter().filter_map(|source| source.variable().map(str::to_owned));
+    let mut secret_variables: Vec<String> = variables.collect();
     secret_variables.sort();
     secret_variables.dedup();
     Launch {
         placeholders,
         secret_variables,
+        keyring,
         agents: raw.agents.iter().filter_map(|agent| agent.name.clone()).collect(),
     }
 }
