@@ -164,6 +164,7 @@ fn worker(settings: &config::Settings, surroundings: &Surroundings, wall: Wall) 
     let leaves = LeafCache::new(Arc::clone(authority), Arc::clone(clock), settings.server.limits.leaf_cache)?;
     let shared = Shared {
         rules: ArcSwap::from_pointee(rules),
+        changed: watch::Sender::new(()),
         recorder,
         clock: Arc::clone(clock),
         ids: RequestIds::new(*instance),

@@ -1,9 +1,7 @@
 //! A new config for a running proxy: agents, routes, credentials and the limits of tokens
 //! take effect with the next request, also inside open tunnels. Listeners, the other limits
-//! and the upstreams' `[resolve]` want a restart, and a blind tunnel that is open stays open.
-//! A bad config changes nothing.
-
-use std::sync::Arc;
+//! and the upstreams' `[resolve]` want a restart. Open tunnels that the new rules don't allow
+//! are cut. A bad config changes nothing.
 
 use crate::{config, credential, observe::Event};
 
@@ -14,7 +12,7 @@ impl Running {
     pub fn reload(&self, settings: &config::Settings) -> Result<(), credential::Error> {
         let current = self.shared.rules.load_full();
         let broker = current.broker.reconfigured(settings.credentials.clone(), settings.tokens.clone())?;
-        self.shared.rules.store(Arc::new(rules_with(settings, broker)));
+        self.shared.replace(rules_with(settings, broker));
         let detail = format!("{} routes, {} agents", settings.routes.len(), settings.agents.len());
         self.shared.recorder.event(Event::ConfigReloaded { accepted: true, detail });
         Ok(())

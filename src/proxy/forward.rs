@@ -49,14 +49,14 @@ impl Proxy {
             outbound.interim.iter_mut().for_each(|interim| interim.screening.clone_from(&screening));
             let mut sent = self.send(permit, &outbound, (&lease, &turn), request, record).await?;
             if !recover::may_call_for_a_remedy(permit, &sent) {
-                return Ok(Answered { sent, screening });
+                return Ok(outbound.answered(sent, screening));
             }
             // Boxed like all that few requests need: the others would carry room for it.
             let remedy = Box::pin(tries.remedy(broker, permit, asking, &lease, &mut sent)).await?;
-            let Some(remedy) = remedy else { return Ok(Answered { sent, screening }) };
+            let Some(remedy) = remedy else { return Ok(outbound.answered(sent, screening)) };
             // A refusal says that the request has not been applied (RFC 9110 §15.5.2): the one
             // licence to send a POST twice. The answer is kept until a better one is sure.
-            let Some(again) = outbound.again() else { return Ok(Answered { sent, screening }) };
+            let Some(again) = outbound.again() else { return Ok(outbound.answered(sent, screening)) };
             drop(sent);
             match remedy {
                 Remedy::Other(other) => {
@@ -87,7 +87,8 @@ impl Proxy {
     ) -> Result<Prepared, Error> {
         let via = &self.shared.via;
         let reverse = inbound.is_reverse();
-        let Inbound { arrival, mut parts, body, extended, .. } = inbound;
+        let upgrade = Upgrade::asked(&inbound, rules, permit.route())?;
+        let Inbound { arrival, mut parts, body, .. } = inbound;
         // Before it is stripped: the credential may exchange it (RFC 8693), by explicit opt-in.
         let subject = own_token(rules, permit, &parts.headers);
         // HTTP/1.0 knows no interim answers.
@@ -96,8 +97,6 @@ impl Proxy {
         if permit.credential().is_some() && inbound::has_token_in_query(&parts.uri) {
             return Err(BadRequest::TokenInQuery.into());
         }
-        let bodiless = http_body::Body::is_end_stream(&body);
-        let upgrade = Upgrade::asked(&parts, bodiless, extended.as_ref(), permit)?;
         headers::rewrite_request(&mut parts.headers, permit, via, parts.version, reverse)?;
         if let Some(upgrade) = &upgrade {
             upgrade.write(&mut parts.headers);
@@ -168,6 +167,8 @@ pub(super) struct Answered {
     pub(super) sent: Sent,
     /// Where the token must not come back in it.
     pub(super) screening: Option<Screening>,
+    /// It agrees to this.
+    pub(super) switched: Option<Box<Upgrade>>,
 }
 
 /// A request that may leave as soon as it has its token.
@@ -195,7 +196,7 @@ struct Outbound {
     /// The body is more than is kept to be sent again, or may be.
     is_large: bool,
     continue_timeout: Duration,
-    upgrade: Option<Upgrade>,
+    upgrade: Option<Box<Upgrade>>,
 }
 
 /// Where the upstream's interim answers go.
@@ -214,6 +215,11 @@ impl Outbound {
     fn again(&self) -> Option<Request<RequestBody>> {
         let spare = self.spare.as_ref()?;
         Some(Request::from_parts(spare.head(), self.rewinder.rewind()?))
+    }
+
+    fn answered(&mut self, sent: Sent, screening: Option<Screening>) -> Answered {
+        let is_switch = sent.response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        Answered { sent, screening, switched: self.upgrade.take().filter(|_| is_switch) }
     }
 
     /// A 101 has to be one that was asked for, and nothing may pass for one (threat 65).

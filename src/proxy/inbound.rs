@@ -1,7 +1,10 @@
 //! A request of any door in one form: what it wants, canonically, and what it shows
 //! of who sends it. From here on no stage knows which door it was.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use http::{
     HeaderMap, Method, Request, Uri, Version,
@@ -53,9 +56,23 @@ pub struct Tunnel {
     pub(super) listener: ListenerName,
     pub(super) authority: Authority,
     pub(super) identity: TunnelIdentity,
+    /// What it carries is being cut.
+    revoked: AtomicBool,
 }
 
 impl Tunnel {
+    pub(super) fn new(listener: ListenerName, authority: Authority, identity: TunnelIdentity) -> Self {
+        Self { listener, authority, identity, revoked: AtomicBool::new(false) }
+    }
+
+    pub(super) fn revoke(&self) {
+        self.revoked.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Relaxed)
+    }
+
     pub fn authority(&self) -> &Authority {
         &self.authority
     }

@@ -26,6 +26,7 @@ pub(crate) mod respond;
 pub mod scrub;
 pub mod socks;
 mod spare;
+pub mod standing;
 pub mod tunnel;
 mod turn;
 pub mod upgrade;
@@ -40,6 +41,7 @@ pub use inbound::{Arrival, Ingress, Mount, Tunnel};
 pub use interim::InterimSink;
 pub use pipeline::{Proxy, Rules, Shared};
 pub use socks::{Denial, Knock, SocksOpening};
+pub use standing::{REVOKED, Standing};
 pub use tunnel::{Blind, Handshake, Opening, TunnelRecord};
 pub use upgrade::{Answer, Switched, is_extended};
 

@@ -1,9 +1,14 @@
 //! A record that is still open. Whatever happens to the request (answered, refused,
 //! or the agent left while it was under way), its record ends exactly once.
 
-use std::ops::{Deref, DerefMut};
+use std::{
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
 
 use crate::observe::{Record, Recorder};
+
+use super::{Tunnel, standing::REVOKED};
 
 /// Ends its record when dropped: as the agent's leaving, unless [`Open::end`] was called
 /// or something else was wrong before.
@@ -13,11 +18,13 @@ pub(super) struct Open {
     record: Option<Box<Record>>,
     recorder: Recorder,
     agent_stayed: bool,
+    /// Where it came through.
+    tunnel: Option<Arc<Tunnel>>,
 }
 
 impl Open {
-    pub(super) fn new(record: Record, recorder: Recorder) -> Self {
-        Self { record: Some(Box::new(record)), recorder, agent_stayed: false }
+    pub(super) fn new(record: Record, recorder: Recorder, tunnel: Option<Arc<Tunnel>>) -> Self {
+        Self { record: Some(Box::new(record)), recorder, agent_stayed: false, tunnel }
     }
 
     /// The answer is through, or `error` (a stable code) broke it off.
@@ -36,8 +43,10 @@ impl Drop for Open {
     fn drop(&mut self) {
         if let Some(mut record) = self.record.take() {
             if !self.agent_stayed {
+                // Cut by us, perhaps, together with all that its tunnel carried.
+                let revoked = self.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_revoked());
                 // A refusal that the agent didn't wait for was a refusal all the same.
-                record.outcome.error.get_or_insert("agent_gone");
+                record.outcome.error.get_or_insert(if revoked { REVOKED } else { "agent_gone" });
             }
             self.recorder.end(*record);
         }
@@ -71,7 +80,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("audit.jsonl");
         let recorder = Recorder::start(&Settings { audit_log: Some(log.clone()) }).unwrap();
-        let open = || Open::new(record(), recorder.clone());
+        let open = || Open::new(record(), recorder.clone(), None);
         drop(open());
         let mut refused = open();
         refused.outcome.error = Some("host_not_allowed");

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::{Method, Request, StatusCode, Version};
+use http::{Method, Request, Version};
 use hyper::body::Incoming;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 
 use crate::{
     credential::Broker,
@@ -40,6 +43,8 @@ pub struct Rules {
 #[derive(Debug)]
 pub struct Shared {
     pub rules: ArcSwap<Rules>,
+    /// Told after the rules were swapped, for what outlives its request.
+    pub changed: watch::Sender<()>,
     pub recorder: Recorder,
     pub clock: Arc<dyn Clock>,
     pub ids: RequestIds,
@@ -63,6 +68,14 @@ fn no_route(_: NoRoute, agent: &Agent, target: &Target) -> Error {
     policy::Refusal::no_route(agent, &target.authority).into()
 }
 
+impl Shared {
+    /// From now on every request is judged by these, and every open tunnel once more.
+    pub fn replace(&self, rules: Rules) {
+        self.rules.store(Arc::new(rules));
+        self.changed.send_replace(());
+    }
+}
+
 impl Proxy {
     pub fn new(shared: Arc<Shared>, upstream: Client<RequestBody>) -> Self {
         Self { shared, upstream, large_codings: Arc::new(Semaphore::new(MOST_LARGE_CODINGS)) }
@@ -74,10 +87,10 @@ impl Proxy {
         let answer = respond::Answering::to(&request);
         let mut open = self.open_record(arrival.ingress, &request);
         match self.run(&rules, arrival, request, &mut open).await {
-            Ok(answered) if answered.sent.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                answer.switch(answered, &self.shared, open)
-            }
-            Ok(answered) => answer.pass_on(answered, self, open).into(),
+            Ok(mut answered) => match answered.switched.take() {
+                Some(upgrade) => answer.switch(*upgrade, answered, &self.shared, open),
+                None => answer.pass_on(answered, self, open).into(),
+            },
             Err(error) => answer.refuse(&error, open).into(),
         }
     }
@@ -124,6 +137,10 @@ impl Proxy {
             outcome: Outcome::default(),
             traffic: Arc::new(Traffic::default()),
         };
-        Open::new(record, self.shared.recorder.clone())
+        let tunnel = match ingress {
+            Ingress::Tunnel(tunnel) => Some(Arc::clone(tunnel)),
+            Ingress::Forward { .. } | Ingress::Reverse { .. } | Ingress::Socks { .. } => None,
+        };
+        Open::new(record, self.shared.recorder.clone(), tunnel)
     }
 }

@@ -70,8 +70,8 @@ impl Proxy {
             Ok(Judged::Intercept(tunnel)) => {
                 SocksOpening::Opened(Opening::Intercept(tunnel.into(), Handshake(knock.0)))
             }
-            Ok(Judged::Blind(upstream, address)) => {
-                SocksOpening::Opened(Opening::Blind(Blind::new(upstream, address, knock.0)))
+            Ok(Judged::Blind(connected, standing)) => {
+                SocksOpening::Opened(Opening::Blind(Box::new(Blind::new(connected, standing, knock.0))))
             }
             Err(error) => SocksOpening::Refused(knock.refuse(&error)),
         }

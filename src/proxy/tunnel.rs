@@ -19,7 +19,7 @@ use crate::{
 };
 
 use super::{
-    Body, Error, Proxy, Rules, Unmatched,
+    Body, Error, Proxy, Rules, Standing, Unmatched,
     error::BadRequest,
     inbound::{Ingress, Tunnel},
     open::Open,
@@ -36,7 +36,7 @@ pub enum Opening {
     /// Answer 200, then terminate TLS in the name of the tunnel's host.
     Intercept(Arc<Tunnel>, Handshake),
     /// Answer 200, then copy bytes both ways.
-    Blind(Blind),
+    Blind(Box<Blind>),
 }
 
 /// The record of an intercepted `CONNECT`, kept for the case that nothing comes of it:
@@ -59,36 +59,44 @@ impl Handshake {
 /// A blind tunnel whose far end is connected.
 #[derive(Debug)]
 pub struct Blind {
-    pub upstream: Stream,
-    open: Open,
+    upstream: Stream,
+    record: TunnelRecord,
 }
 
 impl Blind {
-    pub(super) fn new(upstream: Stream, address: SocketAddr, mut open: Open) -> Self {
+    pub(super) fn new((upstream, address): (Stream, SocketAddr), standing: Standing, mut open: Open) -> Self {
         open.asked.protocol = Protocol::Tunnel;
         open.outcome.upstream_addr = Some(address);
         open.outcome.status = Some(200);
-        Self { upstream, open }
+        Self { upstream, record: TunnelRecord { open, standing } }
     }
 
     /// Separates the stream from the record, which wants [`TunnelRecord::end`].
     pub fn split(self) -> (Stream, TunnelRecord) {
-        (self.upstream, TunnelRecord(self.open))
+        (self.upstream, self.record)
     }
 }
 
 /// The record of a connection on which bytes pass as they are.
 #[derive(Debug)]
-pub struct TunnelRecord(pub(super) Open);
+pub struct TunnelRecord {
+    pub(super) open: Open,
+    pub(super) standing: Standing,
+}
 
 impl TunnelRecord {
     /// Where what passes is counted.
     pub fn traffic(&self) -> &Traffic {
-        &self.0.traffic
+        &self.open.traffic
+    }
+
+    /// What it was let in for.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     pub fn end(self, error: Option<&'static str>) {
-        self.0.end(error);
+        self.open.end(error);
     }
 }
 
@@ -99,7 +107,7 @@ impl Proxy {
         let mut open = self.open_record(ingress, request);
         match self.judge_connect(&rules, ingress, request, &mut open).await {
             Ok(Judged::Intercept(tunnel)) => Opening::Intercept(Arc::new(tunnel), Handshake(open)),
-            Ok(Judged::Blind(upstream, address)) => Opening::Blind(Blind::new(upstream, address, open)),
+            Ok(Judged::Blind(connected, standing)) => Opening::Blind(Box::new(Blind::new(connected, standing, open))),
             Err(error) => {
                 error.note(&mut open);
                 Opening::Refused(Box::new(respond::Answering::to(request).refuse_tunnel(&error, open)))
@@ -132,24 +140,29 @@ impl Proxy {
         agent.note(record);
         if let Ok(candidates) = rules.routes.find_authority(&authority) {
             policy::decide_tunnel(&agent, &candidates, &authority)?;
-            return Ok(Judged::Intercept(Tunnel { listener: ingress.listener().clone(), authority, identity }));
+            return Ok(Judged::Intercept(Tunnel::new(ingress.listener().clone(), authority, identity)));
         }
         // A host that a route names has no other way in than the route, at no port: what is
         // denied or protected at 443 isn't to be had untouched at 8443.
         match rules.unmatched {
             Unmatched::Tunnel if !rules.routes.names_host(authority.host()) => {
-                self.connect_blind(rules, authority, record).await
+                let connected = self.connect_blind(rules, &authority, record).await?;
+                Ok(Judged::Blind(connected, Standing::blind(identity, authority)))
             }
             Unmatched::Tunnel | Unmatched::Deny => Err(policy::Refusal::no_route(&agent, &authority).into()),
         }
     }
 
-    async fn connect_blind(&self, rules: &Rules, authority: Authority, record: &mut Record) -> Result<Judged, Error> {
-        check_blind(&rules.authorization_servers, &authority)?;
+    async fn connect_blind(
+        &self,
+        rules: &Rules,
+        authority: &Authority,
+        record: &mut Record,
+    ) -> Result<(Stream, SocketAddr), Error> {
+        check_blind(&rules.authorization_servers, authority)?;
         record.decision.allowed = Some(true);
         record.decision.reason = "unmatched_tunnelled".into();
-        let (stream, address) = self.upstream.connect_raw(&authority, &[]).await.map_err(upstream_error)?;
-        Ok(Judged::Blind(stream, address))
+        self.upstream.connect_raw(authority, &[]).await.map_err(upstream_error)
     }
 }
 
@@ -163,7 +176,7 @@ pub(super) fn check_blind(authorization_servers: &[Authority], authority: &Autho
 
 pub(super) enum Judged {
     Intercept(Tunnel),
-    Blind(Stream, SocketAddr),
+    Blind((Stream, SocketAddr), Standing),
 }
 
 fn upstream_error(error: upstream::Error) -> Error {

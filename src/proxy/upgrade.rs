@@ -25,15 +25,16 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 
 use crate::{
-    policy::Permit,
+    identity::TunnelIdentity,
     primitives::RouteName,
-    route::Route,
+    route::{Route, Target},
     upstream::{ConnectionGuard, Sent},
 };
 
 use super::{
-    Body, Error, Shared,
+    Body, Error, Rules, Shared, Standing,
     forward::Answered,
+    inbound::Inbound,
     open::Open,
     respond::Answering,
     scrub::{Screened, Screening},
@@ -60,6 +61,9 @@ pub(super) struct Upgrade {
     by_connect: bool,
     /// What a WebSocket server is sent by us, whose agent sends none over HTTP/2.
     key: Option<String>,
+    /// Who asks, and for what, to be judged again later.
+    identity: TunnelIdentity,
+    target: Target,
 }
 
 /// What became of a request.
@@ -77,7 +81,7 @@ pub struct Switched {
     connection: ConnectionGuard,
     /// Where the token must not come back in its messages.
     screening: Option<Screening>,
-    open: Open,
+    record: TunnelRecord,
 }
 
 // === impl Upgrade ===
@@ -86,21 +90,25 @@ impl Upgrade {
     /// What the agent asks for, as far as it may. Everything else that stands in `Upgrade` is
     /// ignored, as any server may do; so is the whole field in HTTP/1.0, where no `Connection`
     /// names it, and before a body, behind which it would have to wait.
-    pub(super) fn asked(
-        head: &Parts,
-        bodiless: bool,
-        extended: Option<&Protocol>,
-        permit: &Permit,
-    ) -> Result<Option<Self>, Error> {
-        if let Some(protocol) = extended {
-            return Self::by_connect(protocol.as_str(), permit.route()).map(Some);
-        }
-        let fields = &head.headers;
-        let fits = head.version == Version::HTTP_11 && bodiless;
-        if !fields.contains_key(UPGRADE) || !fits || !names_upgrade(fields) {
+    pub(super) fn asked(inbound: &Inbound<'_>, rules: &Rules, route: &Route) -> Result<Option<Box<Self>>, Error> {
+        let fields = &inbound.parts.headers;
+        if inbound.extended.is_none() && !fields.contains_key(UPGRADE) {
             return Ok(None);
         }
-        let route = permit.route();
+        let (_, identity) = rules.registry.identify_tunnel(inbound.evidence())?;
+        let asked =
+            |tokens, by_connect, key| Self { tokens, by_connect, key, identity, target: inbound.target().clone() };
+        if let Some(protocol) = &inbound.extended {
+            // There is nothing else that such a request could be.
+            let protocol = protocol.as_str();
+            let tokens = HeaderValue::try_from(protocol).ok().filter(|_| route.allows_upgrade(protocol));
+            let key = protocol.eq_ignore_ascii_case(WEBSOCKET).then(websocket_key);
+            return Ok(Some(Box::new(asked(tokens.ok_or_else(|| NotAllowed::by(route))?, true, key))));
+        }
+        let bodiless = http_body::Body::is_end_stream(&inbound.body);
+        if inbound.parts.version != Version::HTTP_11 || !bodiless || !names_upgrade(fields) {
+            return Ok(None);
+        }
         let allowed: Vec<_> = items(fields, &UPGRADE).filter(|token| route.allows_upgrade(token)).collect();
         if allowed.is_empty() {
             return match items(fields, &UPGRADE).any(|token| token.eq_ignore_ascii_case(WEBSOCKET)) {
@@ -109,15 +117,7 @@ impl Upgrade {
             };
         }
         let tokens = HeaderValue::try_from(allowed.join(", "));
-        Ok(tokens.ok().map(|tokens| Self { tokens, by_connect: false, key: None }))
-    }
-
-    /// There is nothing that such a request could be but an upgrade.
-    fn by_connect(protocol: &str, route: &Route) -> Result<Self, Error> {
-        let tokens = HeaderValue::try_from(protocol).ok().filter(|_| route.allows_upgrade(protocol));
-        let tokens = tokens.ok_or_else(|| NotAllowed::by(route))?;
-        let key = protocol.eq_ignore_ascii_case(WEBSOCKET).then(websocket_key);
-        Ok(Self { tokens, by_connect: true, key })
+        Ok(tokens.ok().map(|tokens| Box::new(asked(tokens, false, None))))
     }
 
     /// Asks the upstream; after everything of the agent's connection was removed.
@@ -141,6 +141,12 @@ impl Upgrade {
         let mut named = items(fields, &UPGRADE);
         let one = named.next().filter(|_| named.next().is_none());
         one.is_some_and(is_asked) && names_upgrade(fields) && self.is_accepted(fields)
+    }
+
+    /// What may be judged again of the connection that changed to `protocol`.
+    fn standing(self, protocol: Option<&HeaderValue>) -> Standing {
+        let protocol = protocol.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        Standing::upgraded(self.identity, self.target, protocol.to_owned())
     }
 
     /// RFC 6455 §4.1; what an agent itself sent is the agent's to check.
@@ -207,10 +213,11 @@ impl From<Response<Body>> for Answer {
 
 impl Answering {
     /// The upstream's 101, which was asked for.
-    pub(super) fn switch(self, answered: Answered, shared: &Shared, open: Open) -> Answer {
-        let Answered { sent: Sent { mut response, connection, .. }, screening } = answered;
+    pub(super) fn switch(self, upgrade: Upgrade, answered: Answered, shared: &Shared, open: Open) -> Answer {
+        let Answered { sent: Sent { mut response, connection, .. }, screening, .. } = answered;
         let upstream = hyper::upgrade::on(&mut response);
         let protocol = response.headers_mut().remove(UPGRADE);
+        let record = TunnelRecord { open, standing: upgrade.standing(protocol.as_ref()) };
         let mut response = self.clean(response, shared).map(|_| Body::empty());
         screening.iter().for_each(|screening| screening.clean(response.headers_mut()));
         let is_websocket = protocol.as_ref().is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(WEBSOCKET.as_bytes()));
@@ -224,7 +231,7 @@ impl Answering {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
             response.headers_mut().insert(UPGRADE, protocol);
         }
-        Answer { response, switched: Some(Box::new(Switched { upstream, connection, screening, open })) }
+        Answer { response, switched: Some(Box::new(Switched { upstream, connection, screening, record })) }
     }
 }
 
@@ -235,7 +242,7 @@ impl Switched {
     pub async fn split(self) -> (hyper::Result<Screened<TokioIo<Upgraded>>>, TunnelRecord) {
         let upstream = self.upstream.await.map(|io| Screened::new(TokioIo::new(io), self.screening));
         drop(self.connection);
-        (upstream, TunnelRecord(self.open))
+        (upstream, self.record)
     }
 }
 

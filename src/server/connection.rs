@@ -3,9 +3,10 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, pending},
     pin::{Pin, pin},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -43,6 +44,10 @@ const H2_STREAM_WINDOW: u32 = 256 * 1024;
 /// Never what stops a stream: else one upload that stalls would hold up all others on
 /// its connection. What it may hold is bounded by its streams, which are counted.
 const H2_CONNECTION_WINDOW: u32 = 1 << 30;
+
+/// From the end of a tunnel's permission to its own: so that a client can be told, and doesn't
+/// find a connection broken that it was about to use.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A stream that requests can come over.
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
@@ -181,7 +186,7 @@ impl Session {
                     async move { Ok::<_, Infallible>(session.answer::<S>(request, Some(&interim)).await) }
                 });
                 let connection = session.connections.h1().serve_connection(TokioIo::new(io), service).with_upgrades();
-                run(connection, &session.drain, |connection| connection.graceful_shutdown()).await;
+                run(connection, &session, |connection| connection.graceful_shutdown()).await;
             }
             Version::H2 => session.serve_h2(io).await,
         }
@@ -200,9 +205,17 @@ impl Session {
                     async move { Ok::<_, Infallible>(session.pass(request, Some(&interim)).await) }
                 });
                 let connection = session.connections.h1().serve_connection(TokioIo::new(io), service).with_upgrades();
-                run(connection, &session.drain, |connection| connection.graceful_shutdown()).await;
+                run(connection, &session, |connection| connection.graceful_shutdown()).await;
             }
             Version::H2 => session.serve_h2(io).await,
+        }
+    }
+
+    /// Returns once the tunnel that this is inside of couldn't be opened any more.
+    async fn revoked(&self) {
+        match &self.ingress {
+            Ingress::Tunnel(tunnel) => self.connections.proxy.tunnel_revoked(tunnel).await,
+            Ingress::Forward { .. } | Ingress::Reverse { .. } | Ingress::Socks { .. } => pending().await,
         }
     }
 
@@ -220,7 +233,7 @@ impl Session {
             async move { Ok::<_, Infallible>(session.answer::<TcpStream>(request, None).await) }
         });
         let connection = self.connections.h2().serve_connection(TokioIo::new(io), service);
-        run(connection, &self.drain, |connection| connection.graceful_shutdown()).await;
+        run(connection, &self, |connection| connection.graceful_shutdown()).await;
     }
 
     async fn answer<S: Io>(
@@ -247,18 +260,23 @@ impl Session {
     }
 }
 
-/// Drives a connection to its end; told to wind up, it finishes what is under way.
-async fn run<C>(connection: C, drain: &Drain, wind_up: impl FnOnce(Pin<&mut C>))
+/// Drives a connection to its end; told to wind up, it finishes what is under way, for which
+/// a tunnel that the rules don't allow any more has a moment only.
+async fn run<C>(connection: C, session: &Session, wind_up: impl FnOnce(Pin<&mut C>))
 where
     C: Future<Output = hyper::Result<()>>,
 {
     let mut connection = pin!(connection);
-    let mut drain = drain.clone();
+    let mut drain = session.drain.clone();
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = drain.stopped() => {
             wind_up(connection.as_mut());
             connection.await
+        }
+        () = session.revoked() => {
+            wind_up(connection.as_mut());
+            timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = ended {

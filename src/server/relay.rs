@@ -19,7 +19,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::{observe::Traffic, proxy::TunnelRecord};
+use crate::{
+    observe::Traffic,
+    proxy::{REVOKED, TunnelRecord},
+};
 
 use super::{
     Limits,
@@ -46,17 +49,29 @@ impl Times {
 
 /// Relays to the end, and ends the record.
 pub(super) async fn carry<A: Io, B: Io>(session: &Session, agent: A, upstream: B, record: TunnelRecord) {
-    let error = relay(agent, upstream, record.traffic(), Times::of(&session.connections.limits)).await;
+    let times = Times::of(&session.connections.limits);
+    let revoked = session.connections.proxy.revoked(record.standing());
+    let error = relay((agent, upstream), record.traffic(), times, revoked).await;
     record.end(error);
 }
 
 /// Relays to the end. `None`: both sides ended well; else a stable code.
-async fn relay<A: Io, B: Io>(mut agent: A, mut upstream: B, traffic: &Traffic, times: Times) -> Option<&'static str> {
+async fn relay<A: Io, B: Io>(
+    (mut agent, mut upstream): (A, B),
+    traffic: &Traffic,
+    times: Times,
+    revoked: impl Future<Output = ()>,
+) -> Option<&'static str> {
     let (mut up, mut down) = (Way::default(), Way::default());
     let end = Instant::now() + times.total;
     let mut stalled_at = Instant::now() + times.idle;
     let mut timer = pin!(sleep_until(end.min(stalled_at)));
+    let mut revoked = pin!(revoked);
     poll_fn(|cx| {
+        // First of all: what it cuts may end for other reasons at the same moment.
+        if revoked.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(REVOKED));
+        }
         let sent = up.poll(cx, &mut agent, &mut upstream, |bytes| traffic.add_from_agent(bytes));
         let received = down.poll(cx, &mut upstream, &mut agent, |bytes| traffic.add_to_agent(bytes));
         match (sent, received) {
@@ -149,6 +164,8 @@ impl Way {
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
         task::JoinHandle,
@@ -168,7 +185,7 @@ mod tests {
         let ((agent, near), (upstream, far)) = (duplex(size), duplex(size));
         let relayed = tokio::spawn(async move {
             let traffic = Traffic::default();
-            let error = relay(near, far, &traffic, Times { idle: IDLE, total: TOTAL }).await;
+            let error = relay((near, far), &traffic, Times { idle: IDLE, total: TOTAL }, pending()).await;
             (error, traffic.from_agent(), traffic.to_agent())
         });
         (agent, upstream, relayed)

@@ -33,6 +33,7 @@ mod refusals;
 mod replay;
 mod restart;
 mod review;
+mod revoked;
 mod rotation;
 mod run;
 mod scripted;

@@ -249,7 +249,8 @@ fn accept(key: &str) -> String {
     BASE64_STANDARD.encode(digest)
 }
 
-fn agreed(head: &str) -> String {
+/// The 101 to a handshake that the proxy made itself.
+pub fn agreed(head: &str) -> String {
     AGREED.replace("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", &accept(field(head, "sec-websocket-key").unwrap()))
 }
 
