@@ -23,6 +23,7 @@ mod headers;
 mod in_memory;
 mod login;
 mod main_job;
+mod matrix;
 mod memory;
 mod mortal;
 mod operations;
