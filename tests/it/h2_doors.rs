@@ -6,7 +6,10 @@ use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, sync::Arc};
 use bytes::Bytes;
 use cupbearer::tls;
 use http::{Method, Request, StatusCode, Version, header};
-use hyper::client::conn::http2::{self, SendRequest};
+use hyper::{
+    client::conn::http2::{self, SendRequest},
+    ext::Protocol,
+};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{
     ClientConfig, RootCertStore,
@@ -17,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
     agents::{Agent, Way, empty, full, text},
-    scripted::{Body, Io, Wire, soon, status},
+    scripted::{Body, Io, Scripted, Wire, soon, status},
     support::{API, Facts, Stage},
     wire::basic,
 };
@@ -229,5 +232,51 @@ async fn a_connection_that_never_begins_is_closed() {
         let mut wire = Wire::new(tls.connect(stage.forward(), "h2").await);
         wire.write(beginning).await;
         assert_eq!(wire.rest().await, "", "{beginning:?}");
+    }
+}
+
+/// RFC 8441 at both doors with TLS; and a WebSocket over HTTP/1.1 through them.
+#[tokio::test]
+async fn a_websocket_passes_a_door_with_tls() {
+    let (tls, upstream) = (DoorTls::new(), Scripted::start("http/1.1").await);
+    let stage = Stage::with(Default::default(), |facts| tls.secure(&upstream.config(facts))).await;
+    let authority = upstream.authority();
+    for (door, uri) in [
+        (stage.forward(), format!("https://{authority}/v1/socket")),
+        (stage.reverse(), format!("https://{}/v1/socket", DoorTls::NAME)),
+    ] {
+        let mut sender = handshake(tls.connect(door, "h2").await).await;
+        let request = Request::builder()
+            .method(Method::CONNECT)
+            .uri(&uri)
+            .extension(Protocol::from_static("websocket"))
+            .header(header::PROXY_AUTHORIZATION, basic("researcher", &stage.key));
+        let (answer, mut far) = tokio::join!(sender.send_request(request.body(empty()).unwrap()), async {
+            let mut far = upstream.accept().await;
+            let head = far.head().await;
+            assert!(head.starts_with("GET /v1/socket HTTP/1.1\r\n"), "{head}");
+            far.write(crate::upgrades::agreed(&head)).await;
+            far
+        });
+        let answer = answer.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{uri}");
+        let mut agent = Wire::new(TokioIo::new(soon(hyper::upgrade::on(answer)).await.unwrap()));
+        agent.write("ping").await;
+        assert_eq!(far.exactly(4).await, b"ping");
+
+        let mut agent = Wire::new(tls.connect(door, "http/1.1").await);
+        let (target, key) = (uri.strip_prefix(&format!("https://{}", DoorTls::NAME)).unwrap_or(&uri), &stage.key);
+        agent
+            .write(format!(
+                "GET {target} HTTP/1.1\r\nhost: {authority}\r\nproxy-authorization: {}\r\n\
+                 connection: upgrade\r\nupgrade: websocket\r\n\r\n",
+                basic("researcher", key)
+            ))
+            .await;
+        let mut far = upstream.accept().await;
+        far.head().await;
+        far.write("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhi").await;
+        assert_eq!(status(&agent.head().await), 101, "{uri}");
+        assert_eq!(agent.exactly(2).await, b"hi");
     }
 }

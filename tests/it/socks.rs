@@ -363,3 +363,21 @@ async fn the_door_is_not_reached_through_the_proxy() {
         assert_eq!(wire.answer().await.code(), "address_not_allowed");
     }
 }
+
+/// Threat 106: what was asked for by SOCKS is cut as well.
+#[tokio::test]
+async fn a_tunnel_ends_with_its_agents_permission() {
+    let stage = stage().await;
+    let mut client = Client::known(&stage, stage.socks()).await;
+    assert_eq!(client.ask(&to_domain(API.as_bytes(), stage.facts.api_port)).await, SUCCEEDED);
+    let mut wire = Wire::over(client.0).secure(&stage, API, &["http/1.1"]).await.unwrap();
+    wire.send(format!("GET /v1/orders HTTP/1.1\r\nHost: {}\r\n\r\n", stage.authority())).await;
+    assert_eq!(wire.answer().await.status, 200);
+    stage.reload(&config(&stage.facts).replace(&stage.facts.key_sha256, &"0".repeat(64)));
+    assert_eq!(wire.closed().await, b"");
+    let mut again = Client::connect(stage.socks()).await;
+    again.say(&[5, 1, 2]).await;
+    assert_eq!(again.hear::<2>().await, [5, 2]);
+    again.say(&login("researcher", &stage.key)).await;
+    assert_ne!(again.hear::<2>().await, [1, 0]);
+}
