@@ -27,6 +27,7 @@ use crate::{
     agents::{data, empty, fed, full, text},
     h2_doors::secure,
     scripted::{Body, Io, Wire, status},
+    socks,
     support::{API, Facts, Stage},
     wire::basic,
 };
@@ -41,6 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 enum Door {
     AbsoluteForm,
     Tunnel,
+    /// The same tunnel, asked for by SOCKS.
+    Socks,
     Reverse,
 }
 
@@ -69,7 +72,7 @@ enum Exchange {
     Bidi,
 }
 
-const DOORS: [Door; 3] = [Door::AbsoluteForm, Door::Tunnel, Door::Reverse];
+const DOORS: [Door; 4] = [Door::AbsoluteForm, Door::Tunnel, Door::Socks, Door::Reverse];
 const SPEAKS: [Speaks; 2] = [Speaks::H1, Speaks::H2];
 const UPSTREAMS: [Upstream; 3] = [Upstream::Http, Upstream::HttpsH1, Upstream::HttpsH2];
 const EXCHANGES: [Exchange; 6] =
@@ -172,6 +175,7 @@ fn config(facts: &Facts, origins: &[Origin]) -> String {
              \n[[reverse]]\nname = \"to-{kind:?}\"\nlisten = \"127.0.0.1:0\"\nupstream = \"{scheme}://{authority}\"\n"
         ));
     }
+    config.push_str("\n[socks]\nlisten = \"127.0.0.1:0\"\n");
     config.replace("[resolve]\n", "[resolve]\n\"localhost\" = \"127.0.0.1\"\n")
 }
 
@@ -215,7 +219,7 @@ impl<'a> Agent<'a> {
         let inside = if upstream == Upstream::Http { "http" } else { "https" };
         let named = match door {
             Door::AbsoluteForm => ("http", authority.as_str()),
-            Door::Tunnel => (inside, authority.as_str()),
+            Door::Tunnel | Door::Socks => (inside, authority.as_str()),
             Door::Reverse => ("http", "base.test"),
         };
         let request = Request::builder().method(method).header(CASE, self.case.name());
@@ -226,7 +230,7 @@ impl<'a> Agent<'a> {
         let request = if speaks == Speaks::H1 { request.header(header::HOST, named.1) } else { request };
         match door {
             Door::AbsoluteForm => request.header(header::PROXY_AUTHORIZATION, basic("researcher", key)),
-            Door::Tunnel => request,
+            Door::Tunnel | Door::Socks => request,
             Door::Reverse => request.header(header::AUTHORIZATION, format!("Bearer {key}")),
         }
     }
@@ -254,23 +258,33 @@ async fn stream(world: &World, case: Case) -> Box<dyn Io> {
     let stage = &world.stage;
     let door = match case.door {
         Door::AbsoluteForm | Door::Tunnel => stage.forward(),
+        Door::Socks => stage.socks(),
         Door::Reverse => stage.proxy.reverse[1 + case.upstream as usize].tcp().unwrap(),
     };
-    let stream = TcpStream::connect(door).await.unwrap();
+    let mut stream = TcpStream::connect(door).await.unwrap();
     stream.set_nodelay(true).unwrap();
-    if case.door != Door::Tunnel {
-        return Box::new(stream);
-    }
-    let (authority, key) = (&world.origin(case).authority, basic("researcher", &stage.key));
-    let mut wire = Wire::new(stream);
-    wire.write(format!("CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\nproxy-authorization: {key}\r\n\r\n"))
-        .await;
-    assert_eq!(status(&wire.head().await), 200);
+    let authority = &world.origin(case).authority;
+    let inside: Box<dyn Io> = match case.door {
+        Door::AbsoluteForm | Door::Reverse => return Box::new(stream),
+        Door::Socks => {
+            socks::open(&mut stream, &stage.key, authority).await;
+            Box::new(stream)
+        }
+        Door::Tunnel => {
+            let key = basic("researcher", &stage.key);
+            let mut wire = Wire::new(stream);
+            let head =
+                format!("CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\nproxy-authorization: {key}\r\n\r\n");
+            wire.write(head).await;
+            assert_eq!(status(&wire.head().await), 200);
+            wire.into_inner()
+        }
+    };
     if case.upstream == Upstream::Http {
-        return wire.into_inner();
+        return inside;
     }
     let alpn = if case.speaks == Speaks::H2 { "h2" } else { "http/1.1" };
-    secure(wire.into_inner(), stage.proxy.authority().root_der().clone(), API, alpn).await
+    secure(inside, stage.proxy.authority().root_der().clone(), API, alpn).await
 }
 
 // === The exchanges ===

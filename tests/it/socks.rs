@@ -53,6 +53,16 @@ fn to_v6(address: &str, port: u16) -> Vec<u8> {
     [&[5, 1, 0, 4][..], &address.octets(), &port.to_be_bytes()].concat()
 }
 
+/// Asks for a tunnel on a stream, as the stage's agent.
+pub async fn open(stream: &mut TcpStream, key: &str, authority: &str) {
+    let (host, port) = authority.rsplit_once(':').unwrap();
+    let request = to_domain(host.as_bytes(), port.parse().unwrap());
+    stream.write_all(&[&[5, 1, 2][..], &login("researcher", key), &request].concat()).await.unwrap();
+    let mut answer = [0; 14];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, [5, 2, 1, 0, 5, SUCCEEDED, 0, 1, 0, 0, 0, 0, 0, 0]);
+}
+
 /// A client that says one thing after the other.
 struct Client(TcpStream);
 
