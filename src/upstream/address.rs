@@ -336,6 +336,54 @@ mod tests {
         }
     }
 
+    /// What makes IPv4 of IPv6 on the way, by its own RFC: the prefix, and where the IPv4 address
+    /// stands (Teredo's is inverted).
+    const TRANSLATORS: [(&str, u32, bool); 7] = [
+        ("::ffff:0:0/96", 0, false),
+        ("::/96", 0, false),
+        ("::ffff:0:0:0/96", 0, false),
+        ("64:ff9b::/96", 0, false),
+        ("64:ff9b:1::/48", 0, false),
+        ("2002::/16", 80, false),
+        ("2001::/32", 0, true),
+    ];
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2000))]
+
+        /// Threats 24 and 36: no translator leads to what is refused, though the route lists all that
+        /// the translator has; and nothing but public unicast is open where nothing is listed.
+        #[test]
+        fn behind_a_translator_lies_what_lies_there(
+            (prefix, shift, inverted) in proptest::sample::select(&TRANSLATORS[..]),
+            range in proptest::sample::select(&RANGES[..20]),
+            offset: u32,
+            other: u128,
+        ) {
+            let IpNet::V4(range) = range.parse().unwrap() else { panic!("an IPv4 range comes first") };
+            let inner = range.network().to_bits() | (offset & range.hostmask().to_bits());
+            let IpNet::V6(net) = prefix.parse().unwrap() else { panic!("{prefix}") };
+            let spelled = u128::from(if inverted { !inner } else { inner }) << shift;
+            let rest = other & net.hostmask().to_bits() & !(u128::from(u32::MAX) << shift);
+            let ip = IpAddr::from(Ipv6Addr::from_bits(net.network().to_bits() | spelled | rest));
+            let check = |allowed: &[IpNet]| Wall::default().check(SocketAddr::new(ip, 443), allowed);
+            proptest::prop_assert!(check(&[]).is_err(), "{} for {}", ip, Ipv4Addr::from_bits(inner));
+            // Of the mapped form the IPv4 address is the address; `::/96` lists the loopback address, too.
+            if ip.to_canonical().is_ipv6() && !matches!(ip, IpAddr::V6(ip) if ip.is_loopback()) {
+                proptest::prop_assert!(check(&[net.into()]).is_err(), "{} for {}", ip, Ipv4Addr::from_bits(inner));
+            }
+        }
+
+        #[test]
+        fn what_is_open_is_public(v4: u32, v6: u128) {
+            for ip in [IpAddr::from(Ipv4Addr::from_bits(v4)), IpAddr::from(Ipv6Addr::from_bits(v6))] {
+                let listed = ranges().any(|net| net.contains(&ip)) || outside_global_unicast(ip);
+                let open = Wall::default().check(SocketAddr::new(ip, 443), &[]).is_ok();
+                proptest::prop_assert_eq!(open, !listed, "{}", ip);
+            }
+        }
+    }
+
     #[test]
     fn public_unicast_is_open() {
         for address in ["1.1.1.1", "93.184.216.34", "2606:4700:4700::1111", "2a00:1450::1", "223.255.255.255"] {

@@ -253,7 +253,7 @@ async fn the_proxys_own_listeners_are_out_of_reach() {
     })
     .await;
     let own = [stage.proxy.admin.unwrap(), stage.forward(), stage.reverse()];
-    let hosts = ["self.test", "zero.test", "mapped.test", "127.0.0.1", "0.0.0.0"];
+    let hosts = ["self.test", "zero.test", "mapped.test", "127.0.0.1", "0.0.0.0", "[::ffff:127.0.0.1]", "[::]"];
     let listed = |hosts: &[&str], ports: &[SocketAddr]| {
         let all = ports.iter().flat_map(|own| hosts.iter().map(move |host| format!("\"{host}:{}\"", own.port())));
         all.collect::<Vec<_>>().join(", ")
@@ -283,6 +283,20 @@ async fn the_proxys_own_listeners_are_out_of_reach() {
             wire.send(format!("GET /healthz HTTP/1.1\r\nHost: {authority}\r\n\r\n")).await;
             assert_eq!(wire.answer().await.code(), "address_not_allowed", "{authority}");
             asked += 2;
+        }
+        // Spellings that some resolvers take for 127.0.0.1, and names for it.
+        for host in ["127.1", "0x7f.1", "0177.0.0.1", "2130706433", "0", "[::127.0.0.1]", "localhost"] {
+            let authority = format!("{host}:{}", address.port());
+            for head in [
+                format!("GET http://{authority}/healthz HTTP/1.1\r\nHost: x\r\nProxy-Authorization: {key}\r\n\r\n"),
+                connect_head(&stage, &authority),
+            ] {
+                let mut wire = Wire::connect(stage.forward()).await;
+                wire.send(head).await;
+                let answer = wire.answer().await;
+                assert!([400, 403].contains(&answer.status), "{authority}: {}", answer.status);
+                asked += 1;
+            }
         }
     }
     let records = stage.final_records().await;
