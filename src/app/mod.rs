@@ -196,12 +196,13 @@ fn rules(
         Handle::current(),
         store,
     )?;
-    Ok(rules_with(settings, broker))
+    Ok(rules_with(settings, broker, &Registry::default()))
 }
 
-fn rules_with(settings: &config::Settings, broker: credential::Broker) -> Rules {
+/// `former`: the registry that is replaced.
+fn rules_with(settings: &config::Settings, broker: credential::Broker, former: &Registry) -> Rules {
     Rules {
-        registry: Registry::new(settings.agents.clone()),
+        registry: Registry::succeeding(former, settings.agents.clone()),
         routes: settings.table.clone(),
         broker,
         unmatched: settings.server.unmatched,

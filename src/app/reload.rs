@@ -12,7 +12,7 @@ impl Running {
     pub fn reload(&self, settings: &config::Settings) -> Result<(), credential::Error> {
         let current = self.shared.rules.load_full();
         let broker = current.broker.reconfigured(settings.credentials.clone(), settings.tokens.clone())?;
-        self.shared.replace(rules_with(settings, broker));
+        self.shared.replace(rules_with(settings, broker, &current.registry));
         let detail = format!("{} routes, {} agents", settings.routes.len(), settings.agents.len());
         self.shared.recorder.event(Event::ConfigReloaded { accepted: true, detail });
         Ok(())

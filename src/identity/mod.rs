@@ -6,13 +6,14 @@
 //! ```
 
 mod key;
+mod load;
 mod proxy_auth;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, ops::Deref, sync::Arc};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::{
@@ -26,6 +27,8 @@ use crate::{
 };
 
 pub use key::{NoRandomness, generate_key};
+pub use load::Counted;
+use load::{Load, What};
 use proxy_auth::{Shown, bare_key, credentials, login, only_line};
 
 /// The fields, besides `Proxy-Authorization`, in which a reverse-mode agent may show its
@@ -52,16 +55,32 @@ pub struct AgentSettings {
 pub struct Agent {
     name: AgentName,
     anonymous: bool,
+    load: Arc<Load>,
 }
 
 /// All known agents; immutable, swapped whole on reload.
 #[derive(Clone, Default)]
 pub struct Registry {
-    agents: HashMap<AgentName, Arc<AgentSettings>>,
+    agents: HashMap<AgentName, Arc<Known>>,
     /// Whose key has this digest; `None` where two agents share it, since a key that
     /// names two agents names none.
-    owners: HashMap<[u8; 32], Option<Arc<AgentSettings>>>,
-    anonymous: Option<Arc<AgentSettings>>,
+    owners: HashMap<[u8; 32], Option<Arc<Known>>>,
+    anonymous: Option<Arc<Known>>,
+}
+
+/// An agent, and what it has under way.
+#[derive(Debug)]
+struct Known {
+    settings: AgentSettings,
+    load: Arc<Load>,
+}
+
+impl Deref for Known {
+    type Target = AgentSettings;
+
+    fn deref(&self) -> &AgentSettings {
+        &self.settings
+    }
 }
 
 /// What a request shows of who sends it.
@@ -83,6 +102,7 @@ pub struct TunnelIdentity {
     name: AgentName,
     /// The digest that was matched at `CONNECT`; `None` for the anonymous agent.
     key: Option<[u8; 32]>,
+    load: Arc<Load>,
 }
 
 /// Why nobody was recognised. Always the agent's (or its operator's) to mend.
@@ -100,10 +120,15 @@ pub enum Unknown {
 impl Registry {
     /// Where two entries have one name the later one counts; `config` refuses that.
     pub fn new(agents: Vec<AgentSettings>) -> Self {
+        Self::succeeding(&Self::default(), agents)
+    }
+
+    /// For a new config: what an agent has under way goes on counting.
+    pub fn succeeding(old: &Self, agents: Vec<AgentSettings>) -> Self {
         let mut registry = Self::default();
         for settings in agents {
-            let settings = Arc::new(settings);
-            registry.agents.insert(settings.name.clone(), settings);
+            let load = old.agents.get(&settings.name).map(|known| known.load.clone()).unwrap_or_default();
+            registry.agents.insert(settings.name.clone(), Arc::new(Known { settings, load }));
         }
         for settings in registry.agents.values() {
             for digest in &settings.keys {
@@ -124,8 +149,8 @@ impl Registry {
     /// What a tunnel opened with this evidence has to remember.
     pub fn identify_tunnel(&self, evidence: Evidence<'_>) -> Result<(Agent, TunnelIdentity), Unknown> {
         self.recognise(evidence).map(|identity| {
-            let agent = Agent { name: identity.name.clone(), anonymous: identity.key.is_none() };
-            (agent, identity)
+            let (name, load) = (identity.name.clone(), identity.load.clone());
+            (Agent { name, anonymous: identity.key.is_none(), load }, identity)
         })
     }
 
@@ -140,7 +165,11 @@ impl Registry {
 
     /// The agent by name, for `explain` and `run`, which need no evidence.
     pub fn named(&self, name: &AgentName) -> Option<Agent> {
-        self.agents.get(name).map(|agent| Agent { name: agent.name.clone(), anonymous: agent.anonymous })
+        let agent = |known: &Arc<Known>| {
+            let (name, load) = (known.name.clone(), known.load.clone());
+            Agent { name, anonymous: known.anonymous, load }
+        };
+        self.agents.get(name).map(agent)
     }
 
     fn recognise(&self, evidence: Evidence<'_>) -> Result<TunnelIdentity, Unknown> {
@@ -195,7 +224,7 @@ impl Registry {
         };
         let accepted = settings.map_or(NOBODY, |settings| &settings.keys);
         match (is_accepted(accepted, &shown.digest), settings) {
-            (true, Some(settings)) => Ok(TunnelIdentity { name: settings.name.clone(), key: Some(shown.digest) }),
+            (true, Some(known)) => Ok(TunnelIdentity::new(known, Some(shown.digest))),
             (true, None) | (false, _) => Err(Unknown::Mismatch),
         }
     }
@@ -211,7 +240,7 @@ impl Registry {
     }
 
     fn nobody(&self) -> Option<TunnelIdentity> {
-        self.anonymous.as_ref().map(|settings| TunnelIdentity { name: settings.name.clone(), key: None })
+        self.anonymous.as_ref().map(|known| TunnelIdentity::new(known, None))
     }
 }
 
@@ -250,6 +279,16 @@ impl Agent {
         &self.name
     }
 
+    /// Counts a request among those under way; `None`: `most` are already.
+    pub fn begin_request(&self, most: usize) -> Option<Counted> {
+        self.load.take(What::Request, most)
+    }
+
+    /// Counts a connection; `None`: there are `most` already.
+    pub fn begin_connection(&self, most: usize) -> Option<Counted> {
+        self.load.take(What::Connection, most)
+    }
+
     /// Nothing was shown that names an agent.
     pub fn is_anonymous(&self) -> bool {
         self.anonymous
@@ -257,7 +296,7 @@ impl Agent {
 
     #[cfg(test)]
     pub(crate) fn for_test(name: AgentName) -> Self {
-        Self { name, anonymous: false }
+        Self { name, anonymous: false, load: Arc::default() }
     }
 }
 
@@ -282,6 +321,12 @@ impl fmt::Debug for Evidence<'_> {
 }
 
 // === impl TunnelIdentity ===
+
+impl TunnelIdentity {
+    fn new(known: &Known, key: Option<[u8; 32]>) -> Self {
+        Self { name: known.name.clone(), key, load: known.load.clone() }
+    }
+}
 
 impl fmt::Debug for TunnelIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,7 +6,7 @@ mod response;
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -26,6 +26,9 @@ pub enum BodyError {
     Broken(#[from] hyper::Error),
     #[error("no byte of the body came for {0:?}")]
     Idle(Duration),
+    /// The request is older than any may be.
+    #[error("the request's time is up")]
+    Late,
     #[error(transparent)]
     Undecodable(#[from] Undecodable),
     /// The request is being sent again; this attempt's body is void.
@@ -38,6 +41,7 @@ impl BodyError {
     fn code(&self) -> &'static str {
         match self {
             Self::Idle(_) => "upstream_timeout",
+            Self::Late => "request_timeout",
             Self::Undecodable(_) => "upstream_protocol",
             Self::Broken(_) | Self::Superseded => "upstream_broke_off",
         }
@@ -46,37 +50,48 @@ impl BodyError {
 
 // === impl IdleTimer ===
 
-/// Fires when nothing has passed for a while. Costs nothing while bytes are at hand:
-/// the timer is armed only when a read has to wait.
+/// How long a body may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// Without a byte.
+    pub(super) idle: Duration,
+    /// Whatever comes.
+    pub(super) end: Instant,
+}
+
+/// Fires when nothing has passed for a while, or when there is no time left. Costs nothing
+/// while bytes are at hand: the timer is armed only when a read has to wait.
 #[derive(Debug)]
 struct IdleTimer {
-    limit: Duration,
+    times: Times,
     sleep: Option<Pin<Box<Sleep>>>,
     armed: bool,
 }
 
 impl IdleTimer {
-    fn new(limit: Duration) -> Self {
-        Self { limit, sleep: None, armed: false }
+    fn new(times: Times) -> Self {
+        Self { times, sleep: None, armed: false }
     }
 
     fn progress(&mut self) {
         self.armed = false;
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let deadline = || Instant::now() + self.limit;
+    /// Why to wait no longer.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        let Times { idle, end } = self.times;
+        let deadline = || end.min(Instant::now() + idle);
         let sleep = match &mut self.sleep {
             Some(sleep) => {
                 if !self.armed {
-                    let deadline = Instant::now() + self.limit;
-                    sleep.as_mut().reset(deadline);
+                    sleep.as_mut().reset(deadline());
                 }
                 sleep
             }
             None => self.sleep.insert(Box::pin(sleep_until(deadline()))),
         };
         self.armed = true;
-        sleep.as_mut().poll(cx)
+        ready!(sleep.as_mut().poll(cx));
+        Poll::Ready(if end <= Instant::now() { BodyError::Late } else { BodyError::Idle(idle) })
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     upstream::{self, ParentFault},
 };
 
-use super::{recover::StepUp, upgrade::NotAllowed};
+use super::{recover::StepUp, seat::TooMany, upgrade::NotAllowed};
 
 /// Why a request got no answer from its upstream.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +64,9 @@ pub enum Error {
     /// nobody could see whether the token is in it (threat 15).
     #[error("the answer is in a coding that can't be looked through for the token")]
     UnaskedCoding,
+    /// The agent has as much under way as it may (threat 87).
+    #[error("{0}")]
+    TooMany(#[from] TooMany),
     /// The request has been through this proxy before (threat 38).
     #[error("the request came back to the proxy that sent it")]
     Loop,
@@ -103,6 +106,12 @@ pub enum BadRequest {
     Method(RefusedMethod),
     #[error("a token in the query isn't forwarded on this route")]
     TokenInQuery,
+    /// RFC 9110 §15.5.15.
+    #[error("the request's target is longer than the limit")]
+    TargetTooLong,
+    /// RFC 6585 §5.
+    #[error("the request has more fields than the limit")]
+    TooManyFields,
     #[error("the only expectation that can be met is `100-continue`")]
     Expectation,
     #[error("the SOCKS request can't be served")]
@@ -176,6 +185,7 @@ impl Error {
             },
             Self::UnaskedCoding => Verdict::new(502, "upstream_protocol", "http_response_content_coding")
                 .hint("ask for it with `Accept-Encoding: identity`; the operator may set the route's `scrub = false`"),
+            Self::TooMany(what) => too_many(*what),
             Self::Loop => Verdict::new(502, "loop_detected", "proxy_loop_detected")
                 .hint("the URL leads back to the proxy itself; use the API's own host"),
         }
@@ -206,8 +216,25 @@ impl BadRequest {
             }
             Self::TokenInQuery => bad("leave `access_token` out of the URL: the proxy adds the token"),
             Self::Socks => bad("use SOCKS 5, its CONNECT, and user and password"),
+            Self::TargetTooLong => Verdict::new(414, "bad_request", "http_request_error")
+                .hint("shorten the URL; the operator may raise `request_target` of [limits]"),
+            Self::TooManyFields => Verdict::new(431, "bad_request", "http_request_error")
+                .hint("send fewer header fields; the operator may raise `request_fields` of [limits]"),
             Self::Expectation => Verdict::new(417, "bad_request", "http_request_error").hint("leave out `Expect`"),
         }
+    }
+}
+
+fn too_many(what: TooMany) -> Verdict {
+    let verdict = Verdict::new(429, "rate_limited", "connection_limit_reached");
+    let verdict = Verdict { retry_after: Some(Duration::from_secs(1)), ..verdict };
+    match what {
+        TooMany::Requests => {
+            verdict.hint("wait for an answer first; the operator may raise `requests_per_agent` of [limits]")
+        }
+        TooMany::Connections => verdict
+            .hint("use the connections again; the operator may raise `connections_per_agent` of [limits]")
+            .closing(),
     }
 }
 
@@ -384,6 +411,7 @@ impl Noted for Error {
             | Self::UnaskedUpgrade
             | Self::NotUpgraded
             | Self::UnaskedCoding
+            | Self::TooMany(_)
             | Self::Loop => {}
         }
         record.outcome.error = Some(self.verdict().code);

@@ -1,7 +1,7 @@
 //! The way out of the corridor: strip, inject last, send; once more where the
 //! standards allow it (standards 3.6).
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, time::Duration};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, StatusCode, Version,
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     credential::{self, Asking, Broker, Lease, Recipient},
-    observe::{Noted, Record, Traffic},
+    observe::{Noted, Record},
     policy::Permit,
     primitives::Secret,
     upstream::{self, Destination, Sent},
@@ -83,7 +83,7 @@ impl Proxy {
         rules: &Rules,
         inbound: Inbound<'_>,
         permit: &Permit,
-        traffic: &Arc<Traffic>,
+        record: &Record,
     ) -> Result<Prepared, Error> {
         let via = &self.shared.via;
         let reverse = inbound.is_reverse();
@@ -103,8 +103,9 @@ impl Proxy {
         }
         let settings = &self.shared.settings;
         let held = inbound::expects_continue(&parts.headers).then_some(settings.continue_timeout);
-        let limits = body::Limits { replay: settings.replay_limit, idle: settings.request_idle_timeout };
-        let body = RequestBody::new(body, traffic, limits, held);
+        let times = body::Times { idle: settings.request_idle_timeout, end: record.started + settings.total_timeout };
+        let limits = body::Limits { replay: settings.replay_limit, times };
+        let body = RequestBody::new(body, &record.traffic, limits, held);
         let rewinder = body.rewinder();
         parts.extensions.clear();
         let may_repeat = permit.credential().is_some() || parts.method.is_idempotent();

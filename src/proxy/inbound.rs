@@ -22,6 +22,7 @@ use crate::{
 };
 
 use super::{
+    Seat, Settings,
     error::{BadRequest, Error, RefusedMethod},
     interim::InterimSink,
     upgrade,
@@ -46,6 +47,8 @@ pub struct Arrival<'a> {
     pub ingress: &'a Ingress,
     /// Inside a tunnel that isn't TLS.
     pub clear: bool,
+    /// The connection's place among those of its agent.
+    pub seat: &'a Seat,
     /// Where interim answers go: h1 connections have one.
     pub interim: Option<&'a InterimSink>,
 }
@@ -119,7 +122,13 @@ pub(super) struct Inbound<'a> {
 
 impl<'a> Inbound<'a> {
     /// Refuses what can't be judged; repairs nothing (threats R6).
-    pub(super) fn normalise(arrival: Arrival<'a>, routes: &Table, request: Request<Incoming>) -> Result<Self, Error> {
+    pub(super) fn normalise(
+        arrival: Arrival<'a>,
+        routes: &Table,
+        settings: &Settings,
+        request: Request<Incoming>,
+    ) -> Result<Self, Error> {
+        check_size(&request, settings)?;
         let (mut parts, body) = request.into_parts();
         let extended = upgrade::extended(&mut parts);
         check_framing(&parts)?;
@@ -162,6 +171,19 @@ impl Noted for Inbound<'_> {
             record.asked.method = self.target.method.clone();
         }
     }
+}
+
+/// hyper has refused what is longer than a whole head may be.
+fn check_size<B>(request: &Request<B>, settings: &Settings) -> Result<(), BadRequest> {
+    let uri = request.uri();
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    if path + uri.authority().map_or(0, |authority| authority.as_str().len()) > settings.request_target {
+        return Err(BadRequest::TargetTooLong);
+    }
+    if request.headers().len() > settings.request_fields {
+        return Err(BadRequest::TooManyFields);
+    }
+    Ok(())
 }
 
 /// hyper has refused most of RFC 9112 §6.3's list; this is the rest of standards 3.4.

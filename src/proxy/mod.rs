@@ -24,6 +24,7 @@ pub mod pipeline;
 pub(crate) mod recover;
 pub(crate) mod respond;
 pub mod scrub;
+mod seat;
 pub mod socks;
 mod spare;
 pub mod standing;
@@ -40,6 +41,7 @@ pub use headers::Via;
 pub use inbound::{Arrival, Ingress, Mount, Tunnel};
 pub use interim::InterimSink;
 pub use pipeline::{Proxy, Rules, Shared};
+pub use seat::Seat;
 pub use socks::{Denial, Knock, SocksOpening};
 pub use standing::{REVOKED, Standing};
 pub use tunnel::{Blind, Handshake, Opening, TunnelRecord};
@@ -57,6 +59,16 @@ pub struct Settings {
     /// An upstream that sends no byte of a body for this long is given up. Event streams
     /// and long polls are silent for minutes.
     pub idle_timeout: Duration,
+    /// A request that is older than this is given up, whatever moves.
+    pub total_timeout: Duration,
+    /// Bytes of a request's target.
+    pub request_target: usize,
+    /// Fields of a request's head, over h2: hyper counts those of h1.
+    pub request_fields: usize,
+    /// Requests of one agent under way at once, over all connections.
+    pub agent_requests: usize,
+    /// Connections of one agent at once, over all listeners.
+    pub agent_connections: usize,
 }
 
 /// What happens to a `CONNECT` to a host that no route names.

@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use crate::observe::{Record, Recorder};
+use crate::{
+    identity::Counted,
+    observe::{Record, Recorder},
+};
 
 use super::{Tunnel, standing::REVOKED};
 
@@ -20,11 +23,17 @@ pub(super) struct Open {
     agent_stayed: bool,
     /// Where it came through.
     tunnel: Option<Arc<Tunnel>>,
+    /// Its place among those of its agent that are under way.
+    counted: Option<Counted>,
 }
 
 impl Open {
     pub(super) fn new(record: Record, recorder: Recorder, tunnel: Option<Arc<Tunnel>>) -> Self {
-        Self { record: Some(Box::new(record)), recorder, agent_stayed: false, tunnel }
+        Self { record: Some(Box::new(record)), recorder, agent_stayed: false, tunnel, counted: None }
+    }
+
+    pub(super) fn hold(&mut self, counted: Counted) {
+        self.counted = Some(counted);
     }
 
     /// The answer is through, or `error` (a stable code) broke it off.

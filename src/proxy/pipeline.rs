@@ -100,14 +100,18 @@ impl Proxy {
         rules: &Rules,
         arrival: Arrival<'_>,
         request: Request<Incoming>,
-        record: &mut Record,
+        record: &mut Open,
     ) -> Result<Answered, Error> {
-        let inbound = record.note(Inbound::normalise(arrival, &rules.routes, request))?;
+        let settings = &self.shared.settings;
+        let inbound = record.note(Inbound::normalise(arrival, &rules.routes, settings, request))?;
         let agent = record.note(rules.registry.identify(inbound.evidence()).map_err(Error::from))?;
+        let seated = arrival.seat.take(&agent, settings, record);
+        record.note(seated)?;
         let candidates = record
             .note(rules.routes.find(inbound.target()).map_err(|none| no_route(none, &agent, inbound.target())))?;
         let permit = record.note(policy::decide(&agent, &candidates, inbound.target()).map_err(Error::from))?;
-        let prepared = record.note(self.prepare(rules, inbound, &permit, &record.traffic))?;
+        let prepared = self.prepare(rules, inbound, &permit, record);
+        let prepared = record.note(prepared)?;
         let lease = record.note(rules.broker.lease(&permit, prepared.asking()).await.map_err(Error::from))?;
         let sent = self.forward(&rules.broker, prepared, &permit, lease, record).await;
         record.note(sent)

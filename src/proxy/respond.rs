@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::upstream::Sent;
 
-use super::{Body, Error, Proxy, Shared, error::Verdict, forward::Answered, headers, open::Open};
+use super::{Body, Error, Proxy, Shared, body, error::Verdict, forward::Answered, headers, open::Open};
 
 /// Carries a refusal's stable code.
 pub(super) const ERROR_FIELD: HeaderName = HeaderName::from_static("x-cupbearer-error");
@@ -55,8 +55,9 @@ impl Answering {
             Ok(screen) => screen.flatten(),
             Err(error) => return self.refuse(&error, open),
         };
-        let idle = proxy.shared.settings.idle_timeout;
-        Response::from_parts(parts, Body::upstream((ahead, incoming), connection, idle, screen, open))
+        let settings = &proxy.shared.settings;
+        let times = body::Times { idle: settings.idle_timeout, end: open.started + settings.total_timeout };
+        Response::from_parts(parts, Body::upstream((ahead, incoming), connection, times, screen, open))
     }
 
     pub(super) fn is_h2(self) -> bool {

@@ -11,7 +11,7 @@ use crate::{
 };
 
 use super::{
-    Error, Proxy,
+    Error, Proxy, Seat,
     error::BadRequest,
     inbound::Ingress,
     open::Open,
@@ -59,14 +59,14 @@ impl Proxy {
     /// May this agent go there? Asked anew of the rules of this moment.
     pub async fn open_socks(
         &self,
-        ingress: &Ingress,
+        (ingress, seat): (&Ingress, &Seat),
         mut knock: Knock,
         identity: &TunnelIdentity,
         authority: Authority,
     ) -> SocksOpening {
         let rules = self.shared.rules.load_full();
         let asked = (authority, Evidence::Tunnel(identity));
-        match self.judge_tunnel(&rules, ingress, asked, &mut knock.0).await {
+        match self.judge_tunnel(&rules, (ingress, seat), asked, &mut knock.0).await {
             Ok(Judged::Intercept(tunnel)) => {
                 SocksOpening::Opened(Opening::Intercept(tunnel.into(), Handshake(knock.0)))
             }
@@ -126,6 +126,7 @@ impl Denial {
             | Error::UnaskedUpgrade
             | Error::NotUpgraded
             | Error::UnaskedCoding
+            | Error::TooMany(_)
             | Error::Loop => Self::General,
         }
     }

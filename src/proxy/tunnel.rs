@@ -19,7 +19,7 @@ use crate::{
 };
 
 use super::{
-    Body, Error, Proxy, Rules, Standing, Unmatched,
+    Body, Error, Proxy, Rules, Seat, Standing, Unmatched,
     error::BadRequest,
     inbound::{Ingress, Tunnel},
     open::Open,
@@ -102,10 +102,10 @@ impl TunnelRecord {
 
 impl Proxy {
     /// Judges a `CONNECT`.
-    pub async fn open_tunnel(&self, ingress: &Ingress, request: &Request<Incoming>) -> Opening {
+    pub async fn open_tunnel(&self, ingress: &Ingress, seat: &Seat, request: &Request<Incoming>) -> Opening {
         let rules = self.shared.rules.load_full();
         let mut open = self.open_record(ingress, request);
-        match self.judge_connect(&rules, ingress, request, &mut open).await {
+        match self.judge_connect(&rules, (ingress, seat), request, &mut open).await {
             Ok(Judged::Intercept(tunnel)) => Opening::Intercept(Arc::new(tunnel), Handshake(open)),
             Ok(Judged::Blind(connected, standing)) => Opening::Blind(Box::new(Blind::new(connected, standing, open))),
             Err(error) => {
@@ -118,26 +118,27 @@ impl Proxy {
     async fn judge_connect(
         &self,
         rules: &Rules,
-        ingress: &Ingress,
+        from: (&Ingress, &Seat),
         request: &Request<Incoming>,
-        record: &mut Record,
+        record: &mut Open,
     ) -> Result<Judged, Error> {
         let authority = connect_authority(request)?;
         let evidence = Evidence::Proxy(request.headers());
-        self.judge_tunnel(rules, ingress, (authority, evidence), record).await
+        self.judge_tunnel(rules, from, (authority, evidence), record).await
     }
 
     /// Whatever protocol asks for the tunnel.
     pub(super) async fn judge_tunnel(
         &self,
         rules: &Rules,
-        ingress: &Ingress,
+        (ingress, seat): (&Ingress, &Seat),
         (authority, evidence): (Authority, Evidence<'_>),
-        record: &mut Record,
+        record: &mut Open,
     ) -> Result<Judged, Error> {
         record.asked.authority = Some(authority.clone());
         let (agent, identity) = rules.registry.identify_tunnel(evidence)?;
         agent.note(record);
+        seat.take(&agent, &self.shared.settings, record)?;
         if let Ok(candidates) = rules.routes.find_authority(&authority) {
             policy::decide_tunnel(&agent, &candidates, &authority)?;
             return Ok(Judged::Intercept(Tunnel::new(ingress.listener().clone(), authority, identity)));

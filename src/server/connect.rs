@@ -32,7 +32,7 @@ use super::{
 /// Judges a `CONNECT` and answers it; what follows the 200 runs in a task of its own.
 pub(super) async fn answer<S: Io>(session: &Arc<Session>, mut request: Request<Incoming>) -> Response<Body> {
     let upgrade = hyper::upgrade::on(&mut request);
-    match session.connections.proxy.open_tunnel(&session.ingress, &request).await {
+    match session.connections.proxy.open_tunnel(&session.ingress, session.place.seat(), &request).await {
         Opening::Refused(response) => return *response,
         Opening::Intercept(tunnel, handshake) => {
             let session = Arc::clone(session);

@@ -76,7 +76,7 @@ pub(super) struct Session {
 
 impl Session {
     fn arrival<'a>(&'a self, interim: Option<&'a InterimSink>) -> Arrival<'a> {
-        Arrival { ingress: &self.ingress, clear: self.clear, interim }
+        Arrival { ingress: &self.ingress, clear: self.clear, seat: self.place.seat(), interim }
     }
 }
 
@@ -146,6 +146,8 @@ impl Connections {
             .initial_connection_window_size(H2_CONNECTION_WINDOW)
             .max_header_list_size(u32::try_from(self.limits.request_head).unwrap_or(u32::MAX))
             .max_send_buf_size(64 * 1024)
+            .max_pending_accept_reset_streams(self.limits.h2_resets)
+            .max_local_error_reset_streams(self.limits.h2_errors)
             .keep_alive_interval(self.limits.head_timeout)
             .keep_alive_timeout(self.limits.head_timeout);
         builder

@@ -9,7 +9,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use crate::proxy::Ingress;
+use crate::proxy::{Ingress, Seat};
 
 use super::{
     connection::{Connections, Io},
@@ -44,8 +44,19 @@ pub struct Places(Arc<Semaphore>);
 /// One connection's place; kept for as long as anything of it is alive, such as a tunnel
 /// that began on it.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
-    _held: Arc<OwnedSemaphorePermit>,
+pub(super) struct Place(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    _permit: OwnedSemaphorePermit,
+    seat: Seat,
+}
+
+impl Place {
+    /// The connection's place among those of its agent.
+    pub(super) fn seat(&self) -> &Seat {
+        &self.0.seat
+    }
 }
 
 impl fmt::Debug for Door {
@@ -149,8 +160,8 @@ impl Places {
     }
 
     pub(super) async fn take(&self) -> io::Result<Place> {
-        let held = Arc::clone(&self.0).acquire_owned().await.map_err(io::Error::other)?;
-        Ok(Place { _held: Arc::new(held) })
+        let permit = Arc::clone(&self.0).acquire_owned().await.map_err(io::Error::other)?;
+        Ok(Place(Arc::new(Held { _permit: permit, seat: Seat::default() })))
     }
 }
 

@@ -102,6 +102,10 @@ pub struct Limits {
     pub tunnel_timeout: Duration,
     /// Requests at once on one h2 connection.
     pub h2_streams: u32,
+    /// h2 streams that an agent reset before they were looked at (rapid reset, threat 75); past
+    /// it the connection ends. So does one after `h2_errors` streams that we had to reset.
+    pub h2_resets: Option<usize>,
+    pub h2_errors: Option<usize>,
     /// Minted certificates kept.
     pub leaf_cache: usize,
 }

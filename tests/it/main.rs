@@ -21,6 +21,7 @@ mod framing;
 mod h2_doors;
 mod headers;
 mod in_memory;
+mod limits;
 mod login;
 mod main_job;
 mod matrix;

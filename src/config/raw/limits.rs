@@ -33,6 +33,8 @@ impl Default for Limits {
                 tunnel_idle_timeout: seconds(600),
                 tunnel_timeout: seconds(24 * 3600),
                 h2_streams: 100,
+                h2_resets: Some(20),
+                h2_errors: Some(100),
                 leaf_cache: 1000,
             },
             drain: seconds(30),
@@ -42,6 +44,11 @@ impl Default for Limits {
                 request_idle_timeout: seconds(30),
                 // Long: a model may think for minutes between two bytes.
                 idle_timeout: seconds(600),
+                total_timeout: seconds(24 * 3600),
+                request_target: 16 << 10,
+                request_fields: 100,
+                agent_requests: 1000,
+                agent_connections: 1000,
             },
             upstream: upstream::Settings {
                 connect_timeout: seconds(10),
@@ -76,8 +83,15 @@ pub(in crate::config) fn limits(section: Option<Section<'_>>) -> Limits {
     set(&mut server.tunnel_idle_timeout, read.duration("tunnel_idle_timeout"));
     set(&mut server.tunnel_timeout, read.duration("tunnel_timeout"));
     set(&mut server.h2_streams, read.count("h2_streams", 1..=10_000).and_then(|count| u32::try_from(count).ok()));
+    set(&mut server.h2_resets, count(read, "h2_resets", 1..=100_000).map(Some));
+    set(&mut server.h2_errors, count(read, "h2_errors", 1..=100_000).map(Some));
     set(&mut server.leaf_cache, count(read, "leaf_cache", 1..=1_000_000));
     set(&mut limits.drain, read.duration_or_zero("drain").map(|length| length.value));
+    limits.proxy.request_fields = server.request_fields;
+    set(&mut limits.proxy.request_target, read.size("request_target", 256..=64 << 10));
+    set(&mut limits.proxy.agent_requests, count(read, "requests_per_agent", 1..=1_000_000));
+    set(&mut limits.proxy.agent_connections, count(read, "connections_per_agent", 1..=1_000_000));
+    set(&mut limits.proxy.total_timeout, read.duration("request_timeout"));
     set(&mut limits.proxy.replay_limit, read.size("replay", 0..=64 << 20));
     set(&mut limits.proxy.continue_timeout, read.duration("continue_timeout"));
     set(&mut limits.proxy.request_idle_timeout, read.duration("request_idle_timeout"));
@@ -90,7 +104,6 @@ pub(in crate::config) fn limits(section: Option<Section<'_>>) -> Limits {
     set(&mut limits.tokens.exchange_timeout, read.duration("token_exchange_timeout"));
     set(&mut limits.tokens.lease_timeout, read.duration("token_wait"));
     set(&mut limits.tokens.storm_guard, read.duration_or_zero("token_storm_guard").map(|length| length.value));
-    read.unsupported(&["connections_per_agent"]);
     section.finish();
     limits
 }

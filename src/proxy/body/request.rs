@@ -20,7 +20,7 @@ use crate::observe::Traffic;
 
 use super::{
     super::{error::BadRequest, headers},
-    BodyError, IdleTimer,
+    BodyError, IdleTimer, Times,
 };
 
 /// A request's body on its way upstream. Clones nothing but reference counts.
@@ -58,7 +58,7 @@ struct Source {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Limits {
     pub(in crate::proxy) replay: usize,
-    pub(in crate::proxy) idle: Duration,
+    pub(in crate::proxy) times: Times,
 }
 
 /// `Expect: 100-continue`: holds the body back until the upstream asks for it, or
@@ -93,7 +93,7 @@ impl RequestBody {
             broken: None,
             reader: None,
             gate: Gate { opens_at: continue_timeout.map(|limit| Instant::now() + limit), ..Gate::default() },
-            idle: IdleTimer::new(limits.idle),
+            idle: IdleTimer::new(limits.times),
             limits,
         };
         Self { source: Some(Arc::new(Mutex::new(source))), attempt: 0, sent: 0, trailers_sent: false }
@@ -187,9 +187,9 @@ impl Source {
         let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                ready!(self.idle.poll(cx));
+                let error = ready!(self.idle.poll(cx));
                 self.broken = Some(BadRequest::BodyTimeout);
-                return Poll::Ready(Some(Err(BodyError::Idle(self.limits.idle))));
+                return Poll::Ready(Some(Err(error)));
             }
         };
         self.idle.progress();
@@ -343,7 +343,8 @@ mod tests {
         tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(server), service));
         agent.write_all(request.as_bytes()).await.unwrap();
         let incoming = requests.recv().await.unwrap();
-        let limits = Limits { replay, idle: Duration::from_secs(60) };
+        let idle = Duration::from_secs(60);
+        let limits = Limits { replay, times: Times { idle, end: Instant::now() + 2 * idle } };
         (RequestBody::new(incoming, &Arc::default(), limits, None), agent)
     }
 

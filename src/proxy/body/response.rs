@@ -4,7 +4,6 @@
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -19,7 +18,7 @@ use super::{
         open::Open,
         scrub::{Came, Screen},
     },
-    BodyError, IdleTimer,
+    BodyError, IdleTimer, Times,
 };
 
 /// A response's body on its way to the agent.
@@ -61,12 +60,12 @@ impl Body {
     pub(in crate::proxy) fn upstream(
         (ahead, incoming): (Bytes, Incoming),
         connection: upstream::ConnectionGuard,
-        idle: Duration,
+        times: Times,
         screen: Option<Box<Screen>>,
         open: Open,
     ) -> Self {
         let left = incoming.size_hint().exact();
-        let upstream = Upstream { ahead, incoming, idle: IdleTimer::new(idle), left, _connection: connection };
+        let upstream = Upstream { ahead, incoming, idle: IdleTimer::new(times), left, _connection: connection };
         let ended = upstream.has_all();
         let mut body = Self { kind: Kind::Upstream { upstream, screen }, open: Some(open) };
         if ended {
@@ -106,8 +105,8 @@ impl Upstream {
         let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                ready!(self.idle.poll(cx));
-                return Poll::Ready(Some(Err(BodyError::Idle(self.idle.limit))));
+                let error = ready!(self.idle.poll(cx));
+                return Poll::Ready(Some(Err(error)));
             }
         };
         self.idle.progress();

@@ -109,7 +109,11 @@ async fn request<S: Io>(
             return None;
         }
     };
-    let opening = session.connections.proxy.open_socks(&session.ingress, knock, identity, authority).await;
+    let opening = session
+        .connections
+        .proxy
+        .open_socks((&session.ingress, session.place.seat()), knock, identity, authority)
+        .await;
     // To connect may have taken all the time there was.
     line.deadline = Instant::now() + session.connections.limits.handshake_timeout;
     match opening {
