@@ -25,6 +25,7 @@ def arguments():
     parser.add_argument("--peers", help="these proxies beside cupbearer, comma-separated")
     parser.add_argument("--type", default="application/json", help="Content-Type of the origin's small answers")
     parser.add_argument("--json", help="writes every figure of every round into this file")
+    parser.add_argument("--markdown", action="store_true", help="ends with tables as in docs/performance.md")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.rounds = options.rounds or (2 if options.quick else 6)
@@ -69,6 +70,9 @@ def main():
         if options.json:
             with open(options.json, "w") as file:
                 json.dump(figures, file, indent=1)
+    if options.markdown:
+        for title, kind in (("as a reverse proxy", "reverse"), ("as a forward proxy", "")):
+            markdown(title, {name: runs for name, runs in figures.items() if ("reverse" in name) == bool(kind)})
     for name, why in absent.items():
         print(f"not measured: {name} ({why})")
 
@@ -108,6 +112,33 @@ def median(values):
     return statistics.median(values) if values else None
 
 
+def ratios_of(ours, theirs):
+    """cupbearer's figure by the peer's, round by round."""
+    pairs = zip(ours, theirs)
+    return [a["value"] / b["value"] for a, b in pairs if "failed" not in a and "failed" not in b and b["value"] > 0]
+
+
+def values(runs):
+    return [run["value"] for run in runs if "failed" not in run]
+
+
+def short(value):
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
+
+
+def markdown(title, figures):
+    names = [peer.name for peer in peers.PEERS if peer.name != "cupbearer" and any(peer.name in runs for runs in figures.values())]
+    print(f"\n| {title} | cupbearer | {' | '.join(names)} |\n| --- | --- |{' --- |' * len(names)}")
+    for scenario, runs in figures.items():
+        ours = runs.get("cupbearer", [])
+        cells = [short(median(values(ours))) if values(ours) else "failed"]
+        for name in names:
+            ratio = median(ratios_of(ours, runs.get(name, [])))
+            failed = "failed" if name in runs else ""
+            cells.append(f"{short(median(values(runs[name])))}: **{ratio:.2f}**" if ratio else failed)
+        print(f"| `{scenario}` | {' | '.join(cells)} |")
+
+
 def table(scenario, figures):
     ours = figures.get("cupbearer", [])
     print(f"\n{scenario.name}: {scenario.about}")
@@ -118,14 +149,12 @@ def table(scenario, figures):
         if not good:
             print(f"  {name:12} failed: {runs[0]['failed'] if runs else 'not run'}")
             continue
-        # Paired: of the same round.
-        pairs = zip(ours, runs)
-        ratios = [a["value"] / b["value"] for a, b in pairs if "failed" not in a and "failed" not in b and b["value"] > 0]
+        ratios = ratios_of(ours, runs)
         ratio = f"{median(ratios):.2f} ×" if ratios and name != "cupbearer" else ""
         spread = f"{min(ratios):.2f}–{max(ratios):.2f}" if ratio else ""
         speed = median([run["rate"] for run in good if run["rate"]])
         lost = f"  ({len(runs) - len(good)} of {len(runs)} failed)" if len(good) < len(runs) else ""
-        value, peak = median([run["value"] for run in good]), median([run["peak_mib"] for run in good])
+        value, peak = median(values(runs)), median([run["peak_mib"] for run in good])
         print(f"  {name:12} {value:14.2f} {ratio:>14} {spread:>14} {f'{speed:.0f}' if speed else '':>9} {peak:9.1f}{lost}")
     sys.stdout.flush()
 
