@@ -25,7 +25,7 @@ use super::{
     inbound::{self, Inbound},
     interim::InterimSink,
     recover::{self, Remedy, Tries},
-    scrub::Screening,
+    scrub::{self, Screening},
     spare::Spare,
     turn::Turn,
     upgrade::Upgrade,
@@ -45,18 +45,20 @@ impl Proxy {
         let turn = Turn::default();
         turn.begin(&lease, &outbound.recipient(permit)).await;
         loop {
-            let screening = Screening::new(&lease, permit, broker, record.id);
-            outbound.interim.iter_mut().for_each(|interim| interim.screening.clone_from(&screening));
             let mut sent = self.send(permit, &outbound, (&lease, &turn), request, record).await?;
             if !recover::may_call_for_a_remedy(permit, &sent) {
-                return Ok(outbound.answered(sent, screening));
+                return Ok(outbound.answered(sent, Screening::new(lease, permit, broker, record.id)));
             }
             // Boxed like all that few requests need: the others would carry room for it.
             let remedy = Box::pin(tries.remedy(broker, permit, asking, &lease, &mut sent)).await?;
-            let Some(remedy) = remedy else { return Ok(outbound.answered(sent, screening)) };
+            let Some(remedy) = remedy else {
+                return Ok(outbound.answered(sent, Screening::new(lease, permit, broker, record.id)));
+            };
             // A refusal says that the request has not been applied (RFC 9110 §15.5.2): the one
             // licence to send a POST twice. The answer is kept until a better one is sure.
-            let Some(again) = outbound.again() else { return Ok(outbound.answered(sent, screening)) };
+            let Some(again) = outbound.again() else {
+                return Ok(outbound.answered(sent, Screening::new(lease, permit, broker, record.id)));
+            };
             drop(sent);
             match remedy {
                 Remedy::Other(other) => {
@@ -93,7 +95,6 @@ impl Proxy {
         let subject = own_token(rules, permit, &parts.headers);
         // HTTP/1.0 knows no interim answers.
         let interim = arrival.interim.filter(|_| parts.version == Version::HTTP_11).cloned();
-        let interim = interim.map(|sink| Interim { sink, screening: None });
         if permit.credential().is_some() && inbound::has_token_in_query(&parts.uri) {
             return Err(BadRequest::TokenInQuery.into());
         }
@@ -193,18 +194,12 @@ struct Outbound {
     /// method that may count twice.
     spare: Option<Spare>,
     rewinder: Rewinder,
-    interim: Option<Interim>,
+    /// Where the upstream's interim answers go.
+    interim: Option<InterimSink>,
     /// The body is more than is kept to be sent again, or may be.
     is_large: bool,
     continue_timeout: Duration,
     upgrade: Option<Box<Upgrade>>,
-}
-
-/// Where the upstream's interim answers go.
-#[derive(Clone)]
-struct Interim {
-    sink: InterimSink,
-    screening: Option<Screening>,
 }
 
 impl Outbound {
@@ -274,6 +269,7 @@ impl Outbound {
         let body = request.body().rewinder();
         if !body.is_empty() || self.interim.is_some() {
             let (interim, turn) = (self.interim.clone(), turn.held());
+            let clean = interim.as_ref().and_then(|_| scrub::clean_interim(lease, permit));
             hyper::ext::on_informational(&mut request, move |answer| match (answer.status(), &interim) {
                 (StatusCode::CONTINUE, _) => {
                     // A server that wants the body has taken the proof.
@@ -281,13 +277,13 @@ impl Outbound {
                     body.continued();
                 }
                 (_, None) => {}
-                (status, Some(Interim { sink, screening })) => {
+                (status, Some(sink)) => {
                     let mut fields = answer.headers().clone();
                     headers::strip_response(&mut fields);
                     // An interim answer has no body; an agent that believes it had one would
                     // take the answer itself for it.
                     fields.remove(http::header::CONTENT_LENGTH);
-                    screening.iter().for_each(|screening| screening.clean(&mut fields));
+                    clean.iter().for_each(|clean| clean(&mut fields));
                     sink.push(status, &fields);
                 }
             });

@@ -15,13 +15,13 @@ mod screen;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use memchr::{memchr_iter, memmem};
+use memchr::memmem;
 
 use crate::primitives::Secret;
 
 pub use decode::Undecodable;
 pub use frames::Screened;
-pub(super) use screen::{Came, Screen, Screening, prefer_readable};
+pub(super) use screen::{Came, Screen, Screening, clean_interim, prefer_readable};
 
 /// What stands where the token stood.
 const FILLER: u8 = b'*';
@@ -29,6 +29,8 @@ const FILLER: u8 = b'*';
 /// Bytes of a needle that are searched for; the rest is compared. Short, so that the search
 /// is set up in no time. Taken from the end: JWTs begin alike, and end in a signature.
 const ANCHOR: usize = 16;
+/// The same for its beginning at the end of a chunk.
+const START: usize = 4;
 
 /// Finds needles in a stream, wherever it is cut, and fills their places. What comes out
 /// doesn't depend on the cuts: every byte of every occurrence is filled, also of those that
@@ -162,23 +164,33 @@ fn each_occurrence(text: &[u8], needle: &[u8], mut found: impl FnMut(usize)) {
     let before = needle.len().saturating_sub(ANCHOR);
     let (head, anchor) = needle.split_at(before);
     let finder = memmem::Finder::new(anchor);
-    let mut from = before;
-    while let Some(at) = text.get(from..).and_then(|rest| finder.find(rest)) {
-        let anchored = from + at;
-        if &text[anchored - before..anchored] == head {
-            found(anchored - before);
+    for at in overlapping(&finder, text.get(before..).unwrap_or_default()) {
+        if &text[at..at + before] == head {
+            found(at);
         }
-        from = anchored + 1;
     }
 }
 
 /// How many bytes at the end of `text` are the beginning of `needle`, at most, and not all
 /// of it.
 fn begun(text: &[u8], needle: &[u8]) -> usize {
-    let [first, rest @ ..] = needle else { return 0 };
-    let tail = &text[text.len().saturating_sub(rest.len())..];
-    let is_beginning = |at: &usize| rest.starts_with(&tail[at + 1..]);
-    memchr_iter(*first, tail).find(is_beginning).map_or(0, |at| tail.len() - at)
+    let tail = &text[text.len().saturating_sub(needle.len().saturating_sub(1))..];
+    let start = &needle[..needle.len().min(START)];
+    let is_beginning = |at: &usize| needle.starts_with(&tail[*at..]);
+    let finder = memmem::Finder::new(start);
+    // The earliest is the longest; the last bytes are too few to be found by `start`.
+    let last = tail.len().saturating_sub(start.len().saturating_sub(1))..tail.len();
+    overlapping(&finder, tail).chain(last).find(is_beginning).map_or(0, |at| tail.len() - at)
+}
+
+/// Each place in turn, also of those that overlap.
+fn overlapping<'a>(finder: &'a memmem::Finder<'_>, text: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let at = from + finder.find(text.get(from..)?)?;
+        from = at + 1;
+        Some(at)
+    })
 }
 
 #[cfg(test)]

@@ -26,8 +26,9 @@ const MOST_OF_CONTROL: usize = 125;
 /// Bytes read at once.
 const CHUNK: usize = 16 * 1024;
 
+/// Finds frames in a stream, and texts in them.
 #[derive(Debug, Default)]
-struct Frames {
+pub(super) struct Frames {
     at: At,
     /// Of a head, or of a control frame: what has come.
     part: BytesMut,
@@ -67,7 +68,7 @@ struct Head {
 
 impl Frames {
     /// What can go on, appended to `out`.
-    fn push(&mut self, needles: &[Secret], mut input: Bytes, out: &mut BytesMut) {
+    pub(super) fn push(&mut self, needles: &[Secret], mut input: Bytes, out: &mut BytesMut) {
         while !input.is_empty() {
             match self.at {
                 At::Broken => out.extend_from_slice(&std::mem::take(&mut input)),
@@ -102,7 +103,7 @@ impl Frames {
     }
 
     /// Nothing more comes.
-    fn finish(&mut self, out: &mut BytesMut) {
+    pub(super) fn finish(&mut self, out: &mut BytesMut) {
         let rest = self.scrubber.finish();
         self.go(rest, out);
         out.extend_from_slice(&self.part.split());

@@ -36,10 +36,7 @@ use super::{
 
 /// What is looked for in an answer, and where its finding is reported.
 #[derive(Clone, Debug)]
-pub(in crate::proxy) struct Screening(Arc<Wanted>);
-
-#[derive(Debug)]
-struct Wanted {
+pub(in crate::proxy) struct Screening {
     lease: Lease,
     broker: Broker,
     request: RequestId,
@@ -80,16 +77,17 @@ static OF_THE_CODED: [HeaderName; 6] = [
 
 impl Screening {
     /// `None`: no token went out, or the route doesn't mind its coming back.
-    pub(in crate::proxy) fn new(lease: &Lease, permit: &Permit, broker: &Broker, request: RequestId) -> Option<Self> {
-        let wanted = !lease.traces().is_empty() && permit.credential().is_some_and(|credential| credential.scrub);
-        wanted.then(|| Self(Arc::new(Wanted { lease: lease.clone(), broker: broker.clone(), request })))
+    pub(in crate::proxy) fn new(lease: Lease, permit: &Permit, broker: &Broker, request: RequestId) -> Option<Self> {
+        is_wanted(&lease, permit).then(|| Self { lease, broker: broker.clone(), request })
     }
 
-    /// Cleans the fields of an interim answer, which has no body.
-    pub(in crate::proxy) fn clean(&self, fields: &mut HeaderMap) {
-        if scrub_fields(self.traces(), fields) {
-            self.tell("an interim answer");
+    /// Cleans the fields of an answer. `true`: the token was in them, or in an interim answer.
+    pub(in crate::proxy) fn clean(&self, fields: &mut HeaderMap) -> bool {
+        let found = scrub_fields(self.traces(), fields) | self.lease.take_leaked();
+        if found {
+            self.tell("a field");
         }
+        found
     }
 
     /// Cleans an answer's head, and makes it ready for a body that is looked through. `None`:
@@ -104,10 +102,7 @@ impl Screening {
         has_body: bool,
         large: &Arc<Semaphore>,
     ) -> Result<Option<Box<Screen>>, Error> {
-        let told = scrub_fields(self.traces(), &mut head.headers);
-        if told {
-            self.tell("a field");
-        }
+        let told = self.clean(&mut head.headers);
         if head.status == StatusCode::NOT_MODIFIED {
             // The agent has it as it was sent: without its coding.
             head.headers.remove(CONTENT_ENCODING);
@@ -153,12 +148,12 @@ impl Screening {
 
     /// The record of the request says the rest.
     pub(super) fn tell(&self, place: &'static str) {
-        let Wanted { lease, broker, request } = &*self.0;
+        let Self { lease, broker, request } = self;
         broker.quarantine(lease, format_args!("request {request}: the upstream sent the token back in {place}"));
     }
 
     pub(super) fn traces(&self) -> &[Secret] {
-        self.0.lease.traces()
+        self.lease.traces()
     }
 }
 
@@ -282,6 +277,21 @@ pub(in crate::proxy) struct Came {
     pub(in crate::proxy) frame: Frame<Bytes>,
     /// There is no more data behind it.
     pub(in crate::proxy) is_last: bool,
+}
+
+fn is_wanted(lease: &Lease, permit: &Permit) -> bool {
+    !lease.traces().is_empty() && permit.credential().is_some_and(|credential| credential.scrub)
+}
+
+/// Cleans the fields of interim answers, which have no body; the token of `lease` is marked
+/// where it was in one, for the answer to tell.
+pub(in crate::proxy) fn clean_interim(lease: &Lease, permit: &Permit) -> Option<impl Fn(&mut HeaderMap) + use<>> {
+    let lease = is_wanted(lease, permit).then(|| lease.clone())?;
+    Some(move |fields: &mut HeaderMap| {
+        if scrub_fields(lease.traces(), fields) {
+            lease.mark_leaked();
+        }
+    })
 }
 
 /// Whether a body is looked through: what a human could read, and what doesn't say what it is.
