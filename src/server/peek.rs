@@ -150,6 +150,9 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Peeked<IO> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -208,6 +211,58 @@ mod tests {
                 peeked.read_to_end(&mut all).await.unwrap();
                 assert_eq!(all, text);
             }
+        }
+    }
+
+    /// A stream that is read in the pieces it was cut into.
+    struct Pieces(VecDeque<Vec<u8>>);
+
+    impl AsyncRead for Pieces {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            if let Some(piece) = self.0.pop_front() {
+                buf.put_slice(&piece);
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn beginning() -> impl Strategy<Value = Vec<u8>> {
+        let known = proptest::sample::select(vec![
+            &b""[..],
+            b"\x16\x03\x01\x02\x00\x01",
+            b"\x16\x03",
+            b"GET / HTTP/1.1\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n\r",
+            b"PROPFIND",
+        ]);
+        (known, proptest::collection::vec(any::<u8>(), 0..40)).prop_map(|(known, rest)| [known, &rest].concat())
+    }
+
+    proptest! {
+        /// Nobody gets another verdict by cutting what he says, and nothing of it is lost.
+        #[test]
+        fn a_verdict_does_not_depend_on_the_cuts(text in beginning(), sizes in proptest::collection::vec(1usize..9, 1..80)) {
+            let mut pieces = VecDeque::new();
+            let (mut rest, mut sizes) = (&*text, sizes.iter().cycle());
+            while !rest.is_empty() {
+                let (piece, after) = rest.split_at(rest.len().min(*sizes.next().unwrap()));
+                pieces.push_back(piece.to_vec());
+                rest = after;
+            }
+            let whole = (0..=text.len()).find_map(|length| classify(&text[..length]));
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let mut peeked = Peeked::new(Bytes::new(), Pieces(pieces.clone()));
+                assert_eq!(sniff(&mut peeked).await.unwrap(), whole);
+                let mut other = Peeked::new(Bytes::new(), Pieces(pieces));
+                assert_eq!(is_h2(&mut other).await.unwrap(), text.starts_with(PREFACE));
+                for mut stream in [peeked, other] {
+                    let mut all = Vec::new();
+                    stream.read_to_end(&mut all).await.unwrap();
+                    assert_eq!(all, text);
+                }
+            });
         }
     }
 }
