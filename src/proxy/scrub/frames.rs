@@ -204,7 +204,7 @@ fn head_length(bytes: &[u8]) -> Option<usize> {
     })
 }
 
-/// An upstream's stream, read through [`Frames`] where the token must not pass.
+/// An upstream's stream, read through `Frames` where the token must not pass.
 #[derive(Debug)]
 pub struct Screened<S> {
     stream: S,
