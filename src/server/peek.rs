@@ -16,6 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// How an HTTP/2 client begins (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Every registered method is shorter.
+const LONGEST_METHOD: usize = 20;
+
 /// Read at once; hyper's own first read is as long.
 const MOST_READ: usize = 8 * 1024;
 
@@ -69,8 +72,9 @@ fn classify(prefix: &[u8]) -> Option<Carried> {
         _ => {
             let method = prefix.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
             match prefix.get(method) {
-                None if method < 20 => None,
-                Some(b' ') if method > 0 => Some(Carried::ClearHttp),
+                None if method < LONGEST_METHOD => None,
+                // However it was cut: a longer one isn't waited for.
+                Some(b' ') if (1..LONGEST_METHOD).contains(&method) => Some(Carried::ClearHttp),
                 _ => Some(Carried::Other),
             }
         }
@@ -173,6 +177,7 @@ mod tests {
         assert_eq!(classify(b"\0\0"), Some(Carried::Other));
         assert_eq!(classify(b" GET"), Some(Carried::Other));
         assert_eq!(classify(&[b'A'; 30]), Some(Carried::Other));
+        assert_eq!(classify(b"AAAAAAAAAAAAAAAAAAAA / HTTP/1.1\r\n"), Some(Carried::Other));
     }
 
     #[tokio::test]
