@@ -11,6 +11,8 @@
 
 mod decode;
 mod frames;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod screen;
 
 use bytes::{Bytes, BytesMut};

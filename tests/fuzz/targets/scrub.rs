@@ -1,0 +1,31 @@
+//! The scrubber: needles, one a line up to an empty one, then the text, cut by the first byte.
+//! What comes out is what the definition says of the whole: each byte of each occurrence filled.
+
+#![no_main]
+
+use cupbearer::{primitives::Secret, proxy::scrub::Scrubber};
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let [size, rest @ ..] = data else { return };
+    let Some(end) = rest.windows(2).position(|pair| pair == b"\n\n") else { return };
+    let (head, text) = (&rest[..end], &rest[end + 2..]);
+    let Ok(head) = std::str::from_utf8(head) else { return };
+    let needles: Vec<Secret> = head.split('\n').take(4).map(|line| Secret::new(line.to_owned())).collect();
+    let mut expected = text.to_vec();
+    for needle in needles.iter().map(|needle| needle.expose().as_bytes()).filter(|needle| !needle.is_empty()) {
+        for (start, _) in text.windows(needle.len()).enumerate().filter(|(_, window)| *window == needle) {
+            expected[start..start + needle.len()].fill(b'*');
+        }
+    }
+    let longest = needles.iter().map(|needle| needle.expose().len()).max().unwrap_or(0);
+    let mut scrubber = Scrubber::default();
+    let (mut out, mut came) = (Vec::new(), 0);
+    for chunk in text.chunks(usize::from(*size).max(1)) {
+        came += chunk.len();
+        out.extend_from_slice(&scrubber.push(&needles, chunk.to_vec().into()));
+        assert_eq!(scrubber.holds(), came - out.len());
+        assert!(scrubber.holds() < longest.max(1));
+    }
+    out.extend_from_slice(&scrubber.finish());
+    assert_eq!(out, expected);
+});
