@@ -105,6 +105,8 @@ listen = "127.0.0.1:0"
 # As many as the others may keep.
 [limits]
 upstream_idle_connections = 1024
+connections_per_agent = 10000
+requests_per_agent = 10000
 
 [state]
 directory = "{dir}/state"
