@@ -47,7 +47,7 @@ impl Default for Limits {
                 total_timeout: seconds(24 * 3600),
                 request_target: 16 << 10,
                 request_fields: 100,
-                agent_requests: 1000,
+                agent_requests: 5000,
                 agent_connections: 1000,
             },
             upstream: upstream::Settings {
