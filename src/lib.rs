@@ -8,6 +8,7 @@ pub mod config;
 pub mod credential;
 pub mod demo;
 pub mod files;
+pub mod http1;
 pub mod identity;
 pub mod launch;
 pub mod observe;

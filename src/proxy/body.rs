@@ -1,6 +1,7 @@
 //! Bodies in both directions, streamed with back-pressure: [`RequestBody`] goes upstream,
 //! [`Body`] back to the agent. Here is what they have in common.
 
+mod agent;
 mod request;
 mod response;
 
@@ -12,7 +13,12 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::upstream::IncomingError;
+
 use super::scrub::Undecodable;
+use agent::AgentBodyError;
+
+pub use agent::AgentBody;
 
 pub use request::RequestBody;
 pub(super) use request::{Limits, Rewinder};
@@ -21,9 +27,12 @@ pub use response::Body;
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// The peer broke off or broke HTTP.
+    /// The agent broke off or broke HTTP.
     #[error("the body broke off")]
-    Broken(#[from] hyper::Error),
+    Broken(#[from] AgentBodyError),
+    /// The upstream did.
+    #[error("the body broke off")]
+    Upstream(#[from] IncomingError),
     #[error("no byte of the body came for {0:?}")]
     Idle(Duration),
     /// The request is older than any may be.
@@ -43,7 +52,7 @@ impl BodyError {
             Self::Idle(_) => "upstream_timeout",
             Self::Late => "request_timeout",
             Self::Undecodable(_) => "upstream_protocol",
-            Self::Broken(_) | Self::Superseded => "upstream_broke_off",
+            Self::Broken(_) | Self::Upstream(_) | Self::Superseded => "upstream_broke_off",
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     credential::{self, Asking, Broker, Lease, Recipient},
+    http1::Fault,
     observe::{Noted, Record},
     policy::Permit,
     primitives::Secret,
@@ -134,18 +135,19 @@ impl Proxy {
         let to = Destination {
             permit,
             without_interim: &|| outbound.rewinder.continued(),
+            on_interim: &|status, fields| outbound.on_interim((lease, permit, turn), status, fields),
             identity: lease.identity(),
             h1_only: outbound.waits_for_a_nonce(lease),
         };
-        let ready = outbound.ready(request, permit, lease, turn)?;
+        let ready = outbound.ready(request, permit, lease)?;
         let mut sent = turn.during(pin!(self.upstream.send(to, ready))).await;
         if let Err(failure) = &sent
             && broke_off(&failure.error)
-            && outbound.is_idempotent()
+            && (failure.nothing_sent || outbound.is_idempotent())
             && let Some(again) = outbound.again()
         {
             record.outcome.retried = true;
-            let ready = outbound.ready(again, permit, lease, turn)?;
+            let ready = outbound.ready(again, permit, lease)?;
             sent = Box::pin(self.upstream.send(to, ready)).await;
         }
         record.outcome.upstream_time = Some(started.elapsed());
@@ -249,13 +251,29 @@ impl Outbound {
         lease.is_bound_to_key() && self.is_large && !self.rewinder.is_empty()
     }
 
+    /// An interim answer of the upstream's (RFC 9110 §15.2).
+    fn on_interim(&self, (lease, permit, turn): (&Lease, &Permit, &Turn), status: StatusCode, fields: &HeaderMap) {
+        if status == StatusCode::CONTINUE {
+            // A server that wants the body has taken the proof.
+            turn.end();
+            return self.rewinder.continued();
+        }
+        let Some(sink) = &self.interim else { return };
+        let mut fields = fields.clone();
+        headers::strip_response(&mut fields);
+        // An interim answer has no body; an agent that believes it had one would take the
+        // answer itself for it.
+        fields.remove(http::header::CONTENT_LENGTH);
+        scrub::clean_interim(lease, permit, &mut fields);
+        sink.push(status, &fields);
+    }
+
     /// Puts in what an attempt needs; the token last of all.
     fn ready(
         &self,
         mut request: Request<RequestBody>,
         permit: &Permit,
         lease: &Lease,
-        turn: &Turn,
     ) -> Result<Request<RequestBody>, Error> {
         if self.waits_for_a_nonce(lease) {
             request.headers_mut().insert(EXPECT, HeaderValue::from_static("100-continue"));
@@ -265,28 +283,6 @@ impl Outbound {
             let (method, uri) = (request.method().clone(), request.uri().clone());
             let to = recipient(permit, &method, uri.path());
             headers::inject(request.headers_mut(), lease, &to)?;
-        }
-        let body = request.body().rewinder();
-        if !body.is_empty() || self.interim.is_some() {
-            let (interim, turn) = (self.interim.clone(), turn.held());
-            let clean = interim.as_ref().and_then(|_| scrub::clean_interim(lease, permit));
-            hyper::ext::on_informational(&mut request, move |answer| match (answer.status(), &interim) {
-                (StatusCode::CONTINUE, _) => {
-                    // A server that wants the body has taken the proof.
-                    turn.iter().for_each(|turn| turn.end());
-                    body.continued();
-                }
-                (_, None) => {}
-                (status, Some(sink)) => {
-                    let mut fields = answer.headers().clone();
-                    headers::strip_response(&mut fields);
-                    // An interim answer has no body; an agent that believes it had one would
-                    // take the answer itself for it.
-                    fields.remove(http::header::CONTENT_LENGTH);
-                    clean.iter().for_each(|clean| clean(&mut fields));
-                    sink.push(status, &fields);
-                }
-            });
         }
         Ok(request)
     }
@@ -310,7 +306,7 @@ fn recipient<'a>(permit: &'a Permit, method: &'a Method, path: &'a str) -> Recip
 /// The connection ended before an answer began; whether the request arrived is unknown.
 fn broke_off(error: &upstream::Error) -> bool {
     match error {
-        upstream::Error::Http(_) => true,
+        upstream::Error::Http(_) | upstream::Error::Http1(Fault::Closed | Fault::Io(_)) => true,
         upstream::Error::Dns { .. }
         | upstream::Error::NoAddress { .. }
         | upstream::Error::AddressNotAllowed { .. }
@@ -319,6 +315,9 @@ fn broke_off(error: &upstream::Error) -> bool {
         | upstream::Error::ConnectTimeout { .. }
         | upstream::Error::Tls { .. }
         | upstream::Error::ResponseTimeout { .. }
+        | upstream::Error::Http1(
+            Fault::Malformed | Fault::TooLarge | Fault::TargetTooLong | Fault::Length | Fault::Body(_),
+        )
         | upstream::Error::Framing => false,
     }
 }

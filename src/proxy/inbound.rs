@@ -12,7 +12,7 @@ use http::{
     request::Parts,
     uri::PathAndQuery,
 };
-use hyper::{body::Incoming, ext::Protocol};
+use hyper::ext::Protocol;
 
 use crate::{
     identity::{Evidence, TunnelIdentity},
@@ -22,7 +22,7 @@ use crate::{
 };
 
 use super::{
-    Seat, Settings,
+    AgentBody, Seat, Settings,
     error::{BadRequest, Error, RefusedMethod},
     interim::InterimSink,
     upgrade,
@@ -114,7 +114,7 @@ impl Ingress {
 pub(super) struct Inbound<'a> {
     pub(super) arrival: Arrival<'a>,
     pub(super) parts: Parts,
-    pub(super) body: Incoming,
+    pub(super) body: AgentBody,
     /// What an extended `CONNECT` asked for.
     pub(super) extended: Option<Protocol>,
     target: Target,
@@ -126,7 +126,7 @@ impl<'a> Inbound<'a> {
         arrival: Arrival<'a>,
         routes: &Table,
         settings: &Settings,
-        request: Request<Incoming>,
+        request: Request<AgentBody>,
     ) -> Result<Self, Error> {
         check_size(&request, settings)?;
         let (mut parts, body) = request.into_parts();

@@ -61,11 +61,6 @@ impl InterimSink {
         }
     }
 
-    /// Forgets what waits: it would come at the wrong place.
-    pub fn clear(&self) {
-        self.lock().bytes.clear();
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -34,7 +34,7 @@ pub mod upgrade;
 
 use std::time::Duration;
 
-pub use body::{Body, BodyError, RequestBody};
+pub use body::{AgentBody, Body, BodyError, RequestBody};
 pub use error::Error;
 pub use explain::{Explanation, Judges, explain};
 pub use headers::Via;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::{Method, Request, Version};
-use hyper::body::Incoming;
 use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
@@ -21,7 +20,7 @@ use crate::{
 };
 
 use super::{
-    Answer, Error, RequestBody, Settings, Unmatched, Via,
+    AgentBody, Answer, Error, RequestBody, Settings, Unmatched, Via,
     forward::Answered,
     inbound::{Arrival, Inbound, Ingress},
     open::Open,
@@ -82,7 +81,7 @@ impl Proxy {
     }
 
     /// Answers a request of any door.
-    pub async fn serve(&self, arrival: Arrival<'_>, request: Request<Incoming>) -> Answer {
+    pub async fn serve(&self, arrival: Arrival<'_>, request: Request<AgentBody>) -> Answer {
         let rules = self.shared.rules.load_full();
         let answer = respond::Answering::to(&request);
         let mut open = self.open_record(arrival.ingress, &request);
@@ -99,7 +98,7 @@ impl Proxy {
         &self,
         rules: &Rules,
         arrival: Arrival<'_>,
-        request: Request<Incoming>,
+        request: Request<AgentBody>,
         record: &mut Open,
     ) -> Result<Answered, Error> {
         let settings = &self.shared.settings;
@@ -117,7 +116,7 @@ impl Proxy {
         record.note(sent)
     }
 
-    pub(super) fn open_record(&self, ingress: &Ingress, request: &Request<Incoming>) -> Open {
+    pub(super) fn open_record(&self, ingress: &Ingress, request: &Request<AgentBody>) -> Open {
         let protocol = match request.version() {
             Version::HTTP_2 => Protocol::Http2,
             Version::HTTP_10 => Protocol::Http10,

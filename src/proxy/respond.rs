@@ -47,7 +47,7 @@ impl Answering {
 
     /// The upstream's answer.
     pub(super) fn pass_on(self, answered: Answered, proxy: &Proxy, open: Open) -> Response<Body> {
-        let Answered { sent: Sent { response, ahead, connection, .. }, screening, .. } = answered;
+        let Answered { sent: Sent { response, ahead, .. }, screening, .. } = answered;
         let (mut parts, incoming) = self.clean(response, &proxy.shared).into_parts();
         let has_body = !(ahead.is_empty() && incoming.is_end_stream());
         let screen = screening.map(|screening| screening.begin(&mut parts, has_body, &proxy.large_codings));
@@ -57,7 +57,7 @@ impl Answering {
         };
         let settings = &proxy.shared.settings;
         let times = body::Times { idle: settings.idle_timeout, end: open.started + settings.total_timeout };
-        Response::from_parts(parts, Body::upstream((ahead, incoming), connection, times, screen, open))
+        Response::from_parts(parts, Body::upstream((ahead, incoming), times, screen, open))
     }
 
     pub(super) fn is_h2(self) -> bool {

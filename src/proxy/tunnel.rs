@@ -8,7 +8,6 @@ use http::{
     Request, Response,
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
 };
-use hyper::body::Incoming;
 
 use crate::{
     identity::Evidence,
@@ -19,7 +18,7 @@ use crate::{
 };
 
 use super::{
-    Body, Error, Proxy, Rules, Seat, Standing, Unmatched,
+    AgentBody, Body, Error, Proxy, Rules, Seat, Standing, Unmatched,
     error::BadRequest,
     inbound::{Ingress, Tunnel},
     open::Open,
@@ -102,7 +101,7 @@ impl TunnelRecord {
 
 impl Proxy {
     /// Judges a `CONNECT`.
-    pub async fn open_tunnel(&self, ingress: &Ingress, seat: &Seat, request: &Request<Incoming>) -> Opening {
+    pub async fn open_tunnel(&self, ingress: &Ingress, seat: &Seat, request: &Request<AgentBody>) -> Opening {
         let rules = self.shared.rules.load_full();
         let mut open = self.open_record(ingress, request);
         match self.judge_connect(&rules, (ingress, seat), request, &mut open).await {
@@ -119,7 +118,7 @@ impl Proxy {
         &self,
         rules: &Rules,
         from: (&Ingress, &Seat),
-        request: &Request<Incoming>,
+        request: &Request<AgentBody>,
         record: &mut Open,
     ) -> Result<Judged, Error> {
         let authority = connect_authority(request)?;
@@ -185,7 +184,7 @@ fn upstream_error(error: upstream::Error) -> Error {
 }
 
 /// Authority-form with a port, nothing else (threats 30 and 46).
-fn connect_authority(request: &Request<Incoming>) -> Result<Authority, Error> {
+fn connect_authority(request: &Request<AgentBody>) -> Result<Authority, Error> {
     let uri = request.uri();
     let plain = uri.scheme().is_none() && uri.path_and_query().is_none();
     let text = uri.authority().filter(|_| plain).map_or("", http::uri::Authority::as_str);

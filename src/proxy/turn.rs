@@ -6,7 +6,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -18,50 +18,37 @@ use crate::credential::{Lease, Recipient};
 /// nobody else waiting any more.
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// A request's turn; it ends with the value, at the latest.
+/// A request's turn; it ends with the value, at the latest. `None`: not begun, or over.
 #[derive(Debug, Default)]
-pub(super) struct Turn(Arc<Held>);
-
-/// `None`: not begun, or over.
-#[derive(Debug, Default)]
-pub(super) struct Held(Mutex<Option<OwnedSemaphorePermit>>);
+pub(super) struct Turn(Mutex<Option<OwnedSemaphorePermit>>);
 
 impl Turn {
     /// Waits for it, where this upstream has turns and it isn't had already.
     pub(super) async fn begin(&self, lease: &Lease, to: &Recipient<'_>) {
-        if self.0.lock().is_none() {
+        if !self.is_held() {
             let permit = lease.turn(to).await;
-            *self.0.lock() = permit;
+            *self.lock() = permit;
         }
     }
 
-    /// To end it from elsewhere; `None`: it hasn't begun.
-    pub(super) fn held(&self) -> Option<Arc<Held>> {
-        self.0.lock().is_some().then(|| Arc::clone(&self.0))
+    /// The proof was judged, or takes too long to be.
+    pub(super) fn end(&self) {
+        self.lock().take();
     }
 
     /// Drives `sending`, for which the turn was taken.
     pub(super) async fn during<F: Future>(&self, mut sending: Pin<&mut F>) -> F::Output {
-        if self.0.lock().is_some() {
+        if self.is_held() {
             if let Ok(sent) = timeout(LONGEST, sending.as_mut()).await {
                 return sent;
             }
-            self.0.end();
+            self.end();
         }
         sending.await
     }
-}
 
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.0.end();
-    }
-}
-
-impl Held {
-    /// The proof was judged, or takes too long to be.
-    pub(super) fn end(&self) {
-        self.lock().take();
+    fn is_held(&self) -> bool {
+        self.lock().is_some()
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {

@@ -18,17 +18,13 @@ use http::{
     header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE},
     request::Parts,
 };
-use hyper::{
-    ext::Protocol,
-    upgrade::{OnUpgrade, Upgraded},
-};
-use hyper_util::rt::TokioIo;
+use hyper::ext::Protocol;
 
 use crate::{
     identity::TunnelIdentity,
     primitives::RouteName,
     route::{Route, Target},
-    upstream::{ConnectionGuard, Sent},
+    upstream::{Sent, Upgraded},
 };
 
 use super::{
@@ -77,8 +73,7 @@ pub struct Answer {
 /// The upstream's side of a connection that changed its protocol.
 #[derive(Debug)]
 pub struct Switched {
-    upstream: OnUpgrade,
-    connection: ConnectionGuard,
+    upstream: Option<Upgraded>,
     /// Where the token must not come back in its messages.
     screening: Option<Screening>,
     record: TunnelRecord,
@@ -214,8 +209,9 @@ impl From<Response<Body>> for Answer {
 impl Answering {
     /// The upstream's 101, which was asked for.
     pub(super) fn switch(self, upgrade: Upgrade, answered: Answered, shared: &Shared, open: Open) -> Answer {
-        let Answered { sent: Sent { mut response, connection, .. }, screening, .. } = answered;
-        let upstream = hyper::upgrade::on(&mut response);
+        let Answered { sent: Sent { response, .. }, screening, .. } = answered;
+        let (head, body) = response.into_parts();
+        let (mut response, upstream) = (Response::from_parts(head, ()), body.into_upgraded());
         let protocol = response.headers_mut().remove(UPGRADE);
         let record = TunnelRecord { open, standing: upgrade.standing(protocol.as_ref()) };
         let mut response = self.clean(response, shared).map(|_| Body::empty());
@@ -231,7 +227,7 @@ impl Answering {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
             response.headers_mut().insert(UPGRADE, protocol);
         }
-        Answer { response, switched: Some(Box::new(Switched { upstream, connection, screening, record })) }
+        Answer { response, switched: Some(Box::new(Switched { upstream, screening, record })) }
     }
 }
 
@@ -239,10 +235,8 @@ impl Answering {
 
 impl Switched {
     /// The upstream's stream, and the record, which wants [`TunnelRecord::end`].
-    pub async fn split(self) -> (hyper::Result<Screened<TokioIo<Upgraded>>>, TunnelRecord) {
-        let upstream = self.upstream.await.map(|io| Screened::new(TokioIo::new(io), self.screening));
-        drop(self.connection);
-        (upstream, self.record)
+    pub fn split(self) -> (Option<Screened<Upgraded>>, TunnelRecord) {
+        (self.upstream.map(|io| Screened::new(io, self.screening)), self.record)
     }
 }
 

@@ -7,11 +7,10 @@
 //!                   -> Blind     -> 200, bytes both ways
 //! ```
 
-use std::{future::Future, io, pin::Pin, sync::Arc};
+use std::{io, sync::Arc};
 
+use bytes::Bytes;
 use http::{Request, Response};
-use hyper::{body::Incoming, upgrade::Upgraded};
-use hyper_util::rt::TokioIo;
 use rustls::server::Acceptor;
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
@@ -19,68 +18,24 @@ use tokio_rustls::LazyConfigAcceptor;
 use crate::{
     observe::ConnectionState,
     primitives::{Authority, Host},
-    proxy::{Body, Handshake, Ingress, Opening, Tunnel},
+    proxy::{AgentBody, Body, Handshake, Ingress, Opening, Tunnel},
 };
 
 use super::{
     connection::{Io, Session, Version},
-    interim::WithInterim,
+    h1::Reply,
     peek::{Carried, Peeked, sniff},
-    relay::carry,
+    upgrade::Next,
 };
 
-/// Judges a `CONNECT` and answers it; what follows the 200 runs in a task of its own.
-pub(super) async fn answer<S: Io>(session: &Arc<Session>, mut request: Request<Incoming>) -> Response<Body> {
-    let upgrade = hyper::upgrade::on(&mut request);
-    match session.connections.proxy.open_tunnel(&session.ingress, session.place.seat(), &request).await {
-        Opening::Refused(response) => return *response,
-        Opening::Intercept(tunnel, handshake) => {
-            let session = Arc::clone(session);
-            tokio::spawn(async move {
-                match upgrade.await {
-                    Ok(upgraded) => entering::<S>(session, upgraded, tunnel, handshake).await,
-                    Err(_) => handshake.failed("agent_gone"),
-                }
-            });
-        }
-        Opening::Blind(tunnel) => {
-            let session = Arc::clone(session);
-            tokio::spawn(async move {
-                let _counted = session.gauge.enter(ConnectionState::Tunnel);
-                let (upstream, record) = tunnel.split();
-                match upgrade.await {
-                    Ok(agent) => carry(&session, TokioIo::new(agent), upstream, record).await,
-                    Err(_) => record.end(Some("agent_gone")),
-                }
-            });
-        }
-    }
-    Response::new(Body::empty())
-}
-
-/// Boxed once a tunnel: a tunnel's h2 requests are answered by what answers `CONNECT`, and
-/// the type of that circle can't be written down.
-fn entering<S: Io>(
-    session: Arc<Session>,
-    upgraded: Upgraded,
-    tunnel: Arc<Tunnel>,
-    handshake: Handshake,
-) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    Box::pin(async move { enter::<S>(&session, upgraded, tunnel, handshake).await })
-}
-
-/// Gets the connection's own stream back, so that bytes don't pass through a box.
-async fn enter<S: Io>(session: &Session, upgraded: Upgraded, tunnel: Arc<Tunnel>, handshake: Handshake) {
-    match upgraded.downcast::<TokioIo<WithInterim<S>>>() {
-        Ok(parts) => {
-            let io = parts.io.into_inner().into_inner();
-            intercept(session, Peeked::new(parts.read_buf, io), tunnel, handshake).await;
-        }
-        // h2: the tunnel is a stream among others.
-        Err(upgraded) => {
-            intercept(session, Peeked::new(bytes::Bytes::new(), TokioIo::new(upgraded)), tunnel, handshake).await;
-        }
-    }
+/// Judges a `CONNECT`.
+pub(super) async fn judge(session: &Session, request: &Request<AgentBody>) -> Reply<Next> {
+    let next = match session.connections.proxy.open_tunnel(&session.ingress, session.place.seat(), request).await {
+        Opening::Refused(response) => return Reply { response: *response, next: None },
+        Opening::Intercept(tunnel, handshake) => Next::Intercept(tunnel, handshake),
+        Opening::Blind(tunnel) => Next::Blind(tunnel),
+    };
+    Reply { response: Response::new(Body::empty()), next: Some(next) }
 }
 
 pub(super) async fn intercept<S: Io>(session: &Session, mut io: Peeked<S>, tunnel: Arc<Tunnel>, handshake: Handshake) {
@@ -111,7 +66,7 @@ pub(super) async fn intercept<S: Io>(session: &Session, mut io: Peeked<S>, tunne
                 handshake.succeeded();
                 drop(counted);
                 let version = Version::by_alpn(tls.get_ref().1.alpn_protocol());
-                inside(false).serve_tunnel(tls, version).await;
+                inside(false).serve_tunnel(Peeked::new(Bytes::new(), tls), version).await;
             }
             Ok(Err(error)) => {
                 tracing::info!(host = %tunnel.authority(), %error, "the TLS handshake in a tunnel failed; does the agent trust the CA?");

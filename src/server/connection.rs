@@ -10,33 +10,30 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, header::UPGRADE};
-use hyper::{
-    body::Incoming,
-    server::conn::{http1, http2},
-    service::service_fn,
-};
+use http::{Method, Request, Response};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
+    http1::{Received, head},
     observe::{ConnectionGauge, ConnectionState},
-    proxy::{Arrival, Body, Ingress, InterimSink, Proxy, is_extended},
+    proxy::{AgentBody, Arrival, Body, Ingress, InterimSink, Proxy, Switched, is_extended},
     tls::LeafCache,
 };
 
 use super::{
     Limits, connect,
     drain::Drain,
-    interim::WithInterim,
+    h1::{self, Reply},
     listener::{Door, Place},
     peek::{Peeked, is_h2},
-    socks, upgrade,
+    socks,
+    upgrade::{self, Next},
 };
 
 /// What one h2 stream may hold of an upload that its upstream hasn't taken yet.
@@ -109,31 +106,27 @@ impl Connections {
         let session = Session { connections: self, ingress, clear: false, drain, gauge, place };
         if let Ingress::Socks { .. } = session.ingress {
             drop(counted);
-            return socks::serve(&session, stream).await;
+            // Boxed like all that few connections need: the others would carry room for it.
+            return Box::pin(socks::serve(&session, stream)).await;
         }
         let Some(tls) = &door.tls else {
             counted.set(ConnectionState::Serving);
             return session.serve_clear(stream).await;
         };
-        match timeout(limit, TlsAcceptor::from(Arc::clone(tls)).accept(stream)).await {
+        match Box::pin(timeout(limit, TlsAcceptor::from(Arc::clone(tls)).accept(stream))).await {
             Ok(Ok(stream)) => {
                 counted.set(ConnectionState::Serving);
                 let version = Version::by_alpn(stream.get_ref().1.alpn_protocol());
-                session.serve(stream, version).await;
+                Box::pin(session.serve(Peeked::new(Bytes::new(), stream), version)).await;
             }
             Ok(Err(error)) => tracing::debug!(%error, "an agent's TLS handshake failed"),
             Err(_) => tracing::debug!("an agent's TLS handshake took too long"),
         }
     }
 
-    fn h1(&self) -> http1::Builder {
-        let mut builder = http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.limits.head_timeout)
-            .max_header_size(self.limits.request_head)
-            .max_headers(self.limits.request_fields);
-        builder
+    fn h1(&self) -> h1::Limits {
+        let (bytes, fields) = (self.limits.request_head, self.limits.request_fields);
+        h1::Limits { head: head::Limits { bytes, fields, target: bytes }, head_timeout: self.limits.head_timeout }
     }
 
     fn h2(&self) -> http2::Builder<TokioExecutor> {
@@ -177,39 +170,45 @@ impl Session {
     }
 
     /// Serves a listener's connection: requests, and `CONNECT` where the door is a proxy.
-    async fn serve<S: Io>(self, io: S, version: Version) {
+    async fn serve<S: Io>(self, io: Peeked<S>, version: Version) {
         let session = Arc::new(self);
-        match version {
-            Version::H1 => {
-                let (io, interim) = WithInterim::new(io);
-                let requests = Arc::clone(&session);
-                let service = service_fn(move |request: Request<Incoming>| {
-                    let (session, interim) = (Arc::clone(&requests), interim.clone());
-                    async move { Ok::<_, Infallible>(session.answer::<S>(request, Some(&interim)).await) }
-                });
-                let connection = session.connections.h1().serve_connection(TokioIo::new(io), service).with_upgrades();
-                run(connection, &session, |connection| connection.graceful_shutdown()).await;
-            }
-            Version::H2 => session.serve_h2(io).await,
+        if version == Version::H2 {
+            return Box::pin(session.serve_h2(io)).await;
+        }
+        let serve = |request: Request<Received>, interim: InterimSink| {
+            let (session, request) = (&session, request.map(AgentBody::H1));
+            async move { session.answer(request, Some(&interim)).await }
+        };
+        let mut drain = session.drain.clone();
+        let ends = (&session.drain, drain.stopped());
+        // Boxed with all that follows: a connection at rest has no use for the room.
+        if let Some((io, next)) = h1::converse(io, session.connections.h1(), ends, serve).await {
+            Box::pin(next.follow(&session, io)).await;
         }
     }
 
     /// Serves the requests inside a tunnel, where the pipeline refuses `CONNECT`.
-    pub(super) async fn serve_tunnel<S: Io>(self, io: S, version: Version) {
+    pub(super) async fn serve_tunnel<S: Io>(self, io: Peeked<S>, version: Version) {
         let _counted = self.gauge.enter(ConnectionState::Serving);
         let session = Arc::new(self);
-        match version {
-            Version::H1 => {
-                let (io, interim) = WithInterim::new(io);
-                let requests = Arc::clone(&session);
-                let service = service_fn(move |request: Request<Incoming>| {
-                    let (session, interim) = (Arc::clone(&requests), interim.clone());
-                    async move { Ok::<_, Infallible>(session.pass(request, Some(&interim)).await) }
-                });
-                let connection = session.connections.h1().serve_connection(TokioIo::new(io), service).with_upgrades();
-                run(connection, &session, |connection| connection.graceful_shutdown()).await;
-            }
-            Version::H2 => session.serve_h2(io).await,
+        if version == Version::H2 {
+            return Box::pin(session.serve_h2(io)).await;
+        }
+        let serve = |request: Request<Received>, interim: InterimSink| {
+            let (session, request) = (&session, request.map(AgentBody::H1));
+            async move { session.pass(request, Some(&interim)).await }
+        };
+        let stop = async {
+            let mut drain = session.drain.clone();
+            tokio::select! { () = drain.stopped() => {}, () = session.revoked() => {} }
+        };
+        let mut conversation = pin!(h1::converse(io, session.connections.h1(), (&session.drain, stop), serve));
+        let ended = tokio::select! {
+            ended = conversation.as_mut() => ended,
+            () = session.revoked() => timeout(FAREWELL, conversation).await.ok().flatten(),
+        };
+        if let Some((io, switched)) = ended {
+            Box::pin(upgrade::switch(&session, io, *switched)).await;
         }
     }
 
@@ -221,44 +220,44 @@ impl Session {
         }
     }
 
-    async fn serve_h2<S: Io>(self: Arc<Self>, io: S) {
+    async fn serve_h2<S: Io>(self: Arc<Self>, mut io: Peeked<S>) {
         // hyper would wait for a preface without end.
-        let mut io = Peeked::new(Bytes::new(), io);
         if self.first_bytes(&mut io).await != Some(Version::H2) {
             return tracing::debug!("an agent's connection doesn't begin as HTTP/2");
         }
         let requests = Arc::clone(&self);
         let service = service_fn(move |request: Request<Incoming>| {
             let session = Arc::clone(&requests);
-            // h2 streams share the connection: hyper has no way for interim answers there, and
-            // a tunnel is a stream among others, never the connection itself.
-            async move { Ok::<_, Infallible>(session.answer::<TcpStream>(request, None).await) }
+            async move { Ok::<_, Infallible>(session.answer_h2(request).await) }
         });
         let connection = self.connections.h2().serve_connection(TokioIo::new(io), service);
         run(connection, &self, |connection| connection.graceful_shutdown()).await;
     }
 
-    async fn answer<S: Io>(
-        self: &Arc<Self>,
-        request: Request<Incoming>,
-        interim: Option<&InterimSink>,
-    ) -> Response<Body> {
+    /// h2 streams share the connection: hyper has no way for interim answers there, and a tunnel
+    /// is a stream among others, never the connection itself.
+    async fn answer_h2(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
+        let agent = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
+        let Reply { response, next } = self.answer(request.map(AgentBody::H2), None).await;
+        if let (Some(next), Some(agent)) = (next, agent) {
+            next.follow_on_h2(self, agent);
+        }
+        response
+    }
+
+    async fn answer(&self, request: Request<AgentBody>, interim: Option<&InterimSink>) -> Reply<Next> {
         let is_proxy = matches!(self.ingress, Ingress::Forward { .. });
         if is_proxy && request.method() == Method::CONNECT && !is_extended(&request) {
-            return connect::answer::<S>(self, request).await;
+            return connect::judge(self, &request).await;
         }
-        self.pass(request, interim).await
+        let Reply { response, next } = self.pass(request, interim).await;
+        Reply { response, next: next.map(Next::Switched) }
     }
 
     /// Through the corridor, and whatever follows a change of protocol.
-    async fn pass(self: &Arc<Self>, mut request: Request<Incoming>, interim: Option<&InterimSink>) -> Response<Body> {
-        let asks = request.headers().contains_key(UPGRADE) || is_extended(&request);
-        let agent = asks.then(|| hyper::upgrade::on(&mut request));
+    async fn pass(&self, request: Request<AgentBody>, interim: Option<&InterimSink>) -> Reply<Box<Switched>> {
         let answer = self.connections.proxy.serve(self.arrival(interim), request).await;
-        if let (Some(switched), Some(agent)) = (answer.switched, agent) {
-            upgrade::follow(Arc::clone(self), agent, *switched);
-        }
-        answer.response
+        Reply { response: answer.response, next: answer.switched }
     }
 }
 

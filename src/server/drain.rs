@@ -32,6 +32,11 @@ impl Drain {
         let _ = self.stop.wait_for(|stop| *stop).await;
     }
 
+    /// Whether it is time to wind up.
+    pub fn has_stopped(&self) -> bool {
+        *self.stop.borrow()
+    }
+
     /// Tells whether the end has begun, without holding it up.
     pub fn watch(&self) -> watch::Receiver<bool> {
         self.stop.clone()

@@ -16,7 +16,7 @@
 pub mod connect;
 pub mod connection;
 pub mod drain;
-mod interim;
+mod h1;
 pub mod listener;
 pub mod peek;
 mod relay;

@@ -92,6 +92,11 @@ impl<IO> Peeked<IO> {
     pub fn new(prefix: Bytes, io: IO) -> Self {
         Self { prefix, io }
     }
+
+    /// What was read ahead, and the stream.
+    pub fn into_parts(self) -> (Bytes, IO) {
+        (self.prefix, self.io)
+    }
 }
 
 impl<IO: AsyncRead + Unpin> Peeked<IO> {

@@ -5,26 +5,26 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Request, Response, Uri, Version,
-    header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING, UPGRADE},
+    Request, Response, Uri, Version,
+    header::{HOST, UPGRADE},
     uri::{self, PathAndQuery},
 };
 use http_body::Body;
 use hyper::{
-    body::Incoming,
-    client::conn::{TrySendError, http1, http2},
+    client::conn::{TrySendError, http2},
     rt::{Read, Write},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use ipnet::IpNet;
 use rustls::ClientConfig;
-use tokio::task::AbortHandle;
 
 use super::{
-    ConnectionGuard, Destination, Dial, Error, Parent, Resolve, Settings, Stream, Wall,
+    Destination, Dial, Error, Parent, Resolve, Settings, Stream, Wall,
     body::{Tracked, within},
     connect::Connector,
-    pool::{Acquired, Connection, Loan, Opening, PeerLimit, Pool, Slot, Target, UNSETTLED, lock},
+    h1::{self, Incoming},
+    pool::{Acquired, ConnectionGuard, H2, Loan, Opening, PeerLimit, Pool, Slot, Target, UNSETTLED, lock},
+    transport::Transport,
 };
 use crate::{
     observe::{Noted, Record},
@@ -33,10 +33,8 @@ use crate::{
     route::Scheme,
 };
 
-/// Of an answer; hyper takes at most 100 fields on h1.
+/// Of an answer's head over h2.
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
-/// What one h1 connection reads ahead.
-const H1_BUFFER: usize = 128 * 1024;
 /// What one h2 stream may hold that its reader hasn't taken yet: a reader that stalls
 /// costs no more than this.
 const H2_STREAM_WINDOW: u32 = 1024 * 1024;
@@ -61,8 +59,6 @@ pub struct Sent {
     /// What was read of the body already: it goes before the rest.
     pub ahead: Bytes,
     pub address: SocketAddr,
-    /// Gives the connection back; to be dropped after the body.
-    pub connection: ConnectionGuard,
 }
 
 /// A request that got no answer.
@@ -71,8 +67,11 @@ pub struct SendFailure<B> {
     pub error: Error,
     /// Where the request went, as far as it got a connection.
     pub address: Option<SocketAddr>,
-    /// The request, where not a byte of it was sent: safe to send again whatever its method.
+    /// The request, where not a byte of it was sent nor taken of its body: safe to send again
+    /// whatever its method.
     pub unsent: Option<Request<B>>,
+    /// Not a byte of it was sent, whatever was taken of its body.
+    pub nothing_sent: bool,
 }
 
 impl<B> Client<B>
@@ -99,6 +98,8 @@ where
     /// target: of its URI only path and query count, scheme and authority are the permit's,
     /// and so is `Host` on h1; on h2 it is absent.
     ///
+    /// Over h1 the length or coding of its body is written anew, too.
+    ///
     /// A request with `Upgrade`, which h2 doesn't have, goes over h1 whatever the upstream
     /// prefers.
     ///
@@ -117,18 +118,22 @@ where
                 Ok(loan) => loan,
                 Err(error) => {
                     let unsent = Some(request.map(Tracked::into_inner));
-                    return Err(SendFailure { error, address: None, unsent });
+                    return Err(SendFailure { error, address: None, unsent, nothing_sent: true });
                 }
             };
-            if matches!(loan.connection, Connection::H2(_)) {
-                (to.without_interim)();
-            }
-            match exchange(loan, &slot.target, request, limit).await {
+            let answer = match loan {
+                Loan::H1(connection) => exchange_h1(connection, &to, &slot.target, request, limit).await,
+                Loan::H2(connection, guard) => {
+                    (to.without_interim)();
+                    exchange_h2((connection, guard), &slot.target, request, limit).await
+                }
+            };
+            match answer {
                 Ok(sent) => return Ok(sent),
                 Err(Failure { unsent: Some(unsent), .. }) if !again => request = *unsent,
-                Err(Failure { error, address, unsent }) => {
+                Err(Failure { error, address, unsent, nothing_sent }) => {
                     let unsent = unsent.map(|request| request.map(Tracked::into_inner));
-                    return Err(SendFailure { error, address: Some(address), unsent });
+                    return Err(SendFailure { error, address: Some(address), unsent, nothing_sent });
                 }
             }
             again = true;
@@ -172,7 +177,7 @@ where
         h1_only: bool,
     ) -> Result<Loan<B>, Error> {
         match self.connect(permit, tls, h1_only).await {
-            Ok(Opened::H1(sender, driver, address)) => Ok(opening.h1(sender, driver, address)),
+            Ok(Opened::H1(transport, address)) => Ok(opening.h1(transport, address)),
             Ok(Opened::H2(sender, peer_limit, address)) => Ok(opening.h2(sender, peer_limit, address)),
             Err(error) => Err(opening.failed(error)),
         }
@@ -182,10 +187,7 @@ where
         let (authority, upstream) = (permit.authority(), &permit.route().upstream);
         let (stream, address) = self.connector.open(authority, &upstream.private_addresses, upstream.direct).await?;
         match permit.scheme() {
-            Scheme::Http => {
-                let (sender, driver) = start_h1(TokioIo::new(stream)).await?;
-                Ok(Opened::H1(sender, driver, address))
-            }
+            Scheme::Http => Ok(Opened::H1(Transport::Clear(stream), address)),
             Scheme::Https => {
                 let stream = self.connector.secure(stream, authority.host(), tls, h1_only).await?;
                 let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -193,8 +195,7 @@ where
                     let (sender, peer_limit) = start_h2(TokioIo::new(stream)).await?;
                     Ok(Opened::H2(sender, peer_limit, address))
                 } else {
-                    let (sender, driver) = start_h1(TokioIo::new(stream)).await?;
-                    Ok(Opened::H1(sender, driver, address))
+                    Ok(Opened::H1(Transport::Tls(Box::new(stream)), address))
                 }
             }
         }
@@ -202,25 +203,8 @@ where
 }
 
 enum Opened<B> {
-    H1(http1::SendRequest<Tracked<B>>, AbortHandle, SocketAddr),
+    H1(Transport, SocketAddr),
     H2(http2::SendRequest<Tracked<B>>, PeerLimit, SocketAddr),
-}
-
-async fn start_h1<B, S>(stream: S) -> Result<(http1::SendRequest<Tracked<B>>, AbortHandle), Error>
-where
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    S: Read + Write + Send + Unpin + 'static,
-{
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(H1_BUFFER)
-        .max_header_size(MAX_HEADER_BYTES as usize)
-        .handshake(stream)
-        .await
-        .map_err(Error::Http)?;
-    // Its error reaches the exchange that is on it, and matters to nobody else.
-    let driver = tokio::spawn(async move { drop(connection.with_upgrades().await) });
-    Ok((sender, driver.abort_handle()))
 }
 
 async fn start_h2<B, S>(stream: S) -> Result<(http2::SendRequest<Tracked<B>>, PeerLimit), Error>
@@ -251,10 +235,33 @@ struct Failure<B> {
     error: Error,
     address: SocketAddr,
     unsent: Option<Box<Request<Tracked<B>>>>,
+    nothing_sent: bool,
 }
 
-async fn exchange<B>(
-    loan: Loan<B>,
+async fn exchange_h1<B>(
+    connection: Box<h1::Connection>,
+    to: &Destination<'_>,
+    target: &Target,
+    request: Request<Tracked<B>>,
+    limit: Duration,
+) -> Result<Sent, Failure<B>>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (address, progress) = (connection.address(), request.body().progress());
+    let answer = h1::exchange(connection, request, &target.host, to.on_interim);
+    match within(limit, progress, answer).await {
+        Some(Ok(response)) => Ok(Sent { response, ahead: Bytes::new(), address }),
+        Some(Err(h1::Failed { fault, unsent, nothing_sent })) => {
+            Err(Failure { error: fault.into(), address, unsent, nothing_sent })
+        }
+        None => Err(Failure { error: Error::ResponseTimeout { limit }, address, unsent: None, nothing_sent: false }),
+    }
+}
+
+async fn exchange_h2<B>(
+    (h2, guard): (Arc<H2<B>>, ConnectionGuard),
     target: &Target,
     mut request: Request<Tracked<B>>,
     limit: Duration,
@@ -263,36 +270,24 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Loan { connection, guard } = loan;
     let progress = request.body().progress();
-    let (address, answer) = match &connection {
-        Connection::H1(h1) => {
-            into_h1(&mut request, target);
-            let answer = lock(&h1.sender).try_send_request(request);
-            (h1.address, within(limit, progress, answer).await)
+    into_h2(&mut request, target);
+    let answer = lock(&h2.sender).try_send_request(request);
+    let address = h2.address;
+    match within(limit, progress, answer).await {
+        Some(Ok(response)) => {
+            let response = response.map(|body| Incoming::h2(body, guard));
+            Ok(Sent { response, ahead: Bytes::new(), address })
         }
-        Connection::H2(h2) => {
-            into_h2(&mut request, target);
-            let answer = lock(&h2.sender).try_send_request(request);
-            (h2.address, within(limit, progress, answer).await)
-        }
-    };
-    let failed = |error, unsent| Failure { error, address, unsent };
-    match (answer, &connection) {
-        (Some(Ok(response)), Connection::H1(_)) if !has_one_length(response.headers()) => {
-            Err(failed(Error::Framing, None))
-        }
-        (Some(Ok(response)), _) => Ok(Sent { response, ahead: Bytes::new(), address, connection: guard }),
-        (Some(Err(error)), _) => {
+        Some(Err(error)) => {
             let (error, unsent) = split(error);
-            Err(failed(Error::Http(error), unsent))
+            let nothing_sent = unsent.is_some();
+            Err(Failure { error: Error::Http(error), address, unsent, nothing_sent })
         }
-        (None, connection) => {
+        None => {
             // A peer that is gone without a word would let the next ones wait, too.
-            if let Connection::H2(h2) = connection {
-                h2.retire();
-            }
-            Err(failed(Error::ResponseTimeout { limit }, None))
+            h2.retire();
+            Err(Failure { error: Error::ResponseTimeout { limit }, address, unsent: None, nothing_sent: false })
         }
     }
 }
@@ -300,26 +295,6 @@ where
 fn split<T>(mut error: TrySendError<T>) -> (hyper::Error, Option<Box<T>>) {
     let unsent = error.take_message().map(Box::new);
     (error.into_error(), unsent)
-}
-
-/// Origin-form and `Host` (RFC 9112 §3.2), both from what was permitted.
-fn into_h1<B>(request: &mut Request<B>, target: &Target) {
-    *request.uri_mut() = Uri::from(path(request));
-    *request.version_mut() = Version::HTTP_11;
-    request.headers_mut().insert(HOST, target.host.clone());
-    join_cookies(request.headers_mut());
-}
-
-/// An h2 client may cut its cookies into as many fields (RFC 9113 §8.2.3).
-fn join_cookies(fields: &mut HeaderMap) {
-    let mut all = fields.get_all(COOKIE).iter();
-    if all.next().is_none() || all.next().is_none() {
-        return;
-    }
-    let pieces: Vec<_> = fields.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if let Ok(whole) = HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
-        fields.insert(COOKIE, whole);
-    }
 }
 
 /// `:scheme` and `:authority` from what was permitted, and no `Host` (RFC 9113 §8.3.1).
@@ -339,18 +314,6 @@ fn path<B>(request: &mut Request<B>) -> PathAndQuery {
     let path = std::mem::take(request.uri_mut()).into_parts().path_and_query;
     // `https://host` has an empty one, which no request line can hold.
     path.filter(|path| path.as_str() != "/").unwrap_or_else(|| PathAndQuery::from_static("/"))
-}
-
-/// Whether an h1 answer says in one way only where it ends. hyper takes some that don't.
-fn has_one_length(headers: &HeaderMap) -> bool {
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    match (lengths.next(), codings.next()) {
-        (None, None) => true,
-        (Some(length), None) => lengths.next().is_none() && length.as_bytes().iter().all(u8::is_ascii_digit),
-        (None, Some(coding)) => codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
-        (Some(_), Some(_)) => false,
-    }
 }
 
 impl<B> Noted for SendFailure<B> {

@@ -16,7 +16,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::gather::poll_write_gathered;
+use crate::http1::poll_write_gathered;
 
 /// A peer that is gone without a word is found out after about two minutes, where a
 /// stream waits for it without sending (server-sent events, a long poll).

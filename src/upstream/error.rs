@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::ParentFault;
-use crate::observe::{Noted, Record};
+use crate::{
+    http1::Fault,
+    observe::{Noted, Record},
+};
 
 /// What went wrong on the way out.
 #[derive(Debug, thiserror::Error)]
@@ -30,9 +33,12 @@ pub enum Error {
     Tls { host: String, source: io::Error },
     #[error("no answer within {limit:?}")]
     ResponseTimeout { limit: Duration },
-    /// The upstream broke HTTP, or the connection, before its answer was complete.
+    /// The upstream broke HTTP/2, or the connection, before its answer was complete.
     #[error("the upstream's answer broke off or isn't HTTP")]
     Http(#[source] hyper::Error),
+    /// The same over HTTP/1.1.
+    #[error("the upstream's answer broke off or isn't HTTP")]
+    Http1(#[source] Fault),
     /// The upstream's answer says in two ways where it ends (RFC 9112 §6.3), so that
     /// whatever came next on the connection could be anybody's.
     #[error("the upstream's answer has a contradictory length")]
@@ -64,7 +70,10 @@ impl Error {
             Self::Http(error) if error.is_parse() => "http_protocol_error",
             Self::Http(error) if error.is_incomplete_message() => "http_response_incomplete",
             Self::Http(_) => "connection_terminated",
-            Self::Framing => "http_protocol_error",
+            Self::Http1(Fault::TooLarge | Fault::TargetTooLong) => "http_response_header_section_size",
+            Self::Http1(Fault::Closed) => "http_response_incomplete",
+            Self::Http1(Fault::Io(_) | Fault::Body(_)) => "connection_terminated",
+            Self::Http1(Fault::Malformed | Fault::Length) | Self::Framing => "http_protocol_error",
         }
     }
 
@@ -89,8 +98,17 @@ impl Error {
             Self::Parent(fault) => Self::Parent(fault.clone()),
             Self::ConnectTimeout { limit } => Self::ConnectTimeout { limit: *limit },
             Self::Tls { host, source } => Self::Tls { host: host.clone(), source: share_io(source) },
-            Self::ResponseTimeout { .. } | Self::Http(_) | Self::Framing => return None,
+            Self::ResponseTimeout { .. } | Self::Http(_) | Self::Http1(_) | Self::Framing => return None,
         })
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Length => Self::Framing,
+            fault => Self::Http1(fault),
+        }
     }
 }
 

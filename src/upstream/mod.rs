@@ -15,14 +15,17 @@ pub mod client;
 mod connect;
 pub mod dial;
 mod error;
-mod gather;
+mod h1;
 pub mod parent;
 mod pool;
 pub mod resolve;
 #[cfg(test)]
 mod testing;
+mod transport;
 
 use std::{fmt, sync::Arc, time::Duration};
+
+use http::{HeaderMap, StatusCode};
 
 use crate::{policy::Permit, tls::ClientIdentity};
 
@@ -30,10 +33,10 @@ pub use address::Wall;
 pub use client::{Client, SendFailure, Sent};
 pub use dial::{Dial, Stream, TcpDial};
 pub use error::Error;
-pub use gather::poll_write_gathered;
+pub use h1::{Incoming, IncomingError};
 pub use parent::{Parent, ParentFault};
-pub use pool::ConnectionGuard;
 pub use resolve::{Resolve, SystemResolver};
+pub use transport::Upgraded;
 
 /// Limits of the way out.
 #[derive(Clone, Debug)]
@@ -55,6 +58,8 @@ pub struct Destination<'a> {
     /// Called when the request goes over h2, where hyper tells of no interim answer:
     /// whoever holds its body back for a `100 Continue` would wait for nothing.
     pub without_interim: &'a (dyn Fn() + Sync),
+    /// Told of each interim answer (1xx) over h1.
+    pub on_interim: &'a (dyn Fn(StatusCode, &HeaderMap) + Sync),
     /// What the connection shows of us, where a token is bound to it (RFC 8705 §3).
     pub identity: Option<&'a Arc<ClientIdentity>>,
     /// The request waits for a `100 Continue` that has to be heard.
@@ -64,7 +69,7 @@ pub struct Destination<'a> {
 impl<'a> Destination<'a> {
     /// For a request that waits for no interim answer.
     pub fn new(permit: &'a Permit) -> Self {
-        Self { permit, without_interim: &|| (), identity: None, h1_only: false }
+        Self { permit, without_interim: &|| (), on_interim: &|_, _| (), identity: None, h1_only: false }
     }
 }
 

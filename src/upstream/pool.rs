@@ -1,8 +1,7 @@
 //! Connections at rest and on loan, by (agent, upstream settings, scheme, authority).
 //!
-//! A connection goes back only when hyper says that it is between two messages: the
-//! request was written and the answer read, both to their ends. Any other is closed at
-//! once. Nothing is shared between two agents, nor because one certificate covers two
+//! An h1 connection goes back only between two messages: the request was written and the
+//! answer read, both to their ends. Any other is closed at once. Nothing is shared between two agents, nor because one certificate covers two
 //! hosts (threat 53). Knows neither addresses nor TLS.
 
 use std::{
@@ -10,18 +9,23 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use http::{HeaderValue, uri};
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use rustls::ClientConfig;
-use tokio::{sync::Notify, task::AbortHandle, time::Instant};
+use tokio::{sync::Notify, time::Instant};
 
-use super::{Destination, Error, Settings, body::Tracked};
+use super::{
+    Destination, Error, Settings,
+    body::Tracked,
+    h1::{self, Home},
+    transport::Transport,
+};
 use crate::{
     primitives::{AgentName, Authority},
     route::{Scheme, Upstream},
@@ -87,7 +91,7 @@ struct State<B> {
     /// What ALPN chose last; `None` before the first connection.
     protocol: Option<Protocol>,
     /// The most recently used is the last.
-    idle: Vec<(Arc<H1<B>>, Instant)>,
+    idle: Vec<(Box<h1::Connection>, Instant)>,
     h2: Vec<Arc<H2<B>>>,
     opening: bool,
     failures: usize,
@@ -100,15 +104,10 @@ enum Protocol {
     H2,
 }
 
-/// A connection, and the guard that gives it back.
-pub(super) struct Loan<B> {
-    pub(super) connection: Connection<B>,
-    pub(super) guard: ConnectionGuard,
-}
-
-pub(super) enum Connection<B> {
-    H1(Arc<H1<B>>),
-    H2(Arc<H2<B>>),
+/// The use of a connection: an h1 one goes home by itself, when its exchange has ended well.
+pub(super) enum Loan<B> {
+    H1(Box<h1::Connection>),
+    H2(Arc<H2<B>>, ConnectionGuard),
 }
 
 /// What a request that needs a connection has to do.
@@ -216,10 +215,10 @@ impl<B: Send + 'static> Slot<B> {
         if fresh {
             return None;
         }
-        while let Some((connection, since)) = state.idle.pop() {
+        while let Some((mut connection, since)) = state.idle.pop() {
             self.limits.idle.fetch_sub(1, Ordering::Relaxed);
-            if since.elapsed() < self.limits.settings.idle_timeout && lock(&connection.sender).is_ready() {
-                return Some(connection.lend());
+            if since.elapsed() < self.limits.settings.idle_timeout && connection.is_quiet() {
+                return Some(Loan::H1(connection));
             }
         }
         None
@@ -253,30 +252,28 @@ impl<B: Send + 'static> Slot<B> {
         }
     }
 
-    /// Takes a connection back. False: it isn't kept.
-    fn keep(&self, connection: Arc<H1<B>>) -> bool {
-        let mut state = lock(&self.state);
-        if state.idle.len() >= self.limits.settings.max_idle
-            || self.limits.idle.load(Ordering::Relaxed) >= MAX_IDLE_TOTAL
-        {
-            return false;
-        }
-        self.limits.idle.fetch_add(1, Ordering::Relaxed);
-        state.idle.push((connection, Instant::now()));
-        true
-    }
-
     /// Closes what was idle for too long. False: nothing is left.
     fn sweep(&self) -> bool {
         let idle_timeout = self.limits.settings.idle_timeout;
         let mut state = lock(&self.state);
         let before = state.idle.len();
-        state
-            .idle
-            .retain(|(connection, since)| since.elapsed() < idle_timeout && !lock(&connection.sender).is_closed());
+        state.idle.retain_mut(|(connection, since)| since.elapsed() < idle_timeout && connection.is_quiet());
+        state.idle.iter_mut().for_each(|(connection, _)| connection.rest());
         self.limits.idle.fetch_sub(before - state.idle.len(), Ordering::Relaxed);
         state.h2.retain(|connection| connection.is_usable() && !connection.idle_for(idle_timeout));
         !state.idle.is_empty() || !state.h2.is_empty()
+    }
+}
+
+impl<B: Send> Home for Slot<B> {
+    /// One that there is no room for is closed by being dropped.
+    fn take_in(&self, connection: Box<h1::Connection>) {
+        let mut state = lock(&self.state);
+        if state.idle.len() < self.limits.settings.max_idle && self.limits.idle.load(Ordering::Relaxed) < MAX_IDLE_TOTAL
+        {
+            self.limits.idle.fetch_add(1, Ordering::Relaxed);
+            state.idle.push((connection, Instant::now()));
+        }
     }
 }
 
@@ -317,15 +314,10 @@ pub(super) struct Opening<B> {
 }
 
 impl<B: Send + 'static> Opening<B> {
-    pub(super) fn h1(
-        self,
-        sender: http1::SendRequest<Tracked<B>>,
-        driver: AbortHandle,
-        address: SocketAddr,
-    ) -> Loan<B> {
+    pub(super) fn h1(self, transport: Transport, address: SocketAddr) -> Loan<B> {
         lock(&self.slot.state).protocol = Some(Protocol::H1);
-        let slot = Arc::downgrade(&self.slot);
-        Arc::new(H1 { sender: Mutex::new(sender), driver, address, slot }).lend()
+        let home = Arc::downgrade(&self.slot);
+        Loan::H1(h1::Connection::new(transport, address, home))
     }
 
     /// `peer_limit`: how many streams the peer allows now, where that is known.
@@ -388,38 +380,6 @@ impl<B> Drop for Opening<B> {
     }
 }
 
-// === impl H1 ===
-
-/// An HTTP/1.1 connection: one exchange at a time.
-pub(super) struct H1<B> {
-    pub(super) sender: Mutex<http1::SendRequest<Tracked<B>>>,
-    /// The task that reads and writes.
-    driver: AbortHandle,
-    pub(super) address: SocketAddr,
-    slot: Weak<Slot<B>>,
-}
-
-impl<B: Send + 'static> H1<B> {
-    fn lend(self: Arc<Self>) -> Loan<B> {
-        Loan { guard: ConnectionGuard(Some(self.clone())), connection: Connection::H1(self) }
-    }
-}
-
-impl<B: Send + 'static> Leased for H1<B> {
-    fn release(self: Arc<Self>) {
-        if lock(&self.sender).is_ready() {
-            // One that isn't kept is closed by being dropped.
-            if let Some(slot) = self.slot.upgrade() {
-                slot.keep(self);
-            }
-        } else {
-            // In the middle of a message: no answer is awaited and none may come late.
-            // After an upgrade the task has ended already and there is nothing to close.
-            self.driver.abort();
-        }
-    }
-}
-
 // === impl H2 ===
 
 pub(super) type PeerLimit = Box<dyn Fn() -> Option<usize> + Send + Sync>;
@@ -463,7 +423,8 @@ impl<B: Send + 'static> H2<B> {
 
     fn lend(self: Arc<Self>) -> Loan<B> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Loan { guard: ConnectionGuard(Some(self.clone())), connection: Connection::H2(self) }
+        let guard = ConnectionGuard(Some(self.clone()));
+        Loan::H2(self, guard)
     }
 }
 
@@ -481,12 +442,8 @@ trait Leased: Send + Sync {
     fn release(self: Arc<Self>);
 }
 
-/// The use of a connection, or of one stream of it.
-///
-/// To be dropped after the answer's body: right after its last frame, or together with
-/// the body when nobody wants the rest, which closes an h1 connection at once. After a
-/// 101 it is kept until the upgraded stream was handed over.
-pub struct ConnectionGuard(Option<Arc<dyn Leased>>);
+/// The use of one stream of a connection; to be dropped after the answer's body.
+pub(super) struct ConnectionGuard(Option<Arc<dyn Leased>>);
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {

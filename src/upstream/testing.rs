@@ -125,9 +125,7 @@ pub(super) fn post(uri: &str, body: TestBody) -> Request<TestBody> {
 
 /// Reads an answer to its end and gives the connection back.
 pub(super) async fn finish(sent: Result<Sent, SendFailure<TestBody>>) -> String {
-    let Sent { response, connection, .. } = sent.unwrap();
-    let body = response.into_body().collect().await.unwrap().to_bytes();
-    drop(connection);
+    let body = sent.unwrap().response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(body.to_vec()).unwrap()
 }
 

@@ -20,7 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["identity"],
     &["tls"],
     &["observe"],
-    &["files"],
+    &["files", "http1"],
     &["primitives"],
 ];
 
@@ -28,7 +28,7 @@ const MOST_LINES: usize = 600;
 
 /// The floors that a request walks through, and how many lines fit a screen.
 const REQUEST_PATH: &[&str] =
-    &["server", "proxy", "credential", "upstream", "policy", "route", "identity", "observe", "primitives"];
+    &["server", "proxy", "credential", "upstream", "policy", "route", "identity", "observe", "http1", "primitives"];
 const SCREEN: usize = 50;
 
 fn sources() -> Vec<PathBuf> {

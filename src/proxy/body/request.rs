@@ -13,14 +13,13 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::observe::Traffic;
 
 use super::{
     super::{error::BadRequest, headers},
-    BodyError, IdleTimer, Times,
+    AgentBody, BodyError, IdleTimer, Times,
 };
 
 /// A request's body on its way upstream. Clones nothing but reference counts.
@@ -36,7 +35,7 @@ pub struct RequestBody {
 
 /// Shared by the attempts of one request.
 struct Source {
-    incoming: Incoming,
+    incoming: AgentBody,
     limits: Limits,
     traffic: Arc<Traffic>,
     attempt: u32,
@@ -74,7 +73,7 @@ impl RequestBody {
     /// `continue_timeout`: how long to hold back a body that the agent announced with
     /// `Expect: 100-continue`; `None`: it isn't held.
     pub(in crate::proxy) fn new(
-        incoming: Incoming,
+        incoming: AgentBody,
         traffic: &Arc<Traffic>,
         limits: Limits,
         continue_timeout: Option<Duration>,
@@ -196,7 +195,7 @@ impl Source {
         Poll::Ready(match frame {
             Some(Ok(frame)) => Some(Ok(self.keep(frame))),
             Some(Err(error)) => {
-                self.broken = Some(if is_departure(&error) { BadRequest::AgentGone } else { BadRequest::Body });
+                self.broken = Some(if error.is_departure() { BadRequest::AgentGone } else { BadRequest::Body });
                 Some(Err(error.into()))
             }
             None => {
@@ -278,6 +277,10 @@ impl HttpBody for RequestBody {
     fn size_hint(&self) -> SizeHint {
         let Some(shared) = &self.source else { return SizeHint::with_exact(0) };
         let source = lock(shared);
+        // With a length there would be no place for them.
+        if source.trailers.is_some() && !self.trailers_sent {
+            return SizeHint::default();
+        }
         let resent = if self.attempt > 0 { source.kept.len().saturating_sub(self.sent) } else { 0 };
         let rest = source.incoming.size_hint();
         match rest.exact() {
@@ -285,17 +288,6 @@ impl HttpBody for RequestBody {
             None => SizeHint::default(),
         }
     }
-}
-
-/// Whether the peer's connection ended, other than by what it said.
-fn is_departure(error: &hyper::Error) -> bool {
-    use std::{error::Error, io::ErrorKind as E};
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    let left = |kind| matches!(kind, E::UnexpectedEof | E::ConnectionReset | E::ConnectionAborted | E::BrokenPipe);
-    // Over h2 an agent that leaves may say so: it cancels the stream (RFC 9113 §7).
-    let reset = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
-    let cancelled = reset.is_some_and(|reset| reset.is_remote() && reset.reason() == Some(h2::Reason::CANCEL));
-    cancelled || error.is_incomplete_message() || cause.is_some_and(|cause| left(cause.kind()))
 }
 
 fn this_attempt_caught_up(body: &RequestBody, source: &Source) -> bool {
@@ -319,33 +311,30 @@ impl fmt::Debug for Source {
 
 #[cfg(test)]
 mod tests {
-    use http::{Request, Response};
+    use std::future::poll_fn;
+
     use http_body_util::BodyExt;
-    use hyper::{server::conn::http1, service::service_fn};
-    use hyper_util::rt::TokioIo;
     use tokio::{
         io::{AsyncWriteExt, DuplexStream},
         sync::mpsc,
     };
 
     use super::*;
+    use crate::http1::{Receiver, head};
 
     const CHUNKED: &str = "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
 
-    /// The body of a request as hyper gives it, and the agent's end of its connection.
+    /// The body of a request, and the agent's end of its connection.
     async fn uploaded(request: &str, replay: usize) -> (RequestBody, DuplexStream) {
         let (mut agent, server) = tokio::io::duplex(64 * 1024);
-        let (arrived, mut requests) = mpsc::unbounded_channel();
-        let service = service_fn(move |request: Request<Incoming>| {
-            arrived.send(request.into_body()).unwrap();
-            std::future::pending::<Result<Response<String>, hyper::Error>>()
-        });
-        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(server), service));
         agent.write_all(request.as_bytes()).await.unwrap();
-        let incoming = requests.recv().await.unwrap();
+        // With it the message would end.
+        let receiver = Box::leak(Box::new(Receiver::new(Bytes::new(), server)));
+        let limits = head::Limits { bytes: 4096, fields: 100, target: 4096 };
+        let request = poll_fn(|cx| receiver.poll_request(cx, limits)).await.unwrap().unwrap().request;
         let idle = Duration::from_secs(60);
         let limits = Limits { replay, times: Times { idle, end: Instant::now() + 2 * idle } };
-        (RequestBody::new(incoming, &Arc::default(), limits, None), agent)
+        (RequestBody::new(AgentBody::H1(request.into_body()), &Arc::default(), limits, None), agent)
     }
 
     async fn data(body: &mut RequestBody) -> Bytes {

@@ -8,9 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 
-use crate::upstream;
+use crate::upstream::Incoming;
 
 use super::{
     super::{
@@ -49,7 +48,6 @@ struct Upstream {
     /// What is still to come, where the answer said how long it is: hyper's server
     /// asks for no more than that, so nobody else would learn of the end.
     left: Option<u64>,
-    _connection: upstream::ConnectionGuard,
 }
 
 impl Body {
@@ -59,13 +57,12 @@ impl Body {
 
     pub(in crate::proxy) fn upstream(
         (ahead, incoming): (Bytes, Incoming),
-        connection: upstream::ConnectionGuard,
         times: Times,
         screen: Option<Box<Screen>>,
         open: Open,
     ) -> Self {
         let left = incoming.size_hint().exact();
-        let upstream = Upstream { ahead, incoming, idle: IdleTimer::new(times), left, _connection: connection };
+        let upstream = Upstream { ahead, incoming, idle: IdleTimer::new(times), left };
         let ended = upstream.has_all();
         let mut body = Self { kind: Kind::Upstream { upstream, screen }, open: Some(open) };
         if ended {

@@ -285,13 +285,10 @@ fn is_wanted(lease: &Lease, permit: &Permit) -> bool {
 
 /// Cleans the fields of interim answers, which have no body; the token of `lease` is marked
 /// where it was in one, for the answer to tell.
-pub(in crate::proxy) fn clean_interim(lease: &Lease, permit: &Permit) -> Option<impl Fn(&mut HeaderMap) + use<>> {
-    let lease = is_wanted(lease, permit).then(|| lease.clone())?;
-    Some(move |fields: &mut HeaderMap| {
-        if scrub_fields(lease.traces(), fields) {
-            lease.mark_leaked();
-        }
-    })
+pub(in crate::proxy) fn clean_interim(lease: &Lease, permit: &Permit, fields: &mut HeaderMap) {
+    if is_wanted(lease, permit) && scrub_fields(lease.traces(), fields) {
+        lease.mark_leaked();
+    }
 }
 
 /// Whether a body is looked through: what a human could read, and what doesn't say what it is.

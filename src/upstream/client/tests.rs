@@ -5,7 +5,6 @@ use std::{future::Future, time::Duration};
 
 use http::Request;
 use http_body_util::BodyExt;
-use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, timeout},
@@ -244,15 +243,22 @@ async fn endless_interim_answers_end_in_time() {
 #[tokio::test(start_paused = true)]
 async fn interim_answers_reach_their_callback() {
     let mut rig = Rig::new();
-    let mut request = get(URL);
-    let (seen, mut hints) = tokio::sync::mpsc::unbounded_channel();
-    hyper::ext::on_informational(&mut request, move |interim| {
-        let _ = seen.send(interim.status());
-    });
-    let answer = [b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n", OK].concat();
-    let (sent, _) = exchange!(rig, request, &answer);
+    let seen = std::sync::Mutex::new(Vec::new());
+    let on_interim = |status: http::StatusCode, fields: &http::HeaderMap| {
+        seen.lock().unwrap().push((status.as_u16(), fields["link"].clone()));
+    };
+    let permit = permit("agent", &rig.upstream, Scheme::Http, "origin.test:80");
+    let to = Destination { on_interim: &on_interim, ..Destination::new(&permit) };
+    let accepted = &mut rig.accepted;
+    let (sent, _upstream) = beside(rig.client.send(to, get(URL)), async {
+        let mut upstream = accepted.recv().await.unwrap();
+        read_head(&mut upstream).await;
+        upstream.write_all(&[b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n", OK].concat()).await.unwrap();
+        upstream
+    })
+    .await;
     assert_eq!(finish(sent).await, "ok");
-    assert_eq!(hints.recv().await.unwrap(), 103);
+    assert_eq!(*seen.lock().unwrap(), [(103, "</a>".parse().unwrap())]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -398,8 +404,7 @@ async fn an_upgraded_connection_is_handed_over() {
     let switching = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello";
     let (sent, (mut upstream, _)) = exchange!(rig, request, switching);
     let sent = sent.unwrap();
-    let mut upgraded = TokioIo::new(hyper::upgrade::on(sent.response).await.unwrap());
-    drop(sent.connection);
+    let mut upgraded = sent.response.into_body().into_upgraded().unwrap();
     let mut bytes = [0; 5];
     upgraded.read_exact(&mut bytes).await.unwrap();
     assert_eq!(&bytes, b"hello");

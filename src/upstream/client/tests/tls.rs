@@ -253,11 +253,10 @@ async fn a_body_nobody_wants_resets_its_h2_stream() {
     let origin = Origin::start(ca.server("origin.test", H2), 100, handler).await;
     let (client, permit) = (client(settings()), to(&origin, ca.client(H2)));
     for _ in 0..2 {
-        let Sent { response, connection, .. } = send(&client, &permit, get("https://origin.test/")).await.unwrap();
-        let mut body = response.into_body();
+        let sent = send(&client, &permit, get("https://origin.test/")).await.unwrap();
+        let mut body = sent.response.into_body();
         body.frame().await.unwrap().unwrap();
         drop(body);
-        drop(connection);
         tokio::time::timeout(Duration::from_secs(20), was_gone.recv()).await.unwrap().unwrap();
     }
     assert_eq!(origin.connections(), 1);

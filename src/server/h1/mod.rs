@@ -1,0 +1,285 @@
+//! HTTP/1.1 from an agent (RFC 9112): one request after the other, each answered before the
+//! next one is looked at. A connection at rest holds a socket and nothing else.
+//!
+//! ```text
+//! wait: a request, in time -> answer: interim answers, 100 Continue, the agent's leaving
+//!   ^                              -> send: head and body, with back-pressure
+//!   +---- both messages ended -----+-> or the stream is handed over (CONNECT, 101)
+//! ```
+//!
+//! What a request's head or body leaves in doubt ends the connection (threats 55 to 68).
+
+mod date;
+mod refusal;
+mod timer;
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{
+    Method, Request, Response, StatusCode, Version,
+    header::{CONNECTION, CONTENT_LENGTH},
+};
+use http_body::Body as _;
+use tokio::{
+    io::{ReadHalf, WriteHalf},
+    time::timeout,
+};
+
+use super::{connection::Io, drain::Drain, peek::Peeked};
+use crate::{
+    http1::{Arrived, Coding, Fault, Outgoing, Received, Receiver, Wire, head},
+    proxy::{Body, InterimSink},
+};
+use timer::{Fired, Timer};
+
+/// What an agent still sends when the connection is about to end is taken for so long, and so
+/// much of it: closed at once, the connection would lose the answer (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(2);
+const MOST_LINGERING: usize = 256 * 1024;
+
+/// How long a connection is at rest before it gives its memory back.
+const REST: Duration = Duration::from_millis(500);
+
+/// The limits of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) head: head::Limits,
+    /// For a head to arrive, and for a kept connection to be used again.
+    pub(super) head_timeout: Duration,
+}
+
+/// An answer, and what becomes of the connection behind it.
+pub(super) struct Reply<N> {
+    pub(super) response: Response<Body>,
+    /// The stream is handed over with this; `None`: HTTP goes on.
+    pub(super) next: Option<N>,
+}
+
+/// One connection.
+struct Conversation<S> {
+    receiver: Receiver<ReadHalf<S>>,
+    writer: Wire<WriteHalf<S>>,
+    interim: InterimSink,
+    limits: Limits,
+}
+
+/// Of a request, what its answer has to know.
+struct Asked {
+    version: Version,
+    is_head: bool,
+    keeps: bool,
+}
+
+/// Serves requests until the connection ends, or is handed over. After `stop` no other one is
+/// waited for.
+pub(super) async fn converse<S, N, F>(
+    io: Peeked<S>,
+    limits: Limits,
+    (drain, stop): (&Drain, impl Future<Output = ()>),
+    mut serve: impl FnMut(Request<Received>, InterimSink) -> F,
+) -> Option<(Peeked<S>, N)>
+where
+    S: Io,
+    F: Future<Output = Reply<N>>,
+{
+    let (ahead, io) = io.into_parts();
+    let (read, write) = tokio::io::split(io);
+    let (receiver, writer) = (Receiver::new(ahead, read), Wire::new(write, 0));
+    let mut conversation = Conversation { receiver, writer, interim: InterimSink::default(), limits };
+    let mut stop = pin!(stop);
+    let mut timer = Timer::default();
+    // A request's future is large: it lies where the one before it lay, but not in a connection
+    // at rest.
+    let mut room: Option<Pin<Box<Option<F>>>> = None;
+    loop {
+        let Arrived { request, keeps } = match conversation.wait(&mut timer, &mut room, stop.as_mut()).await {
+            Ok(Some(request)) => request,
+            Ok(None) => return None,
+            Err(fault) => {
+                conversation.refuse(&fault).await;
+                return None;
+            }
+        };
+        let asked = Asked { version: request.version(), is_head: request.method() == Method::HEAD, keeps };
+        let mut answering = room.take().unwrap_or_else(|| Box::pin(None));
+        answering.set(Some(serve(request, conversation.interim.clone())));
+        let reply = conversation.answer(answering.as_mut()).await?;
+        answering.set(None);
+        room = Some(answering);
+        if let Some(next) = reply.next {
+            return conversation.hand_over(reply.response).await.map(|io| (io, next));
+        }
+        if !conversation.send(&asked, drain, reply.response).await {
+            return None;
+        }
+    }
+}
+
+impl<S: Io> Conversation<S> {
+    /// The next request. `None`: there is none.
+    async fn wait<T>(
+        &mut self,
+        timer: &mut Timer,
+        room: &mut Option<T>,
+        mut stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Option<Arrived>, Fault> {
+        timer.start(self.limits.head_timeout, REST);
+        poll_fn(|cx| {
+            if let Poll::Ready(request) = self.receiver.poll_request(cx, self.limits.head) {
+                return Poll::Ready(request);
+            }
+            while let Poll::Ready(fired) = timer.poll(cx) {
+                match fired {
+                    Fired::Rest => {
+                        self.rest();
+                        *room = None;
+                    }
+                    Fired::End => return Poll::Ready(Ok(None)),
+                }
+            }
+            // A request that has begun is still served.
+            if self.receiver.is_at_rest() && stop.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(None));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn rest(&mut self) {
+        self.receiver.rest();
+        self.writer.rest();
+    }
+
+    /// Drives `answering`. `None`: the agent has left, and with it the request.
+    async fn answer<F: Future>(&mut self, mut answering: Pin<&mut Option<F>>) -> Option<F::Output> {
+        poll_fn(|cx| {
+            let Some(answering) = answering.as_mut().as_pin_mut() else { return Poll::Ready(None) };
+            if let Poll::Ready(answer) = answering.poll(cx) {
+                return Poll::Ready(Some(answer));
+            }
+            if self.poll_interim(cx).is_err() || self.receiver.poll_departure(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Writes what goes before the answer.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
+        self.interim.watch(cx.waker());
+        // What an agent doesn't read waits in the sink, which has a limit.
+        if self.writer.unwritten().is_empty() {
+            self.writer.out.append(&mut self.interim.take());
+        }
+        if self.receiver.takes_continue() {
+            self.writer.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        if self.writer.is_flushed() {
+            return Ok(());
+        }
+        match self.writer.poll_write_out(cx) {
+            Poll::Ready(written) => written,
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Sends an answer. True: the next request may come.
+    async fn send(&mut self, asked: &Asked, drain: &Drain, response: Response<Body>) -> bool {
+        let (mut head, body) = response.into_parts();
+        let wants_end = head.headers.remove(CONNECTION).is_some();
+        let coding = (!asked.is_head && may_have_body(head.status)).then(|| coding(&body, asked.version));
+        if head.status == StatusCode::NO_CONTENT {
+            head.headers.remove(CONTENT_LENGTH);
+        }
+        // Of a body that was never asked for nobody knows whether it comes.
+        let keeps = asked.keeps
+            && !wants_end
+            && coding != Some(Coding::UntilClose)
+            && !self.receiver.withholds()
+            && !drain.has_stopped();
+        let connection = match (keeps, asked.version) {
+            (true, Version::HTTP_10) => Some("keep-alive"),
+            (true, _) => None,
+            (false, _) => Some("close"),
+        };
+        // What came with the answer goes before it; behind it, it would be the next one's.
+        self.writer.out.append(&mut self.interim.take());
+        head::write_answer(&mut self.writer.out, &head, coding, connection, date::write);
+        let mut outgoing = Outgoing::new(body, coding.unwrap_or(Coding::Length(0)));
+        let sent = poll_fn(|cx| {
+            if let Poll::Ready(sent) = outgoing.poll(cx, &mut self.writer) {
+                return Poll::Ready(sent);
+            }
+            self.receiver.poll_departure(cx).map(|()| Err(Fault::Closed))
+        })
+        .await;
+        drop(outgoing);
+        match sent {
+            Ok(()) if keeps && self.receiver.finish() => true,
+            Ok(()) => {
+                // Whoever still reads the body mustn't get it with a hole.
+                self.receiver.finish();
+                self.close().await;
+                false
+            }
+            Err(error) => {
+                tracing::debug!(%error, "an agent's connection ended badly");
+                false
+            }
+        }
+    }
+
+    /// For a request that can't be read.
+    async fn refuse(&mut self, fault: &Fault) {
+        tracing::debug!(error = %fault, "an agent's request can't be read");
+        refusal::write(&mut self.writer.out, fault, self.limits.head.bytes);
+        if self.writer.unwritten().is_empty() {
+            return;
+        }
+        let written = timeout(LINGER, poll_fn(|cx| self.writer.poll_write_out(cx))).await;
+        if matches!(written, Ok(Ok(()))) {
+            self.close().await;
+        }
+    }
+
+    /// Ends the connection so that the last answer arrives.
+    async fn close(&mut self) {
+        let ending = async {
+            if poll_fn(|cx| self.writer.poll_shutdown(cx)).await.is_ok() {
+                poll_fn(|cx| self.receiver.poll_discard(cx, MOST_LINGERING)).await;
+            }
+        };
+        let _ = timeout(LINGER, ending).await;
+    }
+
+    /// Sends the answer after which the stream is no longer HTTP's.
+    async fn hand_over(mut self, response: Response<Body>) -> Option<Peeked<S>> {
+        let (head, _) = response.into_parts();
+        head::write_answer(&mut self.writer.out, &head, None, None, date::write);
+        poll_fn(|cx| self.writer.poll_write_out(cx)).await.ok()?;
+        let (read, ahead) = self.receiver.into_parts()?;
+        let (write, _) = self.writer.into_parts();
+        Some(Peeked::new(ahead, read.unsplit(write)))
+    }
+}
+
+/// RFC 9110 §6.4.1.
+fn may_have_body(status: StatusCode) -> bool {
+    !(status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED)
+}
+
+fn coding(body: &Body, version: Version) -> Coding {
+    let length = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
+    match (length, version) {
+        (Some(length), _) => Coding::Length(length),
+        (None, Version::HTTP_10) => Coding::UntilClose,
+        (None, _) => Coding::Chunked,
+    }
+}

@@ -1,0 +1,193 @@
+//! An answer's body, whichever protocol it comes by.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::{
+    super::{pool::ConnectionGuard, transport::Upgraded},
+    Connection,
+    detached::{self, Detached},
+};
+use crate::http1::{Decoded, Decoder, Fault, Outgoing};
+
+/// Why an answer's body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum IncomingError {
+    #[error(transparent)]
+    H1(#[from] Fault),
+    #[error(transparent)]
+    H2(#[from] hyper::Error),
+}
+
+/// An answer's body. Its last frame gives the connection back; dropped before that, it ends the
+/// exchange at once.
+#[derive(Debug)]
+pub struct Incoming(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Empty,
+    /// It broke off: whoever asks again must not take what there was for all.
+    Broken,
+    H1(Reading),
+    Detached(Detached),
+    Switched(Box<Connection>),
+    H2 {
+        body: hyper::body::Incoming,
+        _stream: ConnectionGuard,
+    },
+}
+
+/// The reading side of an exchange.
+#[derive(Debug)]
+pub(super) struct Reading {
+    connection: Box<Connection>,
+    decoder: Decoder,
+    keeps: bool,
+}
+
+impl Reading {
+    pub(super) fn new(connection: Box<Connection>, decoder: Decoder, keeps: bool) -> Self {
+        Self { connection, decoder, keeps }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    pub(super) fn left(&self) -> Option<u64> {
+        self.decoder.left()
+    }
+
+    /// Never an empty frame.
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        loop {
+            match self.decoder.decode(&mut self.connection.wire.read) {
+                Ok(Decoded::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(Decoded::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Ok(Decoded::End) => return Poll::Ready(None),
+                Ok(Decoded::More) => {}
+                Err(fault) => return Poll::Ready(Some(Err(fault))),
+            }
+            let ended = match ready!(self.connection.wire.poll_read(cx)) {
+                Ok(0) => self.decoder.end_of_connection(),
+                Ok(_) => continue,
+                Err(fault) => Err(fault),
+            };
+            if let Err(fault) = ended {
+                return Poll::Ready(Some(Err(fault)));
+            }
+        }
+    }
+
+    pub(super) fn end(self) {
+        if self.keeps {
+            self.connection.go_home();
+        }
+    }
+
+    pub(super) fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+}
+
+impl Incoming {
+    pub(super) fn h1(connection: Box<Connection>, decoder: Decoder, keeps: bool) -> Self {
+        let mut incoming = Self(Kind::H1(Reading::new(connection, decoder, keeps)));
+        incoming.end_if_done();
+        incoming
+    }
+
+    pub(super) fn detached<B>(connection: Box<Connection>, decoder: Decoder, upload: Outgoing<B>) -> Self
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        Self(Kind::Detached(detached::spawn(Reading::new(connection, decoder, false), upload)))
+    }
+
+    pub(super) fn switched(connection: Box<Connection>) -> Self {
+        Self(Kind::Switched(connection))
+    }
+
+    pub(in crate::upstream) fn h2(body: hyper::body::Incoming, stream: ConnectionGuard) -> Self {
+        Self(Kind::H2 { body, _stream: stream })
+    }
+
+    /// After a 101: what the connection carries now.
+    pub fn into_upgraded(self) -> Option<Upgraded> {
+        match self.0 {
+            Kind::Switched(connection) => {
+                let (transport, ahead) = connection.wire.into_parts();
+                Some(Upgraded::new(ahead, transport))
+            }
+            Kind::Empty | Kind::Broken | Kind::H1(_) | Kind::Detached(_) | Kind::H2 { .. } => None,
+        }
+    }
+
+    /// The connection is free as soon as the last byte was read, not only when somebody asks for
+    /// what comes after it.
+    fn end_if_done(&mut self) {
+        if let Kind::H1(reading) = &self.0
+            && reading.is_done()
+            && let Kind::H1(reading) = std::mem::replace(&mut self.0, Kind::Empty)
+        {
+            reading.end();
+        }
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = IncomingError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, IncomingError>>> {
+        match &mut self.0 {
+            Kind::Empty | Kind::Switched(_) => Poll::Ready(None),
+            Kind::Broken => Poll::Ready(Some(Err(Fault::Closed.into()))),
+            Kind::H1(reading) => {
+                let frame = ready!(reading.poll_frame(cx));
+                match &frame {
+                    // Closes the connection.
+                    Some(Err(_)) => self.0 = Kind::Broken,
+                    Some(Ok(_)) | None => self.end_if_done(),
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
+            Kind::Detached(detached) => {
+                let frame = ready!(detached.poll_frame(cx));
+                if matches!(frame, Some(Err(_))) {
+                    self.0 = Kind::Broken;
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
+            Kind::H2 { body, .. } => {
+                Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Empty | Kind::Switched(_) => true,
+            Kind::H1(reading) => reading.is_done(),
+            Kind::Detached(_) | Kind::Broken => false,
+            Kind::H2 { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Empty | Kind::Switched(_) => SizeHint::with_exact(0),
+            Kind::Broken => SizeHint::default(),
+            Kind::H1(reading) => reading.left().map_or(SizeHint::default(), SizeHint::with_exact),
+            Kind::Detached(detached) => detached.left().map_or(SizeHint::default(), SizeHint::with_exact),
+            Kind::H2 { body, .. } => body.size_hint(),
+        }
+    }
+}

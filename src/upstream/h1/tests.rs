@@ -1,0 +1,52 @@
+//! What can't be seen from outside: which requests may be sent again.
+
+use std::sync::Weak;
+
+use http_body_util::{BodyExt, Full};
+
+use super::{super::Stream, *};
+
+struct Nowhere;
+
+impl Home for Nowhere {
+    fn take_in(&self, _: Box<Connection>) {}
+}
+
+/// To a peer that is gone already: the first write fails.
+fn dead() -> Box<Connection> {
+    let (io, _) = tokio::io::duplex(64);
+    let home: Weak<Nowhere> = Weak::new();
+    Connection::new(Transport::Clear(Stream::Memory(io)), ([127, 0, 0, 1], 80).into(), home)
+}
+
+async fn send(request: Request<Full<Bytes>>) -> Failed<Full<Bytes>> {
+    exchange(dead(), request, &HeaderValue::from_static("x"), &|_, _| ()).await.unwrap_err()
+}
+
+/// A body that was taken, if only in part, doesn't come back: sent again without it the request
+/// would be another one.
+#[tokio::test]
+async fn a_request_without_its_body_is_not_sent_again() {
+    let get = send(Request::get("/").body(Full::default()).unwrap()).await;
+    assert!(get.nothing_sent && get.unsent.is_some(), "{get:?}");
+    let post = send(Request::post("/").body(Full::from("body")).unwrap()).await;
+    assert!(post.nothing_sent && post.unsent.is_none(), "{post:?}");
+}
+
+/// Threat 79.
+#[tokio::test]
+async fn a_body_that_broke_off_stays_broken() {
+    let (io, mut peer) = tokio::io::duplex(1024);
+    let home: Weak<Nowhere> = Weak::new();
+    let connection = Connection::new(Transport::Clear(Stream::Memory(io)), ([127, 0, 0, 1], 80).into(), home);
+    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf";
+    tokio::io::AsyncWriteExt::write_all(&mut peer, answer).await.unwrap();
+    tokio::io::AsyncWriteExt::shutdown(&mut peer).await.unwrap();
+    let request = Request::get("/").body(Full::<Bytes>::default()).unwrap();
+    let mut body = exchange(connection, request, &HeaderValue::from_static("x"), &|_, _| ()).await.unwrap().into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
+    for _ in 0..2 {
+        assert!(body.frame().await.unwrap().is_err());
+        assert!(!body.is_end_stream() && body.size_hint().exact().is_none());
+    }
+}
