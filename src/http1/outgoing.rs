@@ -27,6 +27,9 @@ pub struct Outgoing<B> {
     /// The line end behind a large chunk.
     after: &'static [u8],
     ended: bool,
+    /// What came of a body that breaks off is written before that is told.
+    patient: bool,
+    broken: Option<Fault>,
     /// Something of the body was taken: it can't be sent again from here.
     taken: bool,
 }
@@ -37,7 +40,21 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     pub fn new(body: B, coding: Coding) -> Self {
-        Self { ended: coding == Coding::Length(0), body, coding, frame: Bytes::new(), after: b"", taken: false }
+        Self {
+            ended: coding == Coding::Length(0),
+            body,
+            coding,
+            frame: Bytes::new(),
+            after: b"",
+            patient: false,
+            broken: None,
+            taken: false,
+        }
+    }
+
+    /// An answer whose body breaks off: its reader gets the head and what there was.
+    pub fn patient(body: B, coding: Coding) -> Self {
+        Self { patient: true, ..Self::new(body, coding) }
     }
 
     /// The body, if nothing of it was taken yet.
@@ -54,6 +71,9 @@ where
             let waiting = self.fill(cx, wire)?;
             if wire.unwritten().is_empty() && self.frame.is_empty() && self.after.is_empty() {
                 ready!(wire.poll_flush(cx))?;
+                if let Some(fault) = self.broken.take() {
+                    return Poll::Ready(Err(fault));
+                }
                 match (self.ended, waiting) {
                     (true, _) => return Poll::Ready(Ok(())),
                     (false, true) => return Poll::Pending,
@@ -71,6 +91,9 @@ where
             self.taken = true;
             match frame {
                 None => self.end(&mut wire.out, None)?,
+                Some(Err(error)) if self.patient => {
+                    (self.broken, self.ended) = (Some(Fault::Body(error.into())), true);
+                }
                 Some(Err(error)) => return Err(Fault::Body(error.into())),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.data(&mut wire.out, data)?,

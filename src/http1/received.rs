@@ -174,6 +174,35 @@ impl<R: AsyncRead + Unpin + Send + 'static> Receiver<R> {
         }
     }
 
+    /// After [`finish`](Self::finish) said no: skips the rest of the body as it comes, up to
+    /// `most` bytes. True: it has ended, and another request may follow.
+    pub fn poll_skip(&self, cx: &mut Context<'_>, most: &mut usize) -> Poll<bool> {
+        let mut guard = self.lock();
+        let State { wire, decoder, .. } = &mut *guard;
+        loop {
+            match decoder.decode(&mut wire.read) {
+                Ok(Decoded::Data(data)) => match most.checked_sub(data.len()) {
+                    Some(left) => *most = left,
+                    None => return Poll::Ready(false),
+                },
+                Ok(Decoded::Trailers(_)) => {}
+                Ok(Decoded::End) => return Poll::Ready(true),
+                Ok(Decoded::More) => match ready!(wire.poll_read(cx)) {
+                    Ok(1..) => {}
+                    Ok(0) | Err(_) => return Poll::Ready(false),
+                },
+                Err(_) => return Poll::Ready(false),
+            }
+        }
+    }
+
+    /// How much of the body is still to come that nobody wants; `None`: somebody does, or who
+    /// knows.
+    pub fn unwanted(&self) -> Option<u64> {
+        let state = self.lock();
+        state.decoder.left().filter(|_| state.abandoned)
+    }
+
     /// Reads and forgets; ready at the end of what comes.
     pub fn poll_discard(&self, cx: &mut Context<'_>, most: usize) -> Poll<()> {
         let mut state = self.lock();

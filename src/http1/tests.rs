@@ -178,23 +178,38 @@ async fn a_slow_peer_costs_no_memory() {
     }
 }
 
-/// A body in many small frames, all at hand.
-fn frames(frames: usize) -> impl http_body::Body<Data = bytes::Bytes, Error = std::io::Error> + Unpin {
-    struct Frames(usize);
-    impl http_body::Body for Frames {
-        type Data = bytes::Bytes;
-        type Error = std::io::Error;
+/// Threat 79: what came of an answer before it broke off arrives, and its end doesn't.
+#[tokio::test]
+async fn what_came_before_the_break_arrives() {
+    let (io, mut peer) = tokio::io::duplex(1000);
+    let mut wire = Wire::new(io, 0);
+    wire.out.extend_from_slice(b"head ");
+    let body = Pieces(vec![Err(std::io::ErrorKind::ConnectionReset.into()), Ok("half")]);
+    let mut outgoing = Outgoing::patient(body, Coding::Length(9));
+    assert!(std::future::poll_fn(|cx| outgoing.poll(cx, &mut wire)).await.is_err());
+    let mut read = [0; 9];
+    tokio::io::AsyncReadExt::read_exact(&mut peer, &mut read).await.unwrap();
+    assert_eq!(&read, b"head half");
+}
 
-        fn poll_frame(
-            mut self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, std::io::Error>>> {
-            let Some(left) = self.0.checked_sub(1) else { return std::task::Poll::Ready(None) };
-            self.0 = left;
-            std::task::Poll::Ready(Some(Ok(http_body::Frame::data(bytes::Bytes::from_static(&[b'x'; 900])))))
-        }
+/// The last one first.
+struct Pieces(Vec<Result<&'static str, std::io::Error>>);
+
+impl http_body::Body for Pieces {
+    type Data = bytes::Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, std::io::Error>>> {
+        std::task::Poll::Ready(self.0.pop().map(|piece| piece.map(|piece| http_body::Frame::data(piece.into()))))
     }
-    Frames(frames)
+}
+
+/// A body in many small frames, all at hand.
+fn frames(frames: usize) -> Pieces {
+    Pieces((0..frames).map(|_| Ok("nine hundred ninety-nine characters or so")).collect())
 }
 
 proptest! {

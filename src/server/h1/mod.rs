@@ -42,6 +42,9 @@ use timer::{Fired, Timer};
 const LINGER: Duration = Duration::from_secs(2);
 const MOST_LINGERING: usize = 256 * 1024;
 
+/// Bytes of a body that nobody wants which are read to keep the connection.
+const MOST_SKIPPED: usize = 1024 * 1024;
+
 /// How long a connection is at rest before it gives its memory back.
 const REST: Duration = Duration::from_millis(500);
 
@@ -203,6 +206,7 @@ impl<S: Io> Conversation<S> {
             && !wants_end
             && coding != Some(Coding::UntilClose)
             && !self.receiver.withholds()
+            && self.receiver.unwanted().is_none_or(|left| left <= MOST_SKIPPED as u64)
             && !drain.has_stopped();
         let connection = match (keeps, asked.version) {
             (true, Version::HTTP_10) => Some("keep-alive"),
@@ -212,7 +216,7 @@ impl<S: Io> Conversation<S> {
         // What came with the answer goes before it; behind it, it would be the next one's.
         self.writer.out.append(&mut self.interim.take());
         head::write_answer(&mut self.writer.out, &head, coding, connection, date::write);
-        let mut outgoing = Outgoing::new(body, coding.unwrap_or(Coding::Length(0)));
+        let mut outgoing = Outgoing::patient(body, coding.unwrap_or(Coding::Length(0)));
         let sent = poll_fn(|cx| {
             if let Poll::Ready(sent) = outgoing.poll(cx, &mut self.writer) {
                 return Poll::Ready(sent);
@@ -222,7 +226,7 @@ impl<S: Io> Conversation<S> {
         .await;
         drop(outgoing);
         match sent {
-            Ok(()) if keeps && self.receiver.finish() => true,
+            Ok(()) if keeps && (self.receiver.finish() || self.skip_body().await) => true,
             Ok(()) => {
                 // Whoever still reads the body mustn't get it with a hole.
                 self.receiver.finish();
@@ -234,6 +238,14 @@ impl<S: Io> Conversation<S> {
                 false
             }
         }
+    }
+
+    /// Of a request that was answered before it was read: its agent was told that the connection
+    /// stays, and may have sent the next one.
+    async fn skip_body(&mut self) -> bool {
+        let mut most = MOST_SKIPPED;
+        let skipped = timeout(LINGER, poll_fn(|cx| self.receiver.poll_skip(cx, &mut most))).await;
+        skipped.unwrap_or(false)
     }
 
     /// For a request that can't be read.
