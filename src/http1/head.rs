@@ -144,8 +144,9 @@ pub fn read_answer(read: &mut BytesMut, searched: &mut usize) -> Result<Option<R
 pub fn read_request(read: &mut BytesMut, searched: &mut usize, limits: Limits) -> Result<Option<Head>, Fault> {
     // Empty lines before a request are no part of it (RFC 9112 §2.2).
     let mut empty = 0;
-    while *searched == 0 && read.starts_with(b"\r\n") {
+    while read.starts_with(b"\r\n") {
         read.advance(2);
+        *searched = 0;
         empty += 1;
         if empty > MAX_EMPTY {
             return Err(Fault::Malformed);
@@ -173,10 +174,7 @@ pub fn read_request(read: &mut BytesMut, searched: &mut usize, limits: Limits) -
         Err(httparse::Error::TooManyHeaders) => return Err(Fault::TooLarge),
         _ => return Err(Fault::Malformed),
     }
-    let target = parsed.path.ok_or(Fault::Malformed)?;
-    if target.len() > limits.target {
-        return Err(Fault::TargetTooLong);
-    }
+    let target = target(parsed.path, limits)?;
     let mut request = Request::new(());
     *request.method_mut() =
         parsed.method.and_then(|method| Method::from_bytes(method.as_bytes()).ok()).ok_or(Fault::Malformed)?;
@@ -188,6 +186,16 @@ pub fn read_request(read: &mut BytesMut, searched: &mut usize, limits: Limits) -
     let keeps = if version == Version::HTTP_10 { names(fields, "keep-alive") } else { !names(fields, "close") };
     let withholds = version == Version::HTTP_11 && !decoder.is_done() && fields.contains_key(EXPECT);
     Ok(Some(Head { request, decoder, keeps, withholds }))
+}
+
+fn target(sent: Option<&str>, limits: Limits) -> Result<&str, Fault> {
+    let target = sent.ok_or(Fault::Malformed)?;
+    match target.len() > limits.target {
+        true => Err(Fault::TargetTooLong),
+        // The parser of URIs would drop a fragment: what is decided on has to be all that was sent.
+        false if target.contains('#') => Err(Fault::Malformed),
+        false => Ok(target),
+    }
 }
 
 /// Who speaks another protocol would wait for an answer, and we for the end of a head.

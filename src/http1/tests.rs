@@ -151,6 +151,26 @@ fn after_an_error_nothing_is_understood() {
     }
 }
 
+/// Threat 29.
+#[test]
+fn a_fragment_is_no_part_of_a_target() {
+    let limits = head::Limits { bytes: 4096, fields: 10, target: 100 };
+    for target in ["/a#b", "http://h/#", "h:443#x"] {
+        let request = format!("GET {target} HTTP/1.1\r\nhost: h\r\n\r\n");
+        assert!(head::read_request(&mut request.as_str().into(), &mut 0, limits).is_err(), "{target}");
+    }
+}
+
+/// However they are cut, empty lines before a request are no part of it.
+#[test]
+fn empty_lines_may_be_cut() {
+    let limits = head::Limits { bytes: 4096, fields: 10, target: 100 };
+    let (mut read, mut searched) = (BytesMut::from("\r"), 0);
+    assert!(head::read_request(&mut read, &mut searched, limits).unwrap().is_none());
+    read.extend_from_slice(b"\n\r\nGET / HTTP/1.1\r\n\r\n");
+    assert!(head::read_request(&mut read, &mut searched, limits).unwrap().is_some());
+}
+
 /// Empty lines cost nobody anything, and are counted.
 #[test]
 fn a_flood_of_empty_lines_is_no_request() {

@@ -16,6 +16,9 @@ use tokio::{
 
 use super::Fault;
 
+/// The first read after a rest: a connection that waits for it holds no more.
+const AT_REST: usize = 512;
+
 /// Written bytes that may lie in front of what is still to be written.
 const LARGEST_PREFIX: usize = 16 * 1024;
 
@@ -67,7 +70,7 @@ impl<S> Wire<S> {
         if self.unwritten().is_empty() {
             self.out = Vec::new();
         }
-        self.room = self.first_read;
+        self.room = self.first_read.min(AT_REST);
     }
 
     /// Whether everything has left.

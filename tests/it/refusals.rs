@@ -602,6 +602,7 @@ async fn odd_paths_are_refused() {
         "/v2?/v1/orders",
         "/?x=/v1/orders",
         "/v2#/v1/orders",
+        "/v1/orders#/../../x",
     ];
     for way in WAYS {
         let stage = Stage::start().await;
@@ -617,7 +618,6 @@ async fn odd_paths_are_refused() {
             ("/v1/%6frders?next=/../x;%2f", "/v1/orders?next=/../x;%2f"),
             ("/v1/%7eorders", "/v1/~orders"),
             ("/v1/caf%c3%a9", "/v1/caf%C3%A9"),
-            ("/v1/orders#/../../x", "/v1/orders"),
         ] {
             let mut wire = way.open(&stage).await;
             wire.send(way.head(&stage, "GET", path) + "\r\n").await;

@@ -99,6 +99,9 @@ where
     // A request's future is large: it lies where the one before it lay, but not in a connection
     // at rest.
     let mut room: Option<Pin<Box<Option<F>>>> = None;
+    // Most connections have one request and then nothing for long: those that are used again
+    // keep their memory for a moment.
+    let mut is_first = true;
     loop {
         let Arrived { request, keeps } = match conversation.wait(&mut timer, &mut room, stop.as_mut()).await {
             Ok(Some(request)) => request,
@@ -119,6 +122,10 @@ where
         }
         if !conversation.send(&asked, drain, reply.response).await {
             return None;
+        }
+        if std::mem::take(&mut is_first) {
+            conversation.rest();
+            room = None;
         }
     }
 }
