@@ -62,8 +62,11 @@ pub struct Head {
 /// written anew: `host` is what was permitted, the length is the body's own.
 pub fn write_request(out: &mut Vec<u8>, head: &Parts, host: &HeaderValue, coding: Coding) {
     out.reserve(USUAL);
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    for part in [head.method.as_str(), " ", path, " HTTP/1.1\r\nhost: "] {
+    // `http://host?query` has a query and no path, which no request line can hold.
+    let path = Some(head.uri.path()).filter(|path| !path.is_empty()).unwrap_or("/");
+    let query = head.uri.query();
+    let question = if query.is_some() { "?" } else { "" };
+    for part in [head.method.as_str(), " ", path, question, query.unwrap_or(""), " HTTP/1.1\r\nhost: "] {
         out.extend_from_slice(part.as_bytes());
     }
     out.extend_from_slice(host.as_bytes());

@@ -151,6 +151,23 @@ fn after_an_error_nothing_is_understood() {
     }
 }
 
+/// What is decided on as `/` leaves as `/`.
+#[test]
+fn a_request_line_has_a_path() {
+    for (uri, line) in [
+        ("http://h?x=1", "GET /?x=1 HTTP/1.1"),
+        ("http://h", "GET / HTTP/1.1"),
+        ("http://h?", "GET /? HTTP/1.1"),
+        ("/a?b=/c", "GET /a?b=/c HTTP/1.1"),
+    ] {
+        let (mut head, ()) = http::Request::get(uri).body(()).unwrap().into_parts();
+        head.uri = head.uri.path_and_query().cloned().unwrap().into();
+        let mut out = Vec::new();
+        head::write_request(&mut out, &head, &http::HeaderValue::from_static("h"), Coding::Length(0));
+        assert_eq!(String::from_utf8(out).unwrap(), format!("{line}\r\nhost: h\r\n\r\n"), "{uri}");
+    }
+}
+
 /// Threat 29.
 #[test]
 fn a_fragment_is_no_part_of_a_target() {
