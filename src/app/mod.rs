@@ -27,7 +27,7 @@ use crate::{
     identity::{self, Registry},
     observe::{self, Recorder},
     primitives::{Authority, Clock, ListenAddress, ListenerName, RequestIds},
-    proxy::{Ingress, Rules, Shared, Via},
+    proxy::{Guesses, Ingress, Rules, Shared, Via},
     server::{self, Door, Drain, DrainHandle, ListenerTls, SocketFile},
     tls::{self, CertificateAuthority, LeafCache},
     upstream::{SystemResolver, Wall},
@@ -169,6 +169,7 @@ fn worker(settings: &config::Settings, surroundings: &Surroundings, wall: Wall) 
         clock: Arc::clone(clock),
         ids: RequestIds::new(*instance),
         via: Via::new(*instance),
+        guesses: Guesses::new(settings.proxy.wrong_keys),
         settings: settings.proxy.clone(),
     };
     Ok(Worker {

@@ -64,7 +64,7 @@ pub enum Error {
     /// nobody could see whether the token is in it (threat 15).
     #[error("the answer is in a coding that can't be looked through for the token")]
     UnaskedCoding,
-    /// The agent has as much under way as it may (threat 87).
+    /// The agent has as much under way as it may (threat 87), or too many keys were wrong.
     #[error("{0}")]
     TooMany(#[from] TooMany),
     /// The request has been through this proxy before (threat 38).
@@ -235,6 +235,10 @@ fn too_many(what: TooMany) -> Verdict {
         TooMany::Connections => verdict
             .hint("use the connections again; the operator may raise `connections_per_agent` of [limits]")
             .closing(),
+        TooMany::WrongKeys { rest } => Verdict {
+            retry_after: Some(rest),
+            ..verdict.hint("check the agent's key; the operator finds `agent_key_unknown` in the audit log").closing()
+        },
     }
 }
 
@@ -404,6 +408,7 @@ impl Noted for Error {
                 record.decision.reason = "upgrade_not_allowed".into();
             }
             Self::Token(error) => error.note(record),
+            Self::TooMany(what) => what.note(record),
             Self::Proof(_) | Self::StepUp(_) => {}
             Self::Upstream(error) => error.note(record),
             Self::BadRequest(_)
@@ -411,7 +416,6 @@ impl Noted for Error {
             | Self::UnaskedUpgrade
             | Self::NotUpgraded
             | Self::UnaskedCoding
-            | Self::TooMany(_)
             | Self::Loop => {}
         }
         record.outcome.error = Some(self.verdict().code);

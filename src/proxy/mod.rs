@@ -16,6 +16,7 @@ pub(crate) mod explain;
 pub(crate) mod forward;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod guesses;
 pub mod headers;
 pub mod inbound;
 pub(crate) mod interim;
@@ -37,6 +38,7 @@ use std::time::Duration;
 pub use body::{AgentBody, Body, BodyError, RequestBody};
 pub use error::Error;
 pub use explain::{Explanation, Judges, explain};
+pub use guesses::{Guesses, Peer};
 pub use headers::Via;
 pub use inbound::{Arrival, Ingress, Mount, Tunnel};
 pub use interim::InterimSink;
@@ -69,6 +71,8 @@ pub struct Settings {
     pub agent_requests: usize,
     /// Connections of one agent at once, over all listeners.
     pub agent_connections: usize,
+    /// Keys that are nobody's, in a minute, from one place.
+    pub wrong_keys: u32,
 }
 
 /// What happens to a `CONNECT` to a host that no route names.

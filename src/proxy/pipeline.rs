@@ -20,7 +20,7 @@ use crate::{
 };
 
 use super::{
-    AgentBody, Answer, Error, RequestBody, Settings, Unmatched, Via,
+    AgentBody, Answer, Error, Guesses, RequestBody, Settings, Unmatched, Via,
     forward::Answered,
     inbound::{Arrival, Inbound, Ingress},
     open::Open,
@@ -49,6 +49,7 @@ pub struct Shared {
     pub ids: RequestIds,
     pub via: Via,
     pub settings: Settings,
+    pub guesses: Guesses,
 }
 
 /// One worker's corridor, with its own way out.
@@ -103,7 +104,8 @@ impl Proxy {
     ) -> Result<Answered, Error> {
         let settings = &self.shared.settings;
         let inbound = record.note(Inbound::normalise(arrival, &rules.routes, settings, request))?;
-        let agent = record.note(rules.registry.identify(inbound.evidence()).map_err(Error::from))?;
+        let stranger = |unknown| self.shared.stranger(arrival.seat, inbound.evidence(), unknown);
+        let agent = record.note(rules.registry.identify(inbound.evidence()).map_err(stranger))?;
         let seated = arrival.seat.take(&agent, settings, record);
         record.note(seated)?;
         let candidates = record

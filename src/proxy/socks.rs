@@ -46,13 +46,19 @@ impl Proxy {
     }
 
     /// Who is it? `login`: name and key; `None`: the agent shows nothing.
-    pub fn admit(&self, mut knock: Knock, login: Option<(&[u8], &[u8])>) -> Result<(Knock, TunnelIdentity), Denial> {
-        match self.shared.rules.load().registry.identify_tunnel(Evidence::Login(login)) {
+    pub fn admit(
+        &self,
+        seat: &Seat,
+        mut knock: Knock,
+        login: Option<(&[u8], &[u8])>,
+    ) -> Result<(Knock, TunnelIdentity), Denial> {
+        let evidence = Evidence::Login(login);
+        match self.shared.rules.load().registry.identify_tunnel(evidence) {
             Ok((agent, identity)) => {
                 agent.note(&mut knock.0);
                 Ok((knock, identity))
             }
-            Err(unknown) => Err(knock.refuse(&unknown.into())),
+            Err(unknown) => Err(knock.refuse(&self.shared.stranger(seat, evidence, unknown))),
         }
     }
 

@@ -135,7 +135,8 @@ impl Proxy {
         record: &mut Open,
     ) -> Result<Judged, Error> {
         record.asked.authority = Some(authority.clone());
-        let (agent, identity) = rules.registry.identify_tunnel(evidence)?;
+        let stranger = |unknown| self.shared.stranger(seat, evidence, unknown);
+        let (agent, identity) = rules.registry.identify_tunnel(evidence).map_err(stranger)?;
         agent.note(record);
         seat.take(&agent, &self.shared.settings, record)?;
         if let Ok(candidates) = rules.routes.find_authority(&authority) {

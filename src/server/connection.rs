@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     http1::{Received, head},
     observe::{ConnectionGauge, ConnectionState},
-    proxy::{AgentBody, Arrival, Body, Ingress, InterimSink, Proxy, Switched, is_extended},
+    proxy::{AgentBody, Arrival, Body, Ingress, InterimSink, Peer, Proxy, Switched, is_extended},
     tls::LeafCache,
 };
 
@@ -93,7 +93,7 @@ impl Version {
 impl Connections {
     /// Serves one connection to its end, over any stream; waits for a place first.
     pub async fn serve<S: Io>(self: Arc<Self>, stream: S, door: Arc<Door>, drain: Drain) {
-        match door.places.take().await {
+        match door.places.take(Peer::Other).await {
             Ok(place) => self.serve_at(place, stream, door, drain).await,
             Err(error) => tracing::error!(%error, "a connection finds no place"),
         }

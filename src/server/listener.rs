@@ -9,7 +9,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use crate::proxy::{Ingress, Seat};
+use crate::proxy::{Ingress, Peer, Seat};
 
 use super::{
     connection::{Connections, Io},
@@ -115,8 +115,8 @@ pub async fn accept_loop(listener: impl Accept, door: Door, connections: Arc<Con
 /// Waits for a connection first and for its place then: a worker to which nobody connects
 /// must not hold a place that another one needs.
 async fn accept<L: Accept>(listener: &L, places: &Places) -> io::Result<(L::Stream, Place)> {
-    let stream = listener.next().await?;
-    let place = places.take().await?;
+    let (stream, peer) = listener.next().await?;
+    let place = places.take(peer).await?;
     Ok((stream, place))
 }
 
@@ -124,22 +124,22 @@ async fn accept<L: Accept>(listener: &L, places: &Places) -> io::Result<(L::Stre
 pub trait Accept: Send + Sync + 'static {
     type Stream: Io;
 
-    /// The next connection, ready to be served.
-    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    /// The next connection, ready to be served, and where it comes from.
+    fn next(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
 }
 
 impl Accept for TcpListener {
     type Stream = TcpStream;
 
-    async fn next(&self) -> io::Result<TcpStream> {
-        let (stream, _) = self.accept().await?;
+    async fn next(&self) -> io::Result<(TcpStream, Peer)> {
+        let (stream, address) = self.accept().await?;
         // Without it Nagle's algorithm and delayed acknowledgements cost 40 ms a request.
         stream.set_nodelay(true)?;
         let socket = SockRef::from(&stream);
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL))?;
         #[cfg(target_os = "linux")]
         socket.set_tcp_user_timeout(Some(STUCK))?;
-        Ok(stream)
+        Ok((stream, Peer::at(address.ip())))
     }
 }
 
@@ -147,8 +147,10 @@ impl Accept for TcpListener {
 impl Accept for UnixListener {
     type Stream = UnixStream;
 
-    async fn next(&self) -> io::Result<UnixStream> {
-        self.accept().await.map(|(stream, _)| stream)
+    async fn next(&self) -> io::Result<(UnixStream, Peer)> {
+        let (stream, _) = self.accept().await?;
+        let peer = stream.peer_cred().map_or(Peer::Other, |user| Peer::User(user.uid()));
+        Ok((stream, peer))
     }
 }
 
@@ -159,9 +161,9 @@ impl Places {
         Self(Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS))))
     }
 
-    pub(super) async fn take(&self) -> io::Result<Place> {
+    pub(super) async fn take(&self, peer: Peer) -> io::Result<Place> {
         let permit = Arc::clone(&self.0).acquire_owned().await.map_err(io::Error::other)?;
-        Ok(Place(Arc::new(Held { _permit: permit, seat: Seat::default() })))
+        Ok(Place(Arc::new(Held { _permit: permit, seat: Seat::new(peer) })))
     }
 }
 

@@ -18,6 +18,7 @@ mod documents_threats;
 mod doors;
 mod dpop;
 mod framing;
+mod guesses;
 mod h2_doors;
 mod headers;
 mod in_memory;

@@ -49,6 +49,8 @@ impl Default for Limits {
                 request_fields: 100,
                 agent_requests: 5000,
                 agent_connections: 1000,
+                // Nobody mistypes five times a second; thirty bits of a key would still take years.
+                wrong_keys: 300,
             },
             upstream: upstream::Settings {
                 connect_timeout: seconds(10),
@@ -91,6 +93,8 @@ pub(in crate::config) fn limits(section: Option<Section<'_>>) -> Limits {
     set(&mut limits.proxy.request_target, read.size("request_target", 256..=64 << 10));
     set(&mut limits.proxy.agent_requests, count(read, "requests_per_agent", 1..=1_000_000));
     set(&mut limits.proxy.agent_connections, count(read, "connections_per_agent", 1..=1_000_000));
+    let wrong_keys = read.count("wrong_keys_per_peer", 1..=1_000_000);
+    set(&mut limits.proxy.wrong_keys, wrong_keys.and_then(|count| u32::try_from(count).ok()));
     set(&mut limits.proxy.total_timeout, read.duration("request_timeout"));
     set(&mut limits.proxy.replay_limit, read.size("replay", 0..=64 << 20));
     set(&mut limits.proxy.continue_timeout, read.duration("continue_timeout"));

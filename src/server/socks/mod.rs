@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     identity::TunnelIdentity,
     observe::ConnectionState,
-    proxy::{Knock, Opening, Proxy, SocksOpening},
+    proxy::{Knock, Opening, SocksOpening},
 };
 
 use super::{
@@ -52,8 +52,8 @@ pub(super) async fn serve<S: Io>(session: &Session, io: S) {
     if spoke.is_err() {
         return;
     }
-    let proxy = &session.connections.proxy;
-    let Some((knock, identity)) = greet(proxy, proxy.knock(&session.ingress), &mut line).await else { return };
+    let knock = session.connections.proxy.knock(&session.ingress);
+    let Some((knock, identity)) = greet(session, knock, &mut line).await else { return };
     let Some(opening) = request(session, knock, &identity, &mut line).await else { return };
     let io = line.into_peeked();
     drop(handshake);
@@ -69,7 +69,8 @@ pub(super) async fn serve<S: Io>(session: &Session, io: S) {
 }
 
 /// Settles who asks. `None`: it was told, and is over.
-async fn greet<S: Io>(proxy: &Proxy, knock: Knock, line: &mut Line<S>) -> Option<(Knock, TunnelIdentity)> {
+async fn greet<S: Io>(session: &Session, knock: Knock, line: &mut Line<S>) -> Option<(Knock, TunnelIdentity)> {
+    let (proxy, seat) = (&session.connections.proxy, session.place.seat());
     let offer = match line.next(Offer::parse).await {
         Ok(offer) => offer,
         Err(trouble) => return trouble.note(knock),
@@ -79,7 +80,7 @@ async fn greet<S: Io>(proxy: &Proxy, knock: Knock, line: &mut Line<S>) -> Option
         return line.answer(None, CHOOSE_NO_LOGIN, CHOOSE_NOTHING).await;
     }
     if !offer.login {
-        return line.answer(proxy.admit(knock, None).ok(), CHOOSE_NO_LOGIN, CHOOSE_NOTHING).await;
+        return line.answer(proxy.admit(seat, knock, None).ok(), CHOOSE_NO_LOGIN, CHOOSE_NOTHING).await;
     }
     if line.write(&CHOOSE_LOGIN).await.is_err() {
         return None;
@@ -88,7 +89,7 @@ async fn greet<S: Io>(proxy: &Proxy, knock: Knock, line: &mut Line<S>) -> Option
         Ok(login) => login,
         Err(trouble) => return trouble.note(knock),
     };
-    let admitted = proxy.admit(knock, Some((&login.name, &login.key))).ok();
+    let admitted = proxy.admit(seat, knock, Some((&login.name, &login.key))).ok();
     line.answer(admitted, LOGIN_ACCEPTED, LOGIN_REFUSED).await
 }
 
