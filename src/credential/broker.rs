@@ -2,6 +2,7 @@
 //! permits and slots; how a token is got is `exchange`'s, how it is kept `cache`'s.
 
 mod logins;
+mod off_limits;
 
 use std::{
     collections::HashMap,
@@ -35,6 +36,8 @@ use super::{
     vault::Vault,
 };
 
+pub use off_limits::Trespass;
+
 /// Slots for agents' own tokens, a credential: past this the oldest ones make room.
 const MAX_SUBJECTS: usize = 10_000;
 
@@ -49,6 +52,8 @@ pub struct Broker(Arc<Inner>);
 struct Inner {
     /// In the order of the specs: a `CredentialId` is an index.
     places: Vec<Place>,
+    /// Each server once.
+    endpoints: Vec<Arc<Endpoint>>,
     shared: Arc<Shared>,
     tools: Arc<Tools>,
 }
@@ -267,8 +272,8 @@ impl Broker {
             let name = spec.name.clone();
             places.push(builder.place(spec).map_err(|error| failed(&name, error))?);
         }
-        let Builder { shared, tools, neighbours, .. } = builder;
-        let inner = Arc::new(Inner { places, shared, tools });
+        let Builder { shared, tools, neighbours, endpoints, .. } = builder;
+        let inner = Arc::new(Inner { places, endpoints, shared, tools });
         let peers: Weak<dyn Peers> = Arc::downgrade(&(inner.clone() as Arc<dyn Peers>));
         let _ = neighbours.set(peers);
         Ok(Self(inner))

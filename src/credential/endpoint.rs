@@ -15,8 +15,9 @@ use http::{
 };
 use reqwest::Url;
 use tokio::{
+    runtime::Handle,
     sync::{Semaphore, SemaphorePermit},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use zeroize::Zeroizing;
 
@@ -27,6 +28,7 @@ use super::{
     discovery::Discovery,
     error::{Failure, Fault, Misbehaviour, Outage, SettingsError},
     metadata::{EndpointKind, Metadata},
+    premises::Premises,
     request::TokenRequest,
 };
 
@@ -39,6 +41,9 @@ const IDLE: usize = 4;
 /// Longest wait for a turn.
 const TURN_WAIT: Duration = Duration::from_secs(2);
 
+/// How long a server whose metadata couldn't be had isn't asked for it but for a token.
+const REST: Duration = Duration::from_secs(30);
+
 /// Longest metadata document, in bytes.
 pub(super) const MAX_METADATA: usize = 256 * 1024;
 
@@ -50,6 +55,8 @@ pub(crate) struct Endpoint {
     place: Place,
     /// Guards no data: see [`Endpoint::turn`].
     turn: Semaphore,
+    /// Until when [`Endpoint::find`] asks no more.
+    rest: tokio::sync::Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -73,7 +80,11 @@ impl Endpoint {
             }
             Location::Issuer(issuer) => Place::Discovered(Box::new(Discovery::new(issuer, fixed, &http)?)),
         };
-        Ok(Self { server, http, place, turn: Semaphore::new(1) })
+        match &place {
+            Place::Known(metadata) => http.premises.learn(metadata),
+            Place::Discovered(_) => {}
+        }
+        Ok(Self { server, http, place, turn: Semaphore::new(1), rest: tokio::sync::Mutex::default() })
     }
 
     /// Whether this was made for `server`.
@@ -97,7 +108,55 @@ impl Endpoint {
     pub(crate) async fn metadata(&self) -> Result<Arc<Metadata>, Fault> {
         match &self.place {
             Place::Known(metadata) => Ok(metadata.clone()),
-            Place::Discovered(discovery) => discovery.metadata(&self.http).await,
+            Place::Discovered(discovery) => {
+                let metadata = discovery.metadata(&self.http).await?;
+                self.http.premises.learn(&metadata);
+                Ok(metadata)
+            }
+        }
+    }
+
+    /// What is known of where it is.
+    pub(crate) fn premises(&self) -> &Premises {
+        &self.http.premises
+    }
+
+    /// Asks for the metadata where it isn't known, though no token is wanted: not by each who
+    /// would like to know, when the server is away.
+    pub(crate) async fn find(&self) {
+        let mut rest = self.rest.lock().await;
+        let resting = rest.is_some_and(|until| Instant::now() < until);
+        if !resting && self.premises().is_incomplete() && self.metadata().await.is_err() {
+            *rest = Some(Instant::now() + REST);
+        }
+    }
+
+    /// Looks the server's addresses up, where no connection has told them yet and no parent
+    /// proxy does the looking up.
+    pub(crate) async fn locate(&self) {
+        let plan = &self.http.plan;
+        let names = if plan.parent.is_none() { self.premises().unlocated() } else { Vec::new() };
+        for name in names {
+            match plan.resolve.iter().find(|(known, _)| **known == *name) {
+                Some((_, address)) => self.premises().reached(*address),
+                None => {
+                    let found = timeout(plan.limit, tokio::net::lookup_host((&*name, 0))).await;
+                    let found = found.into_iter().flatten().flatten();
+                    found.for_each(|address| self.premises().reached(address.ip()));
+                }
+            }
+        }
+    }
+
+    /// As [`find`](Self::find), behind the caller's back, unless somebody does so already.
+    pub(crate) fn find_behind(self: &Arc<Self>, runtime: &Handle) {
+        if !self.premises().is_incomplete() {
+            return;
+        }
+        let resting = self.rest.try_lock().map(|rest| rest.is_some_and(|until| Instant::now() < until));
+        if matches!(resting, Ok(false)) {
+            let endpoint = Arc::clone(self);
+            runtime.spawn(async move { endpoint.find().await });
         }
     }
 
@@ -163,6 +222,7 @@ impl Endpoint {
 pub(super) struct Http {
     plan: Plan,
     client: reqwest::Client,
+    premises: Premises,
     /// Clients that show an identity, the newest last: two while one replaces the other.
     showing: Mutex<Vec<(u64, reqwest::Client)>>,
 }
@@ -204,6 +264,7 @@ impl Plan {
 /// An answer, whole; its body is zeroed when dropped.
 #[derive(Debug)]
 pub(crate) struct Reply {
+    from: Option<SocketAddr>,
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Zeroizing<Vec<u8>>,
@@ -222,8 +283,13 @@ impl Http {
             parent: settings.parent.clone(),
         };
         let client = plan.client(plan.tls.clone(), IDLE).map_err(SettingsError::Client)?;
-        Ok(Self { plan, client, showing: Mutex::default() })
+        let premises = match &server.location {
+            Location::Issuer(issuer) => Premises::of_issuer(issuer),
+            Location::TokenEndpoint(_) => Premises::default(),
+        };
+        Ok(Self { plan, client, premises, showing: Mutex::default() })
     }
+
     /// A client whose connections show `identity`. They aren't kept: a server that stops
     /// taking a certificate looks at it in a handshake only.
     fn showing(&self, identity: &Arc<ClientIdentity>) -> Result<reqwest::Client, Fault> {
@@ -275,7 +341,14 @@ impl Http {
         }
         let limit = self.plan.limit;
         match timeout(limit, exchange(request, cap)).await {
-            Ok(result) => result,
+            Ok(result) => {
+                let address = result.as_ref().ok().and_then(|reply| reply.from);
+                // By way of a parent it is the parent's.
+                if let Some(address) = address.filter(|_| self.plan.parent.is_none()) {
+                    self.premises.reached(address.ip());
+                }
+                result
+            }
             Err(_) => Err(Fault::outage(Outage::Slow(limit), None)),
         }
     }
@@ -295,7 +368,8 @@ async fn exchange(request: reqwest::RequestBuilder, cap: usize) -> Result<Reply,
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Reply { status: response.status(), headers: std::mem::take(response.headers_mut()), body })
+    let headers = std::mem::take(response.headers_mut());
+    Ok(Reply { from: response.remote_addr(), status: response.status(), headers, body })
 }
 
 /// A certificate that doesn't verify is no outage: it is no use to try again at once.

@@ -110,6 +110,11 @@ impl Metadata {
         self.endpoints.insert(kind, url);
     }
 
+    /// Of all endpoints.
+    pub(crate) fn urls(&self) -> impl Iterator<Item = &Url> {
+        self.endpoints.values().chain(self.mtls.values())
+    }
+
     /// `mtls`: for a client that shows a certificate there.
     pub(crate) fn url(&self, kind: EndpointKind, mtls: bool) -> Option<&Url> {
         let alias = self.mtls.get(&kind).filter(|_| mtls);

@@ -33,6 +33,7 @@ pub mod login;
 pub mod metadata;
 mod pace;
 mod parent;
+mod premises;
 mod request;
 mod response;
 pub mod sign;
@@ -52,7 +53,7 @@ use rustls::ClientConfig;
 
 use crate::primitives::{AuthorizationServerName, CredentialName};
 
-pub use broker::{Asking, Broker, subject_of};
+pub use broker::{Asking, Broker, Trespass, subject_of};
 pub use error::Error;
 pub use inject::Injection;
 pub use lease::{Lease, Recipient};

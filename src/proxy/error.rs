@@ -36,8 +36,8 @@ pub enum Error {
     #[error("no route names this host")]
     NoRoute,
     /// The host is an authorization server's: the agent has no business there (threat 37).
-    #[error("this host is an authorization server's")]
-    AuthorizationServer,
+    #[error("{0}")]
+    AuthorizationServer(#[from] credential::Trespass),
     /// There is no token: the operator's config, or the authorization server.
     #[error("there is no token for this request now")]
     Token(#[from] credential::Error),
@@ -166,8 +166,7 @@ impl Error {
             Self::Refused(refusal) => refused(refusal),
             Self::NoRoute => Verdict::new(403, "host_not_allowed", "http_request_denied")
                 .hint("add the host to a [[routes]] entry; `cupbearer explain METHOD URL` shows what is missing"),
-            Self::AuthorizationServer => Verdict::new(403, "host_not_allowed", "http_request_denied")
-                .hint("tokens are got by the proxy; send the request to the API itself"),
+            Self::AuthorizationServer(what) => trespass(*what),
             Self::Token(error) => token(error),
             Self::Proof(_) => Verdict::new(502, "credential_failed", "proxy_internal_error")
                 .hint("the operator finds the cause in the log"),
@@ -222,6 +221,18 @@ impl BadRequest {
                 .hint("send fewer header fields; the operator may raise `request_fields` of [limits]"),
             Self::Expectation => Verdict::new(417, "bad_request", "http_request_error").hint("leave out `Expect`"),
         }
+    }
+}
+
+fn trespass(what: credential::Trespass) -> Verdict {
+    match what {
+        credential::Trespass::Endpoint => Verdict::new(403, "host_not_allowed", "http_request_denied")
+            .hint("tokens are got by the proxy; send the request to the API itself"),
+        credential::Trespass::Unknown => Verdict {
+            retry_after: Some(Duration::from_secs(1)),
+            ..Verdict::new(503, "credential_unavailable", "connection_timeout")
+                .hint("try again later; the operator checks the authorization server's metadata")
+        },
     }
 }
 
@@ -399,7 +410,7 @@ impl Noted for Error {
             Self::AgentUnknown(unknown) => unknown.note(record),
             Self::Refused(refusal) => refusal.note(record),
             Self::NoRoute => NoRoute.note(record),
-            Self::AuthorizationServer => {
+            Self::AuthorizationServer(_) => {
                 record.decision.allowed = Some(false);
                 record.decision.reason = "authorization_server".into();
             }

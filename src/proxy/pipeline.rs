@@ -111,6 +111,8 @@ impl Proxy {
         let candidates = record
             .note(rules.routes.find(inbound.target()).map_err(|none| no_route(none, &agent, inbound.target())))?;
         let permit = record.note(policy::decide(&agent, &candidates, inbound.target()).map_err(Error::from))?;
+        let kept_off = rules.broker.off_limits(permit, &inbound.target().path).await;
+        let permit = record.note(kept_off.map_err(Error::from))?;
         let prepared = self.prepare(rules, inbound, &permit, record);
         let prepared = record.note(prepared)?;
         let lease = record.note(rules.broker.lease(&permit, prepared.asking()).await.map_err(Error::from))?;

@@ -116,7 +116,7 @@ impl Denial {
             Error::AgentUnknown(_)
             | Error::Refused(_)
             | Error::NoRoute
-            | Error::AuthorizationServer
+            | Error::AuthorizationServer(_)
             | Error::UpgradeNotAllowed(_)
             | Error::Upstream(upstream::Error::AddressNotAllowed { .. }) => Self::NotAllowed,
             Error::Upstream(error) => match error.proxy_status() {

@@ -43,6 +43,7 @@ impl Standing {
             Way::Blind(authority) => {
                 rules.unmatched == Unmatched::Tunnel
                     && !rules.routes.names_host(authority.host())
+                    && !rules.broker.is_authorization_server(authority.host())
                     && tunnel::check_blind(&rules.authorization_servers, authority).is_ok()
             }
             Way::Upgraded(target, protocol) => {

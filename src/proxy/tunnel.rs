@@ -10,6 +10,7 @@ use http::{
 };
 
 use crate::{
+    credential::Trespass,
     identity::Evidence,
     observe::{Noted, Record, Traffic, record::Protocol},
     policy,
@@ -160,6 +161,9 @@ impl Proxy {
         authority: &Authority,
         record: &mut Record,
     ) -> Result<(Stream, SocketAddr), Error> {
+        if rules.broker.leads_to_authorization_server(authority.host()).await {
+            return Err(Trespass::Endpoint.into());
+        }
         check_blind(&rules.authorization_servers, authority)?;
         record.decision.allowed = Some(true);
         record.decision.reason = "unmatched_tunnelled".into();
@@ -170,7 +174,7 @@ impl Proxy {
 /// Where a blind tunnel may lead.
 pub(super) fn check_blind(authorization_servers: &[Authority], authority: &Authority) -> Result<(), Error> {
     if authorization_servers.iter().any(|server| server.host() == authority.host()) {
-        return Err(Error::AuthorizationServer);
+        return Err(Trespass::Endpoint.into());
     }
     if BLIND_PORTS.contains(&authority.port()) { Ok(()) } else { Err(Error::NoRoute) }
 }

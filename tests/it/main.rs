@@ -28,6 +28,7 @@ mod main_job;
 mod matrix;
 mod memory;
 mod mortal;
+mod off_limits;
 mod operations;
 mod parent;
 mod presets;

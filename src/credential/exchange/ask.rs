@@ -222,7 +222,7 @@ impl Exchange {
 
 impl Heard {
     pub(crate) fn answer(&self) -> Answer<'_> {
-        let Reply { status, headers, body } = &self.reply;
+        let Reply { status, headers, body, .. } = &self.reply;
         Answer { status: *status, headers, body }
     }
 
