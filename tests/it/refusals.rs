@@ -3,6 +3,7 @@
 
 use cupbearer::{identity, primitives::digest};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     doors::OwnDoors,
@@ -625,4 +626,79 @@ async fn odd_paths_are_refused() {
             assert_eq!(stage.world.api().seen().pop().unwrap().path, forwarded, "{way:?} {path}");
         }
     }
+}
+
+/// A field as HPACK's literal without indexing (RFC 7541 §6.2.2): no library would write what
+/// is in it.
+fn literal(name: &str, value: &str) -> Vec<u8> {
+    let mut bytes = vec![0];
+    for text in [name, value] {
+        match u8::try_from(text.len()).unwrap() {
+            length @ 0..127 => bytes.push(length),
+            length => bytes.extend([127, length - 127]),
+        }
+        bytes.extend(text.as_bytes());
+    }
+    bytes
+}
+
+/// Sends `GET` over h2 through the forward door. The first byte of the answer's fields, which
+/// is their status where it is an ordinary one; `None`: the stream or the connection was ended.
+async fn get_over_h2(stage: &Stage, authority: &str, path: &str) -> Option<u8> {
+    let fields = [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", authority),
+        (":path", path),
+        ("proxy-authorization", &basic("researcher", &stage.key)),
+    ];
+    let block: Vec<u8> = fields.iter().flat_map(|(name, value)| literal(name, value)).collect();
+    let head = [0, 0, u8::try_from(block.len()).unwrap(), 1, 5, 0, 0, 0, 1];
+    let mut io = Wire::connect(stage.forward()).await.into_io();
+    let bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", &head[..], &block].concat();
+    io.write_all(&bytes).await.unwrap();
+    loop {
+        let mut frame = [0; 9];
+        io.read_exact(&mut frame).await.ok()?;
+        let mut payload = vec![0; usize::from(frame[1]) << 8 | usize::from(frame[2])];
+        io.read_exact(&mut payload).await.ok()?;
+        match frame[3] {
+            1 => return Some(payload[0]),
+            3 | 7 => return None,
+            _settings_and_the_like => {}
+        }
+    }
+}
+
+/// Threats 29 and 70 over h2. `http` cuts a fragment off before anyone can see it, so that it
+/// isn't refused; but nothing is decided on it and it goes nowhere.
+#[tokio::test]
+async fn no_fragment_passes_over_h2() {
+    /// RFC 7541, appendix A.
+    const OK: u8 = 0x88;
+    let stage = Stage::start().await;
+    let authority = stage.authority();
+    for path in ["/v2#/v1/orders", "/#/v1/orders", "/v1/../x#/v1/orders", "/v1evil#/orders"] {
+        assert_ne!(get_over_h2(&stage, &authority, path).await, Some(OK), "{path}");
+    }
+    for wrong in ["user@", "user:word@", "@", "a@b@"] {
+        assert_ne!(get_over_h2(&stage, &format!("{wrong}{authority}"), "/v1/orders").await, Some(OK), "{wrong}");
+    }
+    for wrong in ["#", "#x", "?", "?x", "/", "#@evil.test", "@evil.test:443"] {
+        assert_ne!(get_over_h2(&stage, &format!("{authority}{wrong}"), "/v1/orders").await, Some(OK), "{wrong}");
+    }
+    stage.assert_nothing_left();
+    for (path, forwarded) in [
+        ("/v1/orders#/../../v2/x", "/v1/orders"),
+        ("/v1/orders?x=1#y", "/v1/orders?x=1"),
+        ("/v1/orders#?x=1", "/v1/orders"),
+        ("/v1/orders%23x", "/v1/orders%23x"),
+    ] {
+        let answered = get_over_h2(&stage, &authority, path).await;
+        assert_eq!(answered == Some(OK), forwarded.starts_with("/v1/orders") && !forwarded.contains('%'), "{path}");
+        assert_eq!(stage.world.api().seen().pop().unwrap().path, forwarded, "{path}");
+    }
+    let records = stage.final_records().await;
+    assert!(records.iter().all(|record| !record["path"].as_str().unwrap_or_default().contains('#')), "{records:#?}");
+    assert_eq!(records.last().unwrap()["protocol"], "h2");
 }
