@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderName, header::AUTHORIZATION};
 use zeroize::Zeroizing;
 
-use crate::primitives::Secret;
+use crate::primitives::{Secret, Trace};
 
 /// The field and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ const SHORTEST_TRACE: usize = 8;
 impl Injection {
     /// What an answer holds that repeats the token: the token, what it is in the field where
     /// that is Base64, and both as JSON and URLs may spell them (threat 15).
-    pub(crate) fn traces(&self, token: &Secret) -> Box<[Secret]> {
+    pub(crate) fn traces(&self, token: &Secret) -> Box<[Trace]> {
         let mut texts = vec![Zeroizing::new(token.expose().to_owned())];
         for piece in self.template.pieces.iter().filter(|piece| matches!(piece, Piece::Base64(_))) {
             texts.push(filled(std::slice::from_ref(piece), token));
@@ -70,7 +70,7 @@ impl Injection {
             }
         }
         texts.retain(|text| text.len() >= SHORTEST_TRACE);
-        texts.into_iter().map(|mut text| Secret::new(std::mem::take(&mut *text))).collect()
+        texts.into_iter().map(|mut text| Trace::new(Secret::new(std::mem::take(&mut *text)))).collect()
     }
 
     /// Whether the token goes where RFC 6750 has it.
@@ -199,7 +199,7 @@ mod tests {
         let traces = |template: &str, token: &str| -> Vec<String> {
             let template = Template::parse(template).unwrap();
             let traces = Injection { field: AUTHORIZATION, template }.traces(&Secret::new(token.to_owned()));
-            traces.iter().map(|trace| trace.expose().to_owned()).collect()
+            traces.iter().map(|trace| trace.secret().expose().to_owned()).collect()
         };
         assert_eq!(traces("Bearer {token}", "eyJ.plain-token_1"), ["eyJ.plain-token_1"]);
         assert_eq!(

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     observe::{Noted, Record, TokenUse},
-    primitives::{Authority, CredentialName, Fingerprint, Secret, sha256},
+    primitives::{Authority, CredentialName, Fingerprint, Secret, Trace, sha256},
     route::Scheme,
     tls::ClientIdentity,
 };
@@ -91,7 +91,7 @@ impl Lease {
     }
 
     /// What an answer holds that repeats the token: for whoever looks for it there.
-    pub fn traces(&self) -> &[Secret] {
+    pub fn traces(&self) -> &[Trace] {
         self.token.as_ref().map_or(&[], |token| &token.traces)
     }
 
@@ -165,7 +165,7 @@ pub(crate) struct Token {
     value: HeaderValue,
     pub(crate) secret: Secret,
     /// What an answer holds that repeats it.
-    traces: Box<[Secret]>,
+    traces: Box<[Trace]>,
     leaked: AtomicBool,
     /// base64url of its SHA-256: `ath` (RFC 9449 §4.2). Empty without a prover.
     hash: String,

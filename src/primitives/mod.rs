@@ -10,6 +10,7 @@ pub mod names;
 pub mod path;
 pub mod request_id;
 pub mod secret;
+pub mod trace;
 
 pub use clock::{Clock, SystemClock};
 pub use digest::sha256;
@@ -20,3 +21,4 @@ pub use names::{AgentName, AuthorizationServerName, CredentialName, ListenerName
 pub use path::{CanonicalPath, PathError};
 pub use request_id::{RequestId, RequestIds};
 pub use secret::{Fingerprint, Secret};
+pub use trace::Trace;

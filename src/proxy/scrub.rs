@@ -16,10 +16,9 @@ pub mod fuzzing;
 mod screen;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue};
-use memchr::memmem;
+use http::{HeaderMap, HeaderValue};
 
-use crate::primitives::Secret;
+use crate::primitives::Trace;
 
 pub use decode::Undecodable;
 pub use frames::Screened;
@@ -27,12 +26,6 @@ pub(super) use screen::{Came, Screen, Screening, clean_interim, prefer_readable}
 
 /// What stands where the token stood.
 const FILLER: u8 = b'*';
-
-/// Bytes of a needle that are searched for; the rest is compared. Short, so that the search
-/// is set up in no time. Taken from the end: JWTs begin alike, and end in a signature.
-const ANCHOR: usize = 16;
-/// The same for its beginning at the end of a chunk.
-const START: usize = 4;
 
 /// Finds needles in a stream, wherever it is cut, and fills their places. What comes out
 /// doesn't depend on the cuts: every byte of every occurrence is filled, also of those that
@@ -54,23 +47,36 @@ pub struct Scrubber {
 impl Scrubber {
     /// What can go on of `chunk` and of what was held back before it. `needles` are the same
     /// each time; an empty one is in nothing.
-    pub fn push(&mut self, needles: &[Secret], chunk: Bytes) -> Bytes {
+    pub fn push(&mut self, needles: &[Trace], chunk: Bytes) -> Bytes {
+        self.pass(needles, chunk, |text| needles.iter().map(|needle| needle.begun(text)).max().unwrap_or_default())
+    }
+
+    /// The same for the last chunk: nothing is held back.
+    pub fn push_last(&mut self, needles: &[Trace], chunk: Bytes) -> Bytes {
+        self.pass(needles, chunk, |_| 0)
+    }
+
+    /// `begun`: how many bytes at the end of a text may be the beginning of a needle.
+    fn pass(&mut self, needles: &[Trace], chunk: Bytes, begun: impl FnOnce(&[u8]) -> usize) -> Bytes {
         let mut filled = self.filled.take();
         if let Some(filled) = &mut filled {
             filled.extend_from_slice(&chunk);
         }
         let text = if self.held.is_empty() { chunk } else { joined(&self.held, &chunk) };
-        for needle in needles.iter().map(bytes) {
-            each_occurrence(&text, needle, |start| {
+        for needle in needles {
+            for start in needle.places(&text) {
                 let filled = filled.get_or_insert_with(|| BytesMut::from(&*text));
                 filled[start..start + needle.len()].fill(FILLER);
                 self.found = true;
-            });
+            }
         }
-        let begun = needles.iter().map(|needle| begun(&text, bytes(needle))).max().unwrap_or_default();
-        let cut = text.len() - begun;
+        let cut = text.len() - begun(&text);
         let from = self.released.min(cut);
         self.released -= from;
+        if from == 0 && cut == text.len() && filled.is_none() {
+            self.held = Bytes::new();
+            return text;
+        }
         self.held = text.slice(cut..);
         match filled {
             None => text.slice(from..cut),
@@ -119,20 +125,21 @@ impl Scrubber {
 
 /// Fills needles in the values of fields; a field whose name holds one is removed. `true`:
 /// there was one.
-pub fn scrub_fields(needles: &[Secret], fields: &mut HeaderMap) -> bool {
-    let has_needle = |text: &[u8]| needles.iter().any(|needle| memmem::find(text, bytes(needle)).is_some());
-    let shortest = needles.iter().map(|needle| bytes(needle).len()).min().unwrap_or(usize::MAX);
+pub fn scrub_fields(needles: &[Trace], fields: &mut HeaderMap) -> bool {
+    let has_needle = |text: &[u8]| needles.iter().any(|needle| needle.is_in(text));
+    let shortest = needles.iter().map(Trace::len).min().unwrap_or(usize::MAX);
     let mut found = false;
-    for value in fields.values_mut().filter(|value| value.len() >= shortest) {
-        if !has_needle(value.as_bytes()) {
-            continue;
+    let mut names = Vec::new();
+    for (name, value) in fields.iter_mut() {
+        if name.as_str().len() >= shortest && has_needle(name.as_str().as_bytes()) {
+            names.push(name.clone());
         }
-        found = true;
-        let clean = scrubbed(needles, value.as_bytes());
-        *value = HeaderValue::from_maybe_shared(clean).unwrap_or(HeaderValue::from_static("*"));
+        if value.len() >= shortest && has_needle(value.as_bytes()) {
+            found = true;
+            let clean = scrubbed(needles, value.as_bytes());
+            *value = HeaderValue::from_maybe_shared(clean).unwrap_or(HeaderValue::from_static("*"));
+        }
     }
-    let named = |name: &&HeaderName| name.as_str().len() >= shortest && has_needle(name.as_str().as_bytes());
-    let names: Vec<_> = fields.keys().filter(named).cloned().collect();
     for name in &names {
         fields.remove(name);
     }
@@ -140,15 +147,8 @@ pub fn scrub_fields(needles: &[Secret], fields: &mut HeaderMap) -> bool {
 }
 
 /// A whole text.
-fn scrubbed(needles: &[Secret], text: &[u8]) -> Bytes {
-    let mut scrubber = Scrubber::default();
-    let mut clean = BytesMut::from(scrubber.push(needles, Bytes::copy_from_slice(text)));
-    clean.extend_from_slice(&scrubber.finish());
-    clean.freeze()
-}
-
-fn bytes(needle: &Secret) -> &[u8] {
-    needle.expose().as_bytes()
+fn scrubbed(needles: &[Trace], text: &[u8]) -> Bytes {
+    Scrubber::default().push_last(needles, Bytes::copy_from_slice(text))
 }
 
 fn joined(held: &[u8], chunk: &[u8]) -> Bytes {
@@ -156,43 +156,6 @@ fn joined(held: &[u8], chunk: &[u8]) -> Bytes {
     text.extend_from_slice(held);
     text.extend_from_slice(chunk);
     text.freeze()
-}
-
-/// Also those that overlap.
-fn each_occurrence(text: &[u8], needle: &[u8], mut found: impl FnMut(usize)) {
-    if needle.is_empty() {
-        return;
-    }
-    let before = needle.len().saturating_sub(ANCHOR);
-    let (head, anchor) = needle.split_at(before);
-    let finder = memmem::Finder::new(anchor);
-    for at in overlapping(&finder, text.get(before..).unwrap_or_default()) {
-        if &text[at..at + before] == head {
-            found(at);
-        }
-    }
-}
-
-/// How many bytes at the end of `text` are the beginning of `needle`, at most, and not all
-/// of it.
-fn begun(text: &[u8], needle: &[u8]) -> usize {
-    let tail = &text[text.len().saturating_sub(needle.len().saturating_sub(1))..];
-    let start = &needle[..needle.len().min(START)];
-    let is_beginning = |at: &usize| needle.starts_with(&tail[*at..]);
-    let finder = memmem::Finder::new(start);
-    // The earliest is the longest; the last bytes are too few to be found by `start`.
-    let last = tail.len().saturating_sub(start.len().saturating_sub(1))..tail.len();
-    overlapping(&finder, tail).chain(last).find(is_beginning).map_or(0, |at| tail.len() - at)
-}
-
-/// Each place in turn, also of those that overlap.
-fn overlapping<'a>(finder: &'a memmem::Finder<'_>, text: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
-    let mut from = 0;
-    std::iter::from_fn(move || {
-        let at = from + finder.find(text.get(from..)?)?;
-        from = at + 1;
-        Some(at)
-    })
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::primitives::Secret;
+use crate::primitives::Trace;
 
 use super::{Scrubber, screen::Screening, scrubbed};
 
@@ -68,7 +68,7 @@ struct Head {
 
 impl Frames {
     /// What can go on, appended to `out`.
-    pub(super) fn push(&mut self, needles: &[Secret], mut input: Bytes, out: &mut BytesMut) {
+    pub(super) fn push(&mut self, needles: &[Trace], mut input: Bytes, out: &mut BytesMut) {
         while !input.is_empty() {
             match self.at {
                 At::Broken => out.extend_from_slice(&std::mem::take(&mut input)),

@@ -7,6 +7,7 @@ use super::{
     frames::Frames,
     *,
 };
+use crate::primitives::Secret;
 
 /// A bomb shows what it is long before that.
 const ENOUGH: usize = 1 << 20;
@@ -46,8 +47,8 @@ fn decoded<'a>(coding: Coding, chunks: impl IntoIterator<Item = &'a [u8]>) -> Op
 /// without a needle nothing is changed.
 pub fn frames(data: &[u8]) {
     let [size, sent @ ..] = data else { return };
-    let needles = [Secret::new("tokentoken".to_owned())];
-    let pass = |needles: &[Secret], size: usize| {
+    let needles = [Trace::new(Secret::new("tokentoken".to_owned()))];
+    let pass = |needles: &[Trace], size: usize| {
         let (mut frames, mut out) = (Frames::default(), BytesMut::new());
         for chunk in sent.chunks(size.max(1)) {
             frames.push(needles, Bytes::copy_from_slice(chunk), &mut out);

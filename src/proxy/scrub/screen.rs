@@ -24,7 +24,7 @@ use tokio::{
 use crate::{
     credential::{Broker, Lease},
     policy::Permit,
-    primitives::{RequestId, Secret},
+    primitives::{RequestId, Trace},
 };
 
 use super::{
@@ -152,7 +152,7 @@ impl Screening {
         broker.quarantine(lease, format_args!("request {request}: the upstream sent the token back in {place}"));
     }
 
-    pub(super) fn traces(&self) -> &[Secret] {
+    pub(super) fn traces(&self) -> &[Trace] {
         self.lease.traces()
     }
 }
@@ -224,7 +224,9 @@ impl Screen {
             if text.is_empty() {
                 break;
             }
-            let clean = self.scrubber.push(self.screening.traces(), text);
+            let traces = self.screening.traces();
+            let is_last = self.all_came && self.decoder.is_none();
+            let clean = if is_last { self.scrubber.push_last(traces, text) } else { self.scrubber.push(traces, text) };
             if self.scrubber.found() {
                 self.tell("the body");
             }
@@ -299,15 +301,17 @@ fn is_text(fields: &HeaderMap) -> bool {
 }
 
 fn is_text_type(value: &[u8]) -> bool {
-    let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
+    let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     let Some(slash) = essence.iter().position(|byte| *byte == b'/') else { return true };
-    match (&essence[..slash], &essence[slash + 1..]) {
-        (b"text" | b"multipart" | b"message", _) => true,
-        (_, kind) if kind.ends_with(b"+json") || kind.ends_with(b"+xml") || kind.ends_with(b"+yaml") => true,
-        (b"application", kind) => TEXT.iter().any(|text| kind == text.as_bytes()),
-        _ => false,
-    }
+    let (family, kind) = (&essence[..slash], &essence[slash + 1..]);
+    let is_one_of = |names: &[&str], part: &[u8]| names.iter().any(|name| part.eq_ignore_ascii_case(name.as_bytes()));
+    is_one_of(&["text", "multipart", "message"], family)
+        || kind.iter().rposition(|byte| *byte == b'+').is_some_and(|plus| is_one_of(&TEXT_SUFFIXES, &kind[plus + 1..]))
+        || (family.eq_ignore_ascii_case(b"application") && is_one_of(&TEXT, kind))
 }
+
+/// Behind a `+` (RFC 6839).
+const TEXT_SUFFIXES: [&str; 3] = ["json", "xml", "yaml"];
 
 /// Behind `application/`.
 const TEXT: [&str; 16] = [

@@ -4,11 +4,12 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::primitives::Secret;
 
 const TOKEN: &str = "t0ken-of-this-lease";
 
-fn needles() -> Vec<Secret> {
-    vec![Secret::new(TOKEN.to_owned())]
+fn needles() -> Vec<Trace> {
+    vec![Trace::new(Secret::new(TOKEN.to_owned()))]
 }
 
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
