@@ -6,7 +6,9 @@
 //! is repaired but letter case and one trailing dot.
 
 use std::{
+    cmp::Ordering,
     fmt,
+    hash::{Hash, Hasher},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
@@ -129,15 +131,40 @@ impl fmt::Debug for Host {
 
 /// A host and a port in canonical form. Cheap to clone: one is made a tunnel or
 /// a forward request and then handed down the pipeline.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone)]
 pub struct Authority(Arc<Parts>);
 
-#[derive(PartialEq, Eq, Hash)]
 struct Parts {
     host: Host,
     port: u16,
-    /// `host:port`, as keys and messages want it.
+    /// `host:port`, as keys and messages want it. It says all that the others do.
     text: Box<str>,
+}
+
+impl PartialEq for Authority {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.text == other.0.text
+    }
+}
+
+impl Eq for Authority {}
+
+impl Ord for Authority {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.text.cmp(&other.0.text)
+    }
+}
+
+impl PartialOrd for Authority {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Hash for Authority {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.text.hash(state);
+    }
 }
 
 impl Authority {

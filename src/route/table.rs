@@ -1,4 +1,4 @@
-//! The compiled table: host first (one hash look-up), then the few rules of that
+//! The compiled table: host first (one search in a sorted list), then the few rules of that
 //! host in order of specificity.
 //!
 //! ```text
@@ -8,14 +8,10 @@
 //! ```
 //!
 //! All lists are merged and sorted when the config is loaded; finding one allocates
-//! nothing. A rule is one route with one of its paths, so the first rule that matches a
+//! nothing. A search among names costs less than a hash that nobody can foresee. A rule is one route with one of its paths, so the first rule that matches a
 //! request is the most specific one.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    iter::successors,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, iter::successors, sync::Arc};
 
 use crate::{
     observe::{Noted, Record},
@@ -33,9 +29,10 @@ use super::{
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     routes: Vec<Arc<Route>>,
-    exact: HashMap<Host, HostRules>,
-    /// By what follows `*.`.
-    below: HashMap<Arc<str>, HostRules>,
+    /// In order.
+    exact: Box<[(Host, HostRules)]>,
+    /// By what follows `*.`, in order.
+    below: Box<[(Arc<str>, HostRules)]>,
 }
 
 /// The rules that name a target's host, most specific first.
@@ -108,8 +105,8 @@ impl Table {
         if !ties.is_empty() {
             return Err(ties);
         }
-        let mut exact: HashMap<Host, Vec<Naming>> = HashMap::new();
-        let mut below: HashMap<Arc<str>, Vec<Naming>> = HashMap::new();
+        let mut exact: BTreeMap<Host, Vec<Naming>> = BTreeMap::new();
+        let mut below: BTreeMap<Arc<str>, Vec<Naming>> = BTreeMap::new();
         for (index, route) in routes.iter().enumerate() {
             for pattern in &route.hosts {
                 let naming = |name| Naming { route: index, name, port: pattern.port() };
@@ -169,8 +166,7 @@ impl Table {
 
     /// Whether any route names this host, at whatever port.
     pub fn names_host(&self, host: &Host) -> bool {
-        self.exact.contains_key(host)
-            || host.name().into_iter().flat_map(parents).any(|suffix| self.below.contains_key(suffix))
+        self.rules_of(host).is_some()
     }
 
     /// As they were written.
@@ -179,13 +175,19 @@ impl Table {
     }
 
     fn candidates(&self, authority: &Authority, scheme: Option<Scheme>) -> Result<Candidates<'_>, NoRoute> {
-        let host = authority.host();
-        let found = self.exact.get(host).or_else(|| {
-            let mut suffixes = host.name().into_iter().flat_map(parents);
-            suffixes.find_map(|suffix| self.below.get(suffix))
-        });
+        let found = self.rules_of(authority.host());
         let rules = found.map_or(&[][..], |rules| rules.at(authority.port(), scheme));
         if rules.is_empty() { Err(NoRoute) } else { Ok(Candidates { rules }) }
+    }
+
+    fn rules_of(&self, host: &Host) -> Option<&HostRules> {
+        if let Ok(at) = self.exact.binary_search_by(|(name, _)| name.cmp(host)) {
+            return Some(&self.exact[at].1);
+        }
+        host.name().into_iter().flat_map(parents).find_map(|suffix| {
+            let at = self.below.binary_search_by(|(name, _)| (**name).cmp(suffix)).ok()?;
+            Some(&self.below[at].1)
+        })
     }
 }
 

@@ -5,7 +5,7 @@
 //! hosts (threat 53). Knows neither addresses nor TLS.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
     net::SocketAddr,
     sync::{
@@ -45,7 +45,7 @@ pub(super) const UNSETTLED: usize = usize::MAX - 1;
 /// All connections of one worker.
 pub(super) struct Pool<B> {
     limits: Arc<Limits>,
-    slots: Mutex<HashMap<Key, Arc<Slot<B>>>>,
+    slots: Mutex<BTreeMap<Key, Arc<Slot<B>>>>,
     sweeping: AtomicBool,
 }
 
@@ -54,17 +54,19 @@ struct Limits {
     idle: AtomicUsize,
 }
 
-#[derive(PartialEq, Eq, Hash)]
+/// In an order and not hashed: agents choose authorities, and no choice of theirs makes a search
+/// longer than the number of keys does. What tells most keys apart stands first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
-    agent: AgentName,
     /// Where the settings lie, not their number: after a reload the same number may mean
     /// other roots and other allowed addresses. The slot keeps them where they are.
     upstream: usize,
     scheme: Scheme,
-    authority: Authority,
     h1_only: bool,
     /// The number of the identity that its connections show; 0: none.
     identity: u64,
+    authority: Authority,
+    agent: AgentName,
 }
 
 /// The connections of one key.
@@ -174,7 +176,6 @@ impl<B: Send + 'static> Pool<B> {
         let mut slots = lock(&self.slots);
         slots.retain(|_, slot| slot.sweep() || Arc::strong_count(slot) > 1);
         if slots.is_empty() {
-            slots.shrink_to_fit();
             self.sweeping.store(false, Ordering::Relaxed);
         }
         !slots.is_empty()
