@@ -62,6 +62,10 @@ impl<S> Wire<S> {
         (self.io, self.read.freeze())
     }
 
+    pub fn io(&self) -> &S {
+        &self.io
+    }
+
     /// Between two messages: gives the memory back.
     pub fn rest(&mut self) {
         if self.read.is_empty() {

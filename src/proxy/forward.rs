@@ -134,6 +134,7 @@ impl Proxy {
         let started = Instant::now();
         let to = Destination {
             permit,
+            now: started,
             without_interim: &|| outbound.rewinder.continued(),
             on_interim: &|status, fields| outbound.on_interim((lease, permit, turn), status, fields),
             identity: lease.identity(),
@@ -148,6 +149,7 @@ impl Proxy {
         {
             record.outcome.retried = true;
             let ready = outbound.ready(again, permit, lease)?;
+            let to = Destination { now: Instant::now(), ..to };
             sent = Box::pin(self.upstream.send(to, ready)).await;
         }
         record.outcome.upstream_time = Some(started.elapsed());
@@ -280,9 +282,7 @@ impl Outbound {
             self.rewinder.hold(self.continue_timeout);
         }
         if lease.is_some() {
-            let (method, uri) = (request.method().clone(), request.uri().clone());
-            let to = recipient(permit, &method, uri.path());
-            headers::inject(request.headers_mut(), lease, &to)?;
+            headers::inject(request.headers_mut(), lease, &self.recipient(permit))?;
         }
         Ok(request)
     }

@@ -3,18 +3,20 @@
 
 use std::{
     future::Future,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::Error;
 
 /// A request's body that tells how far it is. One without a body is free of cost.
 #[derive(Debug)]
@@ -25,7 +27,7 @@ pub(super) struct Tracked<B> {
 
 /// How far a request's body is.
 #[derive(Debug)]
-pub(super) struct Progress {
+struct Progress {
     started: Instant,
     /// Microseconds from `started` to the last frame handed over; [`WAITING`] while
     /// the agent owes us the next one.
@@ -35,14 +37,9 @@ pub(super) struct Progress {
 const WAITING: u64 = u64::MAX;
 
 impl<B: Body> Tracked<B> {
-    pub(super) fn new(inner: B) -> Self {
-        let progress =
-            (!inner.is_end_stream()).then(|| Arc::new(Progress { started: Instant::now(), last: AtomicU64::new(0) }));
+    pub(super) fn new(inner: B, started: Instant) -> Self {
+        let progress = (!inner.is_end_stream()).then(|| Arc::new(Progress { started, last: AtomicU64::new(0) }));
         Self { inner, progress }
-    }
-
-    pub(super) fn progress(&self) -> Option<Arc<Progress>> {
-        self.progress.clone()
     }
 
     pub(super) fn into_inner(self) -> B {
@@ -78,32 +75,62 @@ where
     }
 }
 
-/// Waits for `answer` until `limit` has passed since the last byte of the request's
-/// body was handed over. While the agent itself is slow in sending, no time is
+/// How long an answer is waited for: until `limit` has passed since the last byte of the
+/// request's body was handed over. While the agent itself is slow in sending, no time is
 /// counted: its own limits hold for that.
-///
-/// `None`: too late.
-pub(super) async fn within<F: Future>(
+#[derive(Debug)]
+pub(super) struct Patience {
     limit: Duration,
+    since: Instant,
     progress: Option<Arc<Progress>>,
-    answer: F,
-) -> Option<F::Output> {
-    let mut answer = pin!(answer);
-    let mut until = pin!(tokio::time::sleep(limit));
-    loop {
-        tokio::select! {
-            biased;
-            answer = &mut answer => return Some(answer),
-            () = &mut until => {}
-        }
-        let progress = progress.as_ref()?;
-        let deadline = match progress.last.load(Ordering::Relaxed) {
-            WAITING => Instant::now() + limit,
-            last => progress.started + Duration::from_micros(last) + limit,
-        };
-        if deadline <= Instant::now() {
-            return None;
-        }
-        until.as_mut().reset(deadline);
+}
+
+impl Patience {
+    pub(super) fn new<B>(limit: Duration, since: Instant, body: &Tracked<B>) -> Self {
+        Self { limit, since, progress: body.progress.clone() }
     }
+
+    /// What it is when the wait was for nothing.
+    pub(super) fn error(&self) -> Error {
+        Error::ResponseTimeout { limit: self.limit }
+    }
+
+    pub(super) fn timer(&self) -> Sleep {
+        sleep_until(later(self.since, self.limit))
+    }
+
+    /// Ready: it is too late. The timer is looked at and not moved: it may be another wait's,
+    /// whose end came before this one's.
+    pub(super) fn poll(&self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            let now = Instant::now();
+            let deadline = self.deadline(now);
+            if deadline <= now {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline);
+        }
+    }
+
+    fn deadline(&self, now: Instant) -> Instant {
+        let since = self.progress.as_ref().map_or(self.since, |progress| progress.last(now));
+        later(since, self.limit)
+    }
+}
+
+impl Progress {
+    /// When a frame was last handed over; now, while the agent owes one.
+    fn last(&self, now: Instant) -> Instant {
+        match self.last.load(Ordering::Relaxed) {
+            WAITING => now,
+            last => self.started + Duration::from_micros(last),
+        }
+    }
+}
+
+fn later(since: Instant, limit: Duration) -> Instant {
+    /// Nothing waits that long.
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    since + limit.min(YEAR)
 }

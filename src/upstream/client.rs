@@ -1,26 +1,35 @@
 //! Sends a permitted request: over a pooled connection or a new one, on h1 or h2 as
 //! the upstream chose. Knows nothing of what is in a request or an answer but its form.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{
     Request, Response, Uri, Version,
     header::{HOST, UPGRADE},
+    request::Parts,
     uri::{self, PathAndQuery},
 };
 use http_body::Body;
 use hyper::{
-    client::conn::{TrySendError, http2},
+    client::conn::http2,
     rt::{Read, Write},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use ipnet::IpNet;
 use rustls::ClientConfig;
+use tokio::time::Instant;
 
 use super::{
     Destination, Dial, Error, Parent, Resolve, Settings, Stream, Wall,
-    body::{Tracked, within},
+    body::{Patience, Tracked},
     connect::Connector,
     h1::{self, Incoming},
     pool::{Acquired, ConnectionGuard, H2, Loan, Opening, PeerLimit, Pool, Slot, Target, UNSETTLED, lock},
@@ -69,7 +78,7 @@ pub struct SendFailure<B> {
     pub address: Option<SocketAddr>,
     /// The request, where not a byte of it was sent nor taken of its body: safe to send again
     /// whatever its method.
-    pub unsent: Option<Request<B>>,
+    pub unsent: Option<Box<Request<B>>>,
     /// Not a byte of it was sent, whatever was taken of its body.
     pub nothing_sent: bool,
 }
@@ -111,32 +120,39 @@ where
         let h1_only = to.h1_only || request.headers().contains_key(UPGRADE);
         let slot = self.pool.slot(&to, h1_only);
         let limit = to.permit.route().upstream.response_timeout;
-        let mut request = request.map(Tracked::new);
-        let mut again = false;
+        let (mut head, body) = request.into_parts();
+        let mut body = Tracked::new(body, to.now);
+        let (mut now, mut again) = (to.now, false);
         loop {
-            let loan = match self.acquire(&slot, to.permit, h1_only, again).await {
+            let loan = match self.acquire(&slot, to.permit, h1_only, (again, &mut now)).await {
                 Ok(loan) => loan,
-                Err(error) => {
-                    let unsent = Some(request.map(Tracked::into_inner));
-                    return Err(SendFailure { error, address: None, unsent, nothing_sent: true });
-                }
+                Err(error) => return Err(SendFailure::unsent(error, None, head, body).map(Tracked::into_inner)),
             };
-            let answer = match loan {
-                Loan::H1(connection) => exchange_h1(connection, &to, &slot.target, request, limit).await,
+            let patience = Patience::new(limit, now, &body);
+            let failure = match loan {
+                // Its head stays here, since it is large: all that is moved costs a copy.
+                Loan::H1(connection) => {
+                    let address = connection.address();
+                    let exchange = h1::exchange(connection, (&head, body), &slot.target.host, patience, to.on_interim);
+                    match exchange.await {
+                        Ok(response) => return Ok(Sent { response, ahead: Bytes::new(), address }),
+                        Err(failed) => SendFailure::of_h1(failed, address, head),
+                    }
+                }
                 Loan::H2(connection, guard) => {
                     (to.without_interim)();
-                    exchange_h2((connection, guard), &slot.target, request, limit).await
+                    let request = Request::from_parts(head, body);
+                    match Box::pin(exchange_h2((connection, guard), &slot.target, request, patience)).await {
+                        Ok(sent) => return Ok(sent),
+                        Err(failure) => failure,
+                    }
                 }
             };
-            match answer {
-                Ok(sent) => return Ok(sent),
-                Err(Failure { unsent: Some(unsent), .. }) if !again => request = *unsent,
-                Err(Failure { error, address, unsent, nothing_sent }) => {
-                    let unsent = unsent.map(|request| request.map(Tracked::into_inner));
-                    return Err(SendFailure { error, address: Some(address), unsent, nothing_sent });
-                }
+            match failure {
+                SendFailure { unsent: Some(unsent), .. } if !again => (head, body) = unsent.into_parts(),
+                failure => return Err(failure.map(Tracked::into_inner)),
             }
-            again = true;
+            (again, now) = (true, Instant::now());
         }
     }
 
@@ -148,14 +164,15 @@ where
         opened.unwrap_or(Err(Error::ConnectTimeout { limit }))
     }
 
+    /// `now` is moved on, where it takes time.
     async fn acquire(
         &self,
         slot: &Arc<Slot<B>>,
         permit: &Permit,
         h1_only: bool,
-        again: bool,
+        (again, now): (bool, &mut Instant),
     ) -> Result<Loan<B>, Error> {
-        if let Some(loan) = slot.take(again) {
+        if let Some(loan) = slot.take(again, *now) {
             return Ok(loan);
         }
         let limit = self.connect_timeout;
@@ -166,7 +183,9 @@ where
                 Acquired::Open(opening) => self.open(opening, permit, &slot.tls, h1_only).await,
             }
         }));
-        acquired.await.unwrap_or(Err(Error::ConnectTimeout { limit }))
+        let loan = acquired.await.unwrap_or(Err(Error::ConnectTimeout { limit }))?;
+        *now = Instant::now();
+        Ok(loan)
     }
 
     async fn open(
@@ -231,70 +250,40 @@ where
     Ok((sender, Box::new(peer_limit)))
 }
 
-struct Failure<B> {
-    error: Error,
-    address: SocketAddr,
-    unsent: Option<Box<Request<Tracked<B>>>>,
-    nothing_sent: bool,
-}
-
-async fn exchange_h1<B>(
-    connection: Box<h1::Connection>,
-    to: &Destination<'_>,
-    target: &Target,
-    request: Request<Tracked<B>>,
-    limit: Duration,
-) -> Result<Sent, Failure<B>>
-where
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let (address, progress) = (connection.address(), request.body().progress());
-    let answer = h1::exchange(connection, request, &target.host, to.on_interim);
-    match within(limit, progress, answer).await {
-        Some(Ok(response)) => Ok(Sent { response, ahead: Bytes::new(), address }),
-        Some(Err(h1::Failed { fault, unsent, nothing_sent })) => {
-            Err(Failure { error: fault.into(), address, unsent, nothing_sent })
-        }
-        None => Err(Failure { error: Error::ResponseTimeout { limit }, address, unsent: None, nothing_sent: false }),
-    }
-}
-
 async fn exchange_h2<B>(
     (h2, guard): (Arc<H2<B>>, ConnectionGuard),
     target: &Target,
     mut request: Request<Tracked<B>>,
-    limit: Duration,
-) -> Result<Sent, Failure<B>>
+    patience: Patience,
+) -> Result<Sent, SendFailure<Tracked<B>>>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let progress = request.body().progress();
     into_h2(&mut request, target);
-    let answer = lock(&h2.sender).try_send_request(request);
     let address = h2.address;
-    match within(limit, progress, answer).await {
-        Some(Ok(response)) => {
+    let mut answer = pin!(lock(&h2.sender).try_send_request(request));
+    let mut timer = pin!(patience.timer());
+    let answer = poll_fn(|cx| match answer.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(Ok(answer)),
+        Poll::Pending => patience.poll(cx, timer.as_mut()).map(|()| Err(patience.error())),
+    });
+    match answer.await {
+        Ok(Ok(response)) => {
             let response = response.map(|body| Incoming::h2(body, guard));
             Ok(Sent { response, ahead: Bytes::new(), address })
         }
-        Some(Err(error)) => {
-            let (error, unsent) = split(error);
-            let nothing_sent = unsent.is_some();
-            Err(Failure { error: Error::Http(error), address, unsent, nothing_sent })
+        Ok(Err(mut error)) => {
+            let unsent = error.take_message().map(Box::new);
+            let (address, nothing_sent) = (Some(address), unsent.is_some());
+            Err(SendFailure { error: Error::Http(error.into_error()), address, unsent, nothing_sent })
         }
-        None => {
+        Err(error) => {
             // A peer that is gone without a word would let the next ones wait, too.
             h2.retire();
-            Err(Failure { error: Error::ResponseTimeout { limit }, address, unsent: None, nothing_sent: false })
+            Err(SendFailure { error, address: Some(address), unsent: None, nothing_sent: false })
         }
     }
-}
-
-fn split<T>(mut error: TrySendError<T>) -> (hyper::Error, Option<Box<T>>) {
-    let unsent = error.take_message().map(Box::new);
-    (error.into_error(), unsent)
 }
 
 /// `:scheme` and `:authority` from what was permitted, and no `Host` (RFC 9113 §8.3.1).
@@ -314,6 +303,26 @@ fn path<B>(request: &mut Request<B>) -> PathAndQuery {
     let path = std::mem::take(request.uri_mut()).into_parts().path_and_query;
     // `https://host` has an empty one, which no request line can hold.
     path.filter(|path| path.as_str() != "/").unwrap_or_else(|| PathAndQuery::from_static("/"))
+}
+
+impl<B> SendFailure<B> {
+    fn unsent(error: Error, address: Option<SocketAddr>, head: Parts, body: B) -> Self {
+        let unsent = Some(Box::new(Request::from_parts(head, body)));
+        Self { error, address, unsent, nothing_sent: true }
+    }
+
+    fn map<C>(self, f: impl FnOnce(B) -> C) -> SendFailure<C> {
+        let Self { error, address, unsent, nothing_sent } = self;
+        SendFailure { error, address, unsent: unsent.map(|request| Box::new(request.map(f))), nothing_sent }
+    }
+}
+
+impl<B> SendFailure<Tracked<B>> {
+    fn of_h1(failed: h1::Failed<B>, address: SocketAddr, head: Parts) -> Self {
+        let h1::Failed { error, unsent, nothing_sent } = failed;
+        let unsent = unsent.map(|body| Box::new(Request::from_parts(head, body)));
+        Self { error, address: Some(address), unsent, nothing_sent }
+    }
 }
 
 impl<B> Noted for SendFailure<B> {

@@ -12,7 +12,7 @@ use std::{
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+    io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf},
     net::TcpStream,
 };
 
@@ -52,6 +52,18 @@ impl Dial for TcpDial {
 }
 
 // === impl Stream ===
+
+impl Stream {
+    /// Whether nothing was heard since the last read, as far as the runtime knows: neither reads
+    /// nor waits. `false`: that isn't known.
+    pub(super) fn is_silent(&self) -> bool {
+        match self {
+            // Nothing is tried where nothing was heard.
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, || Ok(())).is_err(),
+            Self::Memory(_) => false,
+        }
+    }
+}
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -118,6 +130,7 @@ mod tests {
         assert!(tcp.nodelay().unwrap());
         assert!(SockRef::from(tcp).keepalive().unwrap());
         assert!(stream.is_write_vectored());
+        assert!(stream.is_silent());
         stream.write_all(b"there").await.unwrap();
         stream.shutdown().await.unwrap();
         let mut text = String::new();
@@ -125,6 +138,9 @@ mod tests {
         assert_eq!(text, "there");
         peer.write_all(b"back").await.unwrap();
         drop(peer);
+        let Stream::Tcp(tcp) = &stream else { panic!("not TCP") };
+        tcp.readable().await.unwrap();
+        assert!(!stream.is_silent());
         text.clear();
         stream.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "back");

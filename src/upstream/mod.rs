@@ -26,6 +26,7 @@ mod transport;
 use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderMap, StatusCode};
+use tokio::time::Instant;
 
 use crate::{policy::Permit, tls::ClientIdentity};
 
@@ -55,6 +56,8 @@ pub struct Settings {
 #[derive(Clone, Copy)]
 pub struct Destination<'a> {
     pub permit: &'a Permit,
+    /// When it is sent.
+    pub now: Instant,
     /// Called when the request goes over h2, where hyper tells of no interim answer:
     /// whoever holds its body back for a `100 Continue` would wait for nothing.
     pub without_interim: &'a (dyn Fn() + Sync),
@@ -69,7 +72,8 @@ pub struct Destination<'a> {
 impl<'a> Destination<'a> {
     /// For a request that waits for no interim answer.
     pub fn new(permit: &'a Permit) -> Self {
-        Self { permit, without_interim: &|| (), on_interim: &|_, _| (), identity: None, h1_only: false }
+        let now = Instant::now();
+        Self { permit, now, without_interim: &|| (), on_interim: &|_, _| (), identity: None, h1_only: false }
     }
 }
 

@@ -201,11 +201,11 @@ impl<B: Send + 'static> Slot<B> {
 
     /// A connection with room, if there is one. `fresh`: an idle h1 connection won't do,
     /// since one has just proved to be closed.
-    pub(super) fn take(&self, fresh: bool) -> Option<Loan<B>> {
-        self.take_from(&mut lock(&self.state), fresh)
+    pub(super) fn take(&self, fresh: bool, now: Instant) -> Option<Loan<B>> {
+        self.take_from(&mut lock(&self.state), fresh, now)
     }
 
-    fn take_from(&self, state: &mut State<B>, fresh: bool) -> Option<Loan<B>> {
+    fn take_from(&self, state: &mut State<B>, fresh: bool, now: Instant) -> Option<Loan<B>> {
         if !state.h2.is_empty() {
             state.h2.retain(|connection| connection.is_usable());
             let max_streams = self.limits.settings.max_streams;
@@ -218,7 +218,7 @@ impl<B: Send + 'static> Slot<B> {
         }
         while let Some((mut connection, since)) = state.idle.pop() {
             self.limits.idle.fetch_sub(1, Ordering::Relaxed);
-            if since.elapsed() < self.limits.settings.idle_timeout && connection.is_quiet() {
+            if now.duration_since(since) < self.limits.settings.idle_timeout && connection.is_quiet() {
                 return Some(Loan::H1(connection));
             }
         }
@@ -233,7 +233,7 @@ impl<B: Send + 'static> Slot<B> {
         loop {
             let opened = {
                 let mut state = lock(&self.state);
-                if let Some(loan) = self.take_from(&mut state, fresh) {
+                if let Some(loan) = self.take_from(&mut state, fresh, Instant::now()) {
                     return Ok(Acquired::Pooled(loan));
                 }
                 if seen.is_some_and(|seen| seen != state.failures)

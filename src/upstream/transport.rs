@@ -36,6 +36,20 @@ impl Upgraded {
 
 // === impl Transport ===
 
+impl Transport {
+    /// Whether nothing was heard since the last read, nor is left of it. `false`: that isn't known
+    /// without another read.
+    pub(super) fn is_silent(&self) -> bool {
+        match self {
+            Self::Clear(stream) => stream.is_silent(),
+            Self::Tls(stream) => {
+                let (stream, session) = stream.get_ref();
+                session.wants_read() && stream.is_silent()
+            }
+        }
+    }
+}
+
 impl AsyncRead for Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {

@@ -18,15 +18,21 @@ use std::{
     fmt,
     future::poll_fn,
     net::SocketAddr,
+    pin::Pin,
     sync::Weak,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, request::Parts};
 use http_body::Body;
+use tokio::time::Sleep;
 
-use super::transport::Transport;
+use super::{
+    Error,
+    body::{Patience, Tracked},
+    transport::Transport,
+};
 use crate::http1::{
     Coding, Fault, Outgoing, Wire,
     head::{self, Framing},
@@ -50,14 +56,17 @@ pub(super) struct Connection {
     wire: Wire<Transport>,
     address: SocketAddr,
     home: Weak<dyn Home>,
+    /// Runs while an answer is waited for, and on: the next wait takes it as it is, which spares
+    /// two operations on the runtime's wheel a request.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// A request that got no answer.
 #[derive(Debug)]
 pub(super) struct Failed<B> {
-    pub(super) fault: Fault,
-    /// It whole, where nothing of it was sent nor taken.
-    pub(super) unsent: Option<Box<Request<B>>>,
+    pub(super) error: Error,
+    /// Its body, where nothing of it was sent nor taken.
+    pub(super) unsent: Option<Tracked<B>>,
     /// Not a byte of it was sent.
     pub(super) nothing_sent: bool,
 }
@@ -66,7 +75,7 @@ pub(super) struct Failed<B> {
 
 impl Connection {
     pub(super) fn new(transport: Transport, address: SocketAddr, home: Weak<dyn Home>) -> Box<Self> {
-        Box::new(Self { wire: Wire::new(transport, FIRST_READ), address, home })
+        Box::new(Self { wire: Wire::new(transport, FIRST_READ), address, home, timer: None })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -75,11 +84,12 @@ impl Connection {
 
     /// Whether another request may go over it, as far as is known.
     pub(super) fn is_quiet(&mut self) -> bool {
-        self.wire.is_quiet()
+        self.wire.read.is_empty() && (self.wire.io().is_silent() || self.wire.is_quiet())
     }
 
     /// Gives its memory back.
     pub(super) fn rest(&mut self) {
+        self.timer = None;
         self.wire.rest();
     }
 
@@ -108,7 +118,8 @@ impl fmt::Debug for Connection {
 struct Exchange<B> {
     connection: Box<Connection>,
     /// `None`: written, or given up.
-    upload: Option<Outgoing<B>>,
+    upload: Option<Outgoing<Tracked<B>>>,
+    patience: Patience,
     /// The request can't be written any more; there may be an answer that says why.
     broken: Option<Fault>,
     searched: usize,
@@ -119,25 +130,31 @@ struct Exchange<B> {
 /// such. Of the request's URI path and query count. Dropped half-way, it closes the connection.
 pub(super) async fn exchange<B>(
     mut connection: Box<Connection>,
-    request: Request<B>,
+    (head, body): (&Parts, Tracked<B>),
     host: &HeaderValue,
+    patience: Patience,
     on_interim: &(dyn Fn(StatusCode, &HeaderMap) + Sync),
 ) -> Result<Response<Incoming>, Failed<B>>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let (head, body) = request.into_parts();
     let length = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
     let coding = length.map_or(Coding::Chunked, Coding::Length);
-    head::write_request(&mut connection.wire.out, &head, host, coding);
+    head::write_request(&mut connection.wire.out, head, host, coding);
     let upload = Some(Outgoing::new(body, coding));
-    let mut exchange = Exchange { connection, upload, broken: None, searched: 0, interim: 0 };
-    match poll_fn(|cx| exchange.poll_head(cx, on_interim)).await {
-        Ok(answer) => {
-            exchange.finish(&head.method, answer).map_err(|fault| Failed { fault, unsent: None, nothing_sent: false })
-        }
-        Err(fault) => Err(exchange.failed(fault, head)),
+    let mut exchange = Exchange { connection, upload, patience, broken: None, searched: 0, interim: 0 };
+    let answer = poll_fn(|cx| {
+        let answer = exchange.poll_head(cx, on_interim).map_err(Error::from);
+        if answer.is_pending() { exchange.poll_late(cx).map(Err) } else { answer }
+    });
+    match answer.await {
+        Ok(answer) => exchange.finish(&head.method, answer).map_err(|fault| Failed {
+            error: fault.into(),
+            unsent: None,
+            nothing_sent: false,
+        }),
+        Err(error) => Err(exchange.failed(error)),
     }
 }
 
@@ -206,10 +223,17 @@ where
         Ok(Response::from_parts(parts, body))
     }
 
-    fn failed(self, fault: Fault, head: Parts) -> Failed<B> {
-        let nothing_sent = !self.connection.wire.wrote_any && !matches!(fault, Fault::Body(_));
-        let body = self.upload.filter(|_| nothing_sent).and_then(Outgoing::into_untouched);
-        let unsent = body.map(|body| Box::new(Request::from_parts(head, body)));
-        Failed { fault, unsent, nothing_sent }
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        let timer = self.connection.timer.get_or_insert_with(|| Box::pin(self.patience.timer()));
+        self.patience.poll(cx, timer.as_mut()).map(|()| self.patience.error())
+    }
+
+    fn failed(self, error: Error) -> Failed<B> {
+        let nothing_sent = match &error {
+            Error::ResponseTimeout { .. } | Error::Http1(Fault::Body(_)) => false,
+            _broken => !self.connection.wire.wrote_any,
+        };
+        let unsent = self.upload.filter(|_| nothing_sent).and_then(Outgoing::into_untouched);
+        Failed { error, unsent, nothing_sent }
     }
 }

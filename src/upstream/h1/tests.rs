@@ -1,8 +1,10 @@
 //! What can't be seen from outside: which requests may be sent again.
 
-use std::sync::Weak;
+use std::{sync::Weak, time::Duration};
 
+use http::Request;
 use http_body_util::{BodyExt, Full};
+use tokio::time::Instant;
 
 use super::{super::Stream, *};
 
@@ -19,8 +21,18 @@ fn dead() -> Box<Connection> {
     Connection::new(Transport::Clear(Stream::Memory(io)), ([127, 0, 0, 1], 80).into(), home)
 }
 
+async fn exchange_over(
+    connection: Box<Connection>,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, Failed<Full<Bytes>>> {
+    let (head, body) = request.into_parts();
+    let body = Tracked::new(body, Instant::now());
+    let patience = Patience::new(Duration::from_secs(9), Instant::now(), &body);
+    exchange(connection, (&head, body), &HeaderValue::from_static("x"), patience, &|_, _| ()).await
+}
+
 async fn send(request: Request<Full<Bytes>>) -> Failed<Full<Bytes>> {
-    exchange(dead(), request, &HeaderValue::from_static("x"), &|_, _| ()).await.unwrap_err()
+    exchange_over(dead(), request).await.unwrap_err()
 }
 
 /// A body that was taken, if only in part, doesn't come back: sent again without it the request
@@ -43,7 +55,7 @@ async fn a_body_that_broke_off_stays_broken() {
     tokio::io::AsyncWriteExt::write_all(&mut peer, answer).await.unwrap();
     tokio::io::AsyncWriteExt::shutdown(&mut peer).await.unwrap();
     let request = Request::get("/").body(Full::<Bytes>::default()).unwrap();
-    let mut body = exchange(connection, request, &HeaderValue::from_static("x"), &|_, _| ()).await.unwrap().into_body();
+    let mut body = exchange_over(connection, request).await.unwrap().into_body();
     assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
     for _ in 0..2 {
         assert!(body.frame().await.unwrap().is_err());
