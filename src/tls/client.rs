@@ -13,8 +13,10 @@ use crate::files;
 
 use super::{Error, http_alpn, provider};
 
-/// Sessions kept to resume, per configuration (rustls counts servers).
+/// Sessions kept to resume: of the token requests of one authorization server, …
 const SESSIONS: usize = 256;
+/// … and of those who share a pool slot. rustls wants no fewer for a server.
+const OWN_SESSIONS: usize = 8;
 
 /// The machine's roots (honours `SSL_CERT_FILE` and `SSL_CERT_DIR`), read once. What
 /// can't be read is logged; a machine without any root is an error.
@@ -45,11 +47,24 @@ pub fn roots_from_file(path: &Path, base: Option<&RootCertStore>) -> Result<Root
     if found { Ok(roots) } else { Err(Error::NoCertificate { path: path.to_owned() }) }
 }
 
-/// For proxied requests: ALPN `h2`, `http/1.1`; TLS 1.2 and 1.3; no early data;
-/// sessions are never shared between two configs (threat 54).
+/// For proxied requests: ALPN `h2`, `http/1.1`; TLS 1.2 and 1.3; no early data; no session is
+/// resumed but by way of [`with_own_sessions`].
 pub fn upstream_config(roots: RootCertStore) -> Arc<ClientConfig> {
     let mut config = token_client_config(roots);
     config.alpn_protocols = http_alpn();
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
+}
+
+/// The same settings with sessions that nobody else resumes (threat 54). Where a certificate of
+/// ours is shown there are none: a resumed one has the identity of the handshake that it began
+/// with.
+pub fn with_own_sessions(config: &Arc<ClientConfig>) -> Arc<ClientConfig> {
+    if config.client_auth_cert_resolver.has_certs() {
+        return Arc::clone(config);
+    }
+    let mut config = ClientConfig::clone(config);
+    config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(OWN_SESSIONS)));
     Arc::new(config)
 }
 

@@ -239,7 +239,7 @@ mod tests {
     fn trusting(cache: &LeafCache) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(cache.authority().root_der().clone()).unwrap();
-        client::upstream_config(roots)
+        client::with_own_sessions(&client::upstream_config(roots))
     }
 
     struct Seen {

@@ -1,8 +1,9 @@
 //! Connections at rest and on loan, by (agent, upstream settings, scheme, authority).
 //!
 //! An h1 connection goes back only between two messages: the request was written and the
-//! answer read, both to their ends. Any other is closed at once. Nothing is shared between two agents, nor because one certificate covers two
-//! hosts (threat 53). Knows neither addresses nor TLS.
+//! answer read, both to their ends. Any other is closed at once. Nothing is shared between two
+//! agents, nor because one certificate covers two hosts (threat 53): neither connections nor the
+//! TLS sessions that new ones resume (threat 54). Knows neither addresses nor TLS.
 
 use std::{
     collections::BTreeMap,
@@ -29,11 +30,17 @@ use super::{
 use crate::{
     primitives::{AgentName, Authority},
     route::{Scheme, Upstream},
+    tls,
 };
 
 /// Idle h1 connections kept by one worker, over all keys: an agent with a wildcard
 /// route can make as many keys as it likes.
 const MAX_IDLE_TOTAL: usize = 1024;
+
+/// How long the TLS sessions of a slot are kept after its last connection.
+const SESSIONS_KEPT: Duration = Duration::from_secs(10 * 60);
+/// Slots of one worker that are kept for them only.
+const MAX_RESTING: usize = 256;
 
 /// How long the first requests wait for a peer's `SETTINGS`.
 const SETTINGS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -72,13 +79,15 @@ struct Key {
 /// The connections of one key.
 pub(super) struct Slot<B> {
     _upstream: Arc<Upstream>,
-    /// The upstream's, with the identity that its connections show.
+    /// The upstream's, with the identity that its connections show and the sessions they resume.
     pub(super) tls: Arc<ClientConfig>,
     limits: Arc<Limits>,
     pub(super) target: Target,
     state: Mutex<State<B>>,
     /// Told whenever a connection that others wait for was opened, or wasn't.
     opened: Notify,
+    /// New connections resume the sessions of former ones.
+    resumes: bool,
 }
 
 /// How requests on these connections name their host. Built once a slot.
@@ -98,6 +107,16 @@ struct State<B> {
     opening: bool,
     failures: usize,
     failure: Option<Error>,
+    /// When it was last seen to have connections, if they can be resumed.
+    connected: Option<Instant>,
+}
+
+/// What a sweep leaves of a slot.
+enum Left {
+    Connections,
+    /// To be resumed.
+    Sessions,
+    Nothing,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -144,6 +163,7 @@ impl<B: Send + 'static> Pool<B> {
         }
         let tls = match to.identity {
             Some(identity) => Arc::new(identity.shown_by(&upstream.tls)),
+            None if key.scheme == Scheme::Https => tls::client::with_own_sessions(&upstream.tls),
             None => upstream.tls.clone(),
         };
         let slot = Arc::new(Slot::new(upstream.clone(), tls, self.limits.clone(), &key));
@@ -174,7 +194,15 @@ impl<B: Send + 'static> Pool<B> {
     /// Closes what was idle for too long. False: nothing is left to look after.
     fn sweep(&self) -> bool {
         let mut slots = lock(&self.slots);
-        slots.retain(|_, slot| slot.sweep() || Arc::strong_count(slot) > 1);
+        let mut resting = 0;
+        slots.retain(|_, slot| match slot.sweep() {
+            Left::Connections => true,
+            Left::Sessions if resting < MAX_RESTING => {
+                resting += 1;
+                true
+            }
+            Left::Sessions | Left::Nothing => Arc::strong_count(slot) > 1,
+        });
         if slots.is_empty() {
             self.sweeping.store(false, Ordering::Relaxed);
         }
@@ -194,9 +222,18 @@ impl<B: Send + 'static> Slot<B> {
     fn new(upstream: Arc<Upstream>, tls: Arc<ClientConfig>, limits: Arc<Limits>, key: &Key) -> Self {
         let h1_only = key.h1_only || key.scheme == Scheme::Http;
         let protocol = h1_only.then_some(Protocol::H1);
-        let state = State { protocol, idle: Vec::new(), h2: Vec::new(), opening: false, failures: 0, failure: None };
+        let state = State {
+            protocol,
+            idle: Vec::new(),
+            h2: Vec::new(),
+            opening: false,
+            failures: 0,
+            failure: None,
+            connected: None,
+        };
         let target = Target::new(key.scheme, &key.authority);
-        Self { _upstream: upstream, tls, limits, target, state: Mutex::new(state), opened: Notify::new() }
+        let resumes = key.scheme == Scheme::Https && !tls.client_auth_cert_resolver.has_certs();
+        Self { _upstream: upstream, tls, limits, target, state: Mutex::new(state), opened: Notify::new(), resumes }
     }
 
     /// A connection with room, if there is one. `fresh`: an idle h1 connection won't do,
@@ -253,16 +290,22 @@ impl<B: Send + 'static> Slot<B> {
         }
     }
 
-    /// Closes what was idle for too long. False: nothing is left.
-    fn sweep(&self) -> bool {
+    /// Closes what was idle for too long.
+    fn sweep(&self) -> Left {
+        let now = Instant::now();
         let idle_timeout = self.limits.settings.idle_timeout;
         let mut state = lock(&self.state);
         let before = state.idle.len();
-        state.idle.retain_mut(|(connection, since)| since.elapsed() < idle_timeout && connection.is_quiet());
+        state.idle.retain_mut(|(connection, since)| now.duration_since(*since) < idle_timeout && connection.is_quiet());
         state.idle.iter_mut().for_each(|(connection, _)| connection.rest());
         self.limits.idle.fetch_sub(before - state.idle.len(), Ordering::Relaxed);
         state.h2.retain(|connection| connection.is_usable() && !connection.idle_for(idle_timeout));
-        !state.idle.is_empty() || !state.h2.is_empty()
+        if !state.idle.is_empty() || !state.h2.is_empty() {
+            state.connected = self.resumes.then_some(now);
+            return Left::Connections;
+        }
+        let kept = state.connected.is_some_and(|at| now.duration_since(at) < SESSIONS_KEPT);
+        if kept { Left::Sessions } else { Left::Nothing }
     }
 }
 
@@ -316,7 +359,10 @@ pub(super) struct Opening<B> {
 
 impl<B: Send + 'static> Opening<B> {
     pub(super) fn h1(self, transport: Transport, address: SocketAddr) -> Loan<B> {
-        lock(&self.slot.state).protocol = Some(Protocol::H1);
+        let mut state = lock(&self.slot.state);
+        state.protocol = Some(Protocol::H1);
+        state.connected = self.slot.resumes.then(Instant::now);
+        drop(state);
         let home = Arc::downgrade(&self.slot);
         Loan::H1(h1::Connection::new(transport, address, home))
     }
@@ -339,6 +385,7 @@ impl<B: Send + 'static> Opening<B> {
         });
         let mut state = lock(&self.slot.state);
         state.protocol = Some(Protocol::H2);
+        state.connected = self.slot.resumes.then(Instant::now);
         state.h2.push(connection.clone());
         drop(state);
         let loan = connection.clone().lend();

@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::CertificateParams;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, HandshakeKind, ServerConfig};
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream},
@@ -43,22 +43,29 @@ struct Origin {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
     requests: Arc<AtomicUsize>,
+    resumed: Arc<AtomicUsize>,
 }
 
 impl Origin {
     async fn start(tls: Arc<ServerConfig>, max_streams: u32, handler: Handler) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let origin =
-            Self { address: listener.local_addr().unwrap(), connections: Arc::default(), requests: Arc::default() };
-        let connections = origin.connections.clone();
+        let origin = Self {
+            address: listener.local_addr().unwrap(),
+            connections: Arc::default(),
+            requests: Arc::default(),
+            resumed: Arc::default(),
+        };
+        let (connections, resumed) = (origin.connections.clone(), origin.resumed.clone());
         let requests = origin.requests.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 connections.fetch_add(1, Ordering::Relaxed);
                 let acceptor = TlsAcceptor::from(tls.clone());
-                let (handler, requests) = (handler.clone(), requests.clone());
+                let (handler, requests, resumed) = (handler.clone(), requests.clone(), resumed.clone());
                 tokio::spawn(async move {
                     if let Ok(stream) = acceptor.accept(stream).await {
+                        let kind = stream.get_ref().1.handshake_kind();
+                        resumed.fetch_add(usize::from(kind == Some(HandshakeKind::Resumed)), Ordering::Relaxed);
                         serve(stream, max_streams, handler, requests).await;
                     }
                 });
@@ -169,6 +176,32 @@ async fn h1_over_tls_is_reused() {
         assert_eq!(finish(send(&client, &permit, request).await).await, expected);
     }
     assert_eq!(origin.connections(), 1);
+}
+
+/// Threat 54: a TLS session is resumed by the agent that began it only, and at that port only.
+#[tokio::test]
+async fn sessions_are_resumed_by_nobody_else() {
+    let ca = TestCa::new();
+    let server = ca.server("origin.test", &["http/1.1"]);
+    let closing: Handler = Arc::new(|_| {
+        Box::pin(async {
+            let mut answer = full("ok".into());
+            answer.headers_mut().insert("connection", "close".parse().unwrap());
+            answer
+        })
+    });
+    let here = Origin::start(server.clone(), 100, closing.clone()).await;
+    let there = Origin::start(server, 100, closing).await;
+    let client = client(settings());
+    let upstream = upstream(ca.client(H2), &["127.0.0.0/8"]);
+    for (agent, origin, resumed) in
+        [("one", &here, 0), ("one", &here, 1), ("two", &here, 1), ("one", &there, 0), ("two", &here, 2)]
+    {
+        let permit = permit(agent, &upstream, Scheme::Https, &origin.authority());
+        assert_eq!(finish(send(&client, &permit, get("https://origin.test/")).await).await, "ok");
+        assert_eq!(origin.resumed.load(Ordering::Relaxed), resumed, "{agent}");
+    }
+    assert_eq!((here.connections(), there.connections()), (4, 1));
 }
 
 #[tokio::test]
