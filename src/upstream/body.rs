@@ -1,14 +1,15 @@
 //! The request's body on its way out, watched so that the wait for an answer is
-//! counted from its last byte and a long upload isn't taken for a slow answer.
+//! counted from its last byte and a long upload isn't taken for a slow answer; and stopped
+//! where hyper would go on with it though the answer has ended.
 
 use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::Error;
+use super::{Error, pool::lock};
 
 /// A request's body that tells how far it is. One without a body is free of cost.
 #[derive(Debug)]
@@ -32,14 +33,32 @@ struct Progress {
     /// Microseconds from `started` to the last frame handed over; [`WAITING`] while
     /// the agent owes us the next one.
     last: AtomicU64,
+    wanted: Mutex<Wanted>,
 }
+
+/// Whether anybody wants the rest of a body.
+#[derive(Debug)]
+enum Wanted {
+    /// And who waits for it.
+    Yes(Option<Waker>),
+    No,
+}
+
+/// Dropped with an answer over h2: what is left of the request's body isn't sent any more
+/// (RFC 9113 §8.1, threat 64). Its stream is cancelled, since it didn't end.
+#[derive(Debug)]
+pub(super) struct Answered(Option<Arc<Progress>>);
 
 const WAITING: u64 = u64::MAX;
 
 impl<B: Body> Tracked<B> {
     pub(super) fn new(inner: B, started: Instant) -> Self {
-        let progress = (!inner.is_end_stream()).then(|| Arc::new(Progress { started, last: AtomicU64::new(0) }));
+        let progress = (!inner.is_end_stream()).then(|| Arc::new(Progress::new(started)));
         Self { inner, progress }
+    }
+
+    pub(super) fn answered(&self) -> Answered {
+        Answered(self.progress.clone())
     }
 
     pub(super) fn into_inner(self) -> B {
@@ -50,20 +69,22 @@ impl<B: Body> Tracked<B> {
 impl<B> Body for Tracked<B>
 where
     B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let frame = Pin::new(&mut self.inner).poll_frame(cx);
-        if let Some(progress) = &self.progress {
-            let last = if frame.is_pending() { WAITING } else { progress.started.elapsed().as_micros() as u64 };
-            progress.last.store(last, Ordering::Relaxed);
-        }
-        frame
+        let frame = Pin::new(&mut self.inner).poll_frame(cx).map_err(Into::into);
+        let Some(progress) = &self.progress else { return frame };
+        let last = if frame.is_pending() { WAITING } else { progress.started.elapsed().as_micros() as u64 };
+        progress.last.store(last, Ordering::Relaxed);
+        // What hyper tells the upstream is the reason in the error.
+        let is_left = !matches!(frame, Poll::Ready(None)) && !progress.is_wanted(cx);
+        if is_left { Poll::Ready(Some(Err(h2::Error::from(h2::Reason::CANCEL).into()))) } else { frame }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -120,11 +141,34 @@ impl Patience {
 }
 
 impl Progress {
+    fn new(started: Instant) -> Self {
+        Self { started, last: AtomicU64::new(0), wanted: Mutex::new(Wanted::Yes(None)) }
+    }
+
+    /// `cx`: who is told when it isn't any more.
+    fn is_wanted(&self, cx: &Context<'_>) -> bool {
+        match &mut *lock(&self.wanted) {
+            Wanted::Yes(Some(reader)) => reader.clone_from(cx.waker()),
+            Wanted::Yes(reader @ None) => *reader = Some(cx.waker().clone()),
+            Wanted::No => return false,
+        }
+        true
+    }
+
     /// When a frame was last handed over; now, while the agent owes one.
     fn last(&self, now: Instant) -> Instant {
         match self.last.load(Ordering::Relaxed) {
             WAITING => now,
             last => self.started + Duration::from_micros(last),
+        }
+    }
+}
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        let Some(progress) = &self.0 else { return };
+        if let Wanted::Yes(Some(reader)) = std::mem::replace(&mut *lock(&progress.wanted), Wanted::No) {
+            reader.wake();
         }
     }
 }

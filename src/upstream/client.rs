@@ -261,7 +261,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     into_h2(&mut request, target);
-    let address = h2.address;
+    let (address, answered) = (h2.address, request.body().answered());
     let mut answer = pin!(lock(&h2.sender).try_send_request(request));
     let mut timer = pin!(patience.timer());
     let answer = poll_fn(|cx| match answer.as_mut().poll(cx) {
@@ -270,7 +270,7 @@ where
     });
     match answer.await {
         Ok(Ok(response)) => {
-            let response = response.map(|body| Incoming::h2(body, guard));
+            let response = response.map(|body| Incoming::h2(body, (guard, answered)));
             Ok(Sent { response, ahead: Bytes::new(), address })
         }
         Ok(Err(mut error)) => {

@@ -493,6 +493,93 @@ async fn an_upstream_that_breaks_off_is_no_whole_answer() {
     }
 }
 
+/// Threat 79: a reset is the end of an answer only where the answer was whole, whatever its
+/// reason is.
+#[tokio::test]
+async fn an_upstream_that_resets_its_stream_is_no_whole_answer() {
+    let upstream = Scripted::start("h2").await;
+    let stage = upstream.stage("").await;
+    for (way, reason) in [Way::TunnelH2, Way::TunnelH1].into_iter().zip([h2::Reason::NO_ERROR, h2::Reason::CANCEL]) {
+        let mut agent = Agent::connect(&stage, &upstream.authority(), way).await;
+        let asked = start(&mut agent, Method::GET, "/v1/cut", empty());
+        let mut connection = soon(h2::server::handshake(upstream.accept().await.into_inner())).await.unwrap();
+        let (_, mut respond) = soon(connection.accept()).await.unwrap().unwrap();
+        let driver = tokio::spawn(async move { drop(connection.accept().await) });
+        let mut sending = respond.send_response(Response::new(()), false).unwrap();
+        sending.send_data(Bytes::from_static(b"half"), false).unwrap();
+        let mut answer = answer(asked).await;
+        assert_eq!(data(&mut answer).await, "half");
+        sending.send_reset(reason);
+        assert!(soon(answer.body_mut().frame()).await.unwrap().is_err(), "{way:?}, {reason:?}");
+        driver.abort();
+    }
+}
+
+// === Answers before the request's end ===
+
+/// Threat 64, RFC 9113 §8.1: what is left of a request that has its answer is not sent.
+#[tokio::test]
+async fn an_answer_over_h2_ends_the_upload() {
+    let mut upstream = Scripted::start("h2").await;
+    let mut arrivals = taking(&mut upstream);
+    let stage = upstream.stage("").await;
+    for way in [Way::AbsoluteForm, Way::TunnelH1, Way::TunnelH2, Way::BaseUrlH2] {
+        for text_of_answer in ["", "enough"] {
+            let mut agent = Agent::connect(&stage, &upstream.authority(), way).await;
+            let (feeder, body) = fed();
+            let asked = start(&mut agent, Method::POST, "/v1/upload", body);
+            assert!(feeder.data("some").await);
+            let Taken { mut request, done } = soon(arrivals.recv()).await.unwrap();
+            let frame = soon(request.body_mut().frame()).await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), "some");
+            done.send(Response::new(full(text_of_answer))).unwrap();
+            assert_eq!(text(answer(asked).await).await, text_of_answer, "{way:?}");
+            let error = soon(request.body_mut().frame()).await.unwrap().unwrap_err();
+            let reset = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+            assert_eq!(reset.and_then(h2::Error::reason), Some(h2::Reason::CANCEL), "{way:?}");
+            soon(feeder.abandoned()).await;
+        }
+    }
+}
+
+/// The agent learns that nothing was wrong with its request, whatever the upstream speaks.
+#[tokio::test]
+async fn an_h2_agent_is_told_to_stop_its_upload() {
+    for protocol in ["h2", "http/1.1"] {
+        let mut upstream = Scripted::start(protocol).await;
+        let stage = upstream.stage("").await;
+        let authority = upstream.authority();
+        let io = open(&stage, &authority, Way::TunnelH2).await;
+        let (sender, connection) = soon(h2::client::handshake(io)).await.unwrap();
+        let driver = tokio::spawn(async move { drop(connection.await) });
+        let request = Request::post(format!("https://{authority}/v1/upload")).body(()).unwrap();
+        let (asked, mut upload) = soon(sender.ready()).await.unwrap().send_request(request, false).unwrap();
+        upload.send_data(Bytes::from_static(b"some"), false).unwrap();
+        let mut held = (None, None);
+        if protocol == "h2" {
+            let mut taken = soon(taking(&mut upstream).recv()).await.unwrap();
+            assert!(soon(taken.request.body_mut().frame()).await.unwrap().unwrap().is_data());
+            taken.done.send(Response::new(full("enough"))).unwrap();
+            held.0 = Some(taken.request);
+        } else {
+            let mut wire = upstream.accept().await;
+            wire.head().await;
+            assert_eq!(wire.chunks(4).await, b"some");
+            wire.write("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nenough").await;
+            held.1 = Some(wire);
+        }
+        let mut answer = soon(asked).await.unwrap().into_body();
+        let mut whole = Vec::new();
+        while let Some(data) = soon(answer.data()).await {
+            whole.extend_from_slice(&data.unwrap());
+        }
+        assert_eq!(whole, b"enough", "{protocol}");
+        let reason = soon(std::future::poll_fn(|cx| upload.poll_reset(cx))).await.unwrap();
+        assert_eq!(reason, h2::Reason::NO_ERROR, "{protocol}");
+        driver.abort();
+    }
+}
+
 // === Expect: 100-continue ===
 
 const EXPECTING: &str = "expect: 100-continue\r\ncontent-length: 5\r\n";

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    super::{pool::ConnectionGuard, transport::Upgraded},
+    super::{body::Answered, pool::ConnectionGuard, transport::Upgraded},
     Connection,
     detached::{self, Detached},
 };
@@ -39,7 +39,7 @@ enum Kind {
     Switched(Box<Connection>),
     H2 {
         body: hyper::body::Incoming,
-        _stream: ConnectionGuard,
+        _stream: (ConnectionGuard, Answered),
     },
 }
 
@@ -115,7 +115,7 @@ impl Incoming {
         Self(Kind::Switched(connection))
     }
 
-    pub(in crate::upstream) fn h2(body: hyper::body::Incoming, stream: ConnectionGuard) -> Self {
+    pub(in crate::upstream) fn h2(body: hyper::body::Incoming, stream: (ConnectionGuard, Answered)) -> Self {
         Self(Kind::H2 { body, _stream: stream })
     }
 
@@ -166,9 +166,15 @@ impl Body for Incoming {
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
-            Kind::H2 { body, .. } => {
-                Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
-            }
+            Kind::H2 { body, .. } => match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                // The stream was reset with `NO_ERROR`, which hyper takes for the end. It is one
+                // only behind a whole answer (RFC 9113 §8.1).
+                None if !body.is_end_stream() => {
+                    self.0 = Kind::Broken;
+                    Poll::Ready(Some(Err(Fault::Closed.into())))
+                }
+                frame => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
+            },
         }
     }
 
