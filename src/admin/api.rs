@@ -331,7 +331,7 @@ mod tests {
         let running = start(Readiness::default()).await;
         for round in 1..=3 {
             running.recorder.event(Event::Alert { kind: "x", detail: String::new() });
-            running.recorder.end(crate::observe::line_tests::record());
+            running.recorder.end(crate::observe::line_tests::record().into());
             let scrape = running.open("/metrics").await;
             assert_eq!(scrape.headers()["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
             let text = scrape.text().await.unwrap();

@@ -9,10 +9,14 @@ use std::{
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
-use super::{Event, Record, line};
+use super::{
+    Event,
+    batch::{Ended, Texts},
+    line::{self, Scribe},
+};
 
 /// Bytes gathered before a write: few system calls, little memory.
 const CHUNK: usize = 64 * 1024;
@@ -22,6 +26,7 @@ const CHUNK: usize = 64 * 1024;
 pub(super) struct AuditLog {
     path: PathBuf,
     file: Option<File>,
+    scribe: Scribe,
     pending: Vec<u8>,
     /// Lines in `pending`.
     lines: u64,
@@ -37,6 +42,7 @@ impl AuditLog {
         Ok(Self {
             path: path.to_owned(),
             file: Some(file),
+            scribe: Scribe::new(),
             pending: Vec::with_capacity(CHUNK),
             lines: 0,
             lost: 0,
@@ -64,8 +70,8 @@ impl AuditLog {
         }
     }
 
-    pub(super) fn record(&mut self, record: &Record, duration: Duration) {
-        line::write_record(&mut self.pending, record, duration);
+    pub(super) fn record(&mut self, record: &Ended, texts: &Texts) {
+        self.scribe.write_record(&mut self.pending, record, texts);
         self.line_written();
     }
 
@@ -168,12 +174,16 @@ mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
-    use crate::observe::line::tests::{moment, record};
+    use crate::observe::{
+        batch::tests::ended,
+        line::tests::{moment, record},
+    };
 
     fn batch(log: &mut AuditLog, records: usize) -> u64 {
         log.begin();
         for _ in 0..records {
-            log.record(&record(), Duration::ZERO);
+            let (record, texts) = ended(record());
+            log.record(&record, &texts);
         }
         log.finish()
     }
@@ -261,7 +271,8 @@ mod tests {
         }
         let mut log = AuditLog::open(full).unwrap();
         log.begin();
-        log.record(&record(), Duration::ZERO);
+        let (record, texts) = ended(record());
+        log.record(&record, &texts);
         log.event(&Event::Alert { kind: "x", detail: String::new() }, moment());
         assert_eq!(log.finish(), 2);
     }

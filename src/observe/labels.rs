@@ -5,7 +5,10 @@ use std::fmt::Error;
 
 use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, LabelSetEncoder};
 
-use super::metrics::{RequestOutcome, TokenOutcome};
+use super::{
+    batch::Ended,
+    metrics::{RequestOutcome, TokenOutcome},
+};
 use crate::primitives::{AgentName, CredentialName, ListenerName, RouteName};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -14,6 +17,17 @@ pub(super) struct RequestLabels {
     pub(super) agent: Option<AgentName>,
     pub(super) route: Option<RouteName>,
     pub(super) outcome: RequestOutcome,
+}
+
+impl RequestLabels {
+    pub(super) fn of(record: &Ended, outcome: RequestOutcome) -> Self {
+        Self {
+            listener: record.listener.clone(),
+            agent: record.agent.clone(),
+            route: record.decision.route.clone(),
+            outcome,
+        }
+    }
 }
 
 impl EncodeLabelSet for RequestLabels {

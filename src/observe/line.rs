@@ -8,14 +8,20 @@
 use std::{
     borrow::Cow,
     fmt::{self, Display, Write},
+    net::SocketAddr,
     time::{Duration, SystemTime},
 };
 
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 
-use super::{Decision, Event, Record, object::Object, record::TokenEvent};
-use crate::primitives::{AgentName, Authority, Fingerprint, RouteName};
+use super::{
+    Decision, Event,
+    batch::{Ended, Texts},
+    object::{Object, is_plain, two_digits},
+    record::TokenEvent,
+};
+use crate::primitives::{AgentName, Fingerprint, RouteName, digest::Hex};
 
 /// Bytes of a path that the log shows; the rest is replaced by its length.
 const PATH_LIMIT: usize = 2048;
@@ -24,40 +30,74 @@ const METHOD_LIMIT: usize = 32;
 /// Bytes of free text: an authorization server's words, a reason.
 const TEXT_LIMIT: usize = 1024;
 
-/// Appends one line, with its line feed, for a record that took `duration`. The fields are in
-/// the order of the surface contract; `prev` and `hash` come with the chain.
-pub(super) fn write_record(out: &mut Vec<u8>, record: &Record, duration: Duration) {
-    let Record { asked, decision, outcome, traffic, .. } = record;
-    let (authority, token) = (asked.authority.as_ref(), record.token.as_ref());
-    let reason = Some(decision.reason.as_ref()).filter(|text| !text.is_empty()).map(free_text);
-    let path = asked.path.as_ref().map(|path| cut(path.as_str(), PATH_LIMIT));
-    let mut line = Object::begin(out);
-    line.shown("time", Some(Rfc3339(record.time)));
-    line.shown("request_id", Some(record.id));
-    line.text("agent", record.agent.as_ref().map(AgentName::as_str));
-    line.text("subject", None);
-    line.text("listener", Some(record.listener.as_str()));
-    line.text("method", Some(&cut(asked.method.as_str(), METHOD_LIMIT)));
-    line.shown("host", authority.map(Authority::host));
-    line.number("port", authority.map(|authority| authority.port().into()));
-    line.text("path", path.as_deref());
-    line.text("protocol", Some(asked.protocol.as_str()));
-    line.text("route", decision.route.as_ref().map(RouteName::as_str));
-    line.text("decision", verdict(decision));
-    line.text("reason", reason.as_deref());
-    line.text("credential", token.map(|token| token.credential.as_str()));
-    line.shown("token_fingerprint", token.map(|token| token.fingerprint));
-    line.number("token_generation", token.map(|token| token.generation));
-    line.number("token_wait_us", token.map(|token| micros(token.wait)));
-    line.address("upstream_addr", outcome.upstream_addr);
-    line.number("status", outcome.status.map(u64::from));
-    line.number("bytes_in", Some(traffic.from_agent()));
-    line.number("bytes_out", Some(traffic.to_agent()));
-    line.number("duration_us", Some(micros(duration)));
-    line.flag("retried", outcome.retried);
-    line.text("error", outcome.error);
-    line.end();
-    out.push(b'\n');
+/// Writes the lines of records, and remembers what the next one is likely to have in common
+/// with the last.
+#[derive(Debug)]
+pub(super) struct Scribe {
+    /// The second of `date`, since 1970.
+    second: u64,
+    /// Up to the point before the fraction.
+    date: [u8; DATE],
+    upstream: Option<(SocketAddr, String)>,
+}
+
+impl Scribe {
+    pub(super) fn new() -> Self {
+        Self { second: 0, date: date(0), upstream: None }
+    }
+
+    /// Appends one line, with its line feed. The fields are in the order of the surface
+    /// contract; `prev` and `hash` come with the chain.
+    pub(super) fn write_record(&mut self, out: &mut Vec<u8>, record: &Ended, texts: &Texts) {
+        let Ended { decision, outcome, .. } = record;
+        let token = record.token.as_ref();
+        let reason = Some(decision.reason.as_ref()).filter(|text| !text.is_empty()).map(free_text);
+        let fingerprint = token.map(|token| token.fingerprint.hex());
+        let mut line = Object::begin(out);
+        line.written(br#"{"time":"#, |out| self.write_time(out, record.time));
+        line.written(br#","request_id":"#, |out| record.id.append_to(out));
+        line.name(br#","agent":"#, record.agent.as_ref().map(AgentName::as_str));
+        line.name(br#","subject":"#, None);
+        line.name(br#","listener":"#, Some(record.listener.as_str()));
+        line.text(br#","method":"#, Some(&cut(record.method.as_str(), METHOD_LIMIT)));
+        line.name(br#","host":"#, record.host.map(|host| texts.at(host)));
+        line.number(br#","port":"#, record.port.map(u64::from));
+        line.text(br#","path":"#, record.path.map(|path| texts.at(path)));
+        line.name(br#","protocol":"#, Some(record.protocol.as_str()));
+        line.name(br#","route":"#, decision.route.as_ref().map(RouteName::as_str));
+        line.name(br#","decision":"#, verdict(decision));
+        line.text(br#","reason":"#, reason.as_deref());
+        line.name(br#","credential":"#, token.map(|token| token.credential.as_str()));
+        line.name(br#","token_fingerprint":"#, fingerprint.as_ref().map(Hex::as_str));
+        line.number(br#","token_generation":"#, token.map(|token| token.generation));
+        line.number(br#","token_wait_us":"#, token.map(|token| micros(token.wait)));
+        line.name(br#","upstream_addr":"#, outcome.upstream_addr.map(|address| self.address(address)));
+        line.number(br#","status":"#, outcome.status.map(u64::from));
+        line.number(br#","bytes_in":"#, Some(record.from_agent));
+        line.number(br#","bytes_out":"#, Some(record.to_agent));
+        line.number(br#","duration_us":"#, Some(micros(record.duration)));
+        line.flag(br#","retried":"#, outcome.retried);
+        line.text(br#","error":"#, outcome.error);
+        line.end();
+        out.push(b'\n');
+    }
+
+    /// As [`Rfc3339`].
+    fn write_time(&mut self, out: &mut Vec<u8>, time: SystemTime) {
+        let (second, micro) = since_epoch(time);
+        if second != self.second {
+            (self.second, self.date) = (second, date(second));
+        }
+        out.extend_from_slice(&self.date);
+        out.extend_from_slice(&fraction(micro));
+    }
+
+    fn address(&mut self, address: SocketAddr) -> &str {
+        if self.upstream.as_ref().is_none_or(|(known, _)| *known != address) {
+            self.upstream = None;
+        }
+        &self.upstream.get_or_insert_with(|| (address, address.to_string())).1
+    }
 }
 
 /// Appends one line, with its line feed, for an event that happened at `time`.
@@ -233,38 +273,55 @@ struct Rfc3339(SystemTime);
 
 impl Display for Rfc3339 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A clock before 1970 or after 9999 is broken; its lines say 1970.
-        let nanos = self.0.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-        let time = i128::try_from(nanos)
-            .ok()
-            .and_then(|nanos| OffsetDateTime::from_unix_timestamp_nanos(nanos).ok())
-            .unwrap_or(OffsetDateTime::UNIX_EPOCH);
-        let (year, month, day) = time.to_calendar_date();
-        let (hour, minute, second, micro) = time.to_hms_micro();
-        // Every line has one: digit by digit costs a fraction of what padded numbers do.
-        let mut text = *b"0000-00-00T00:00:00.000000Z";
-        put(&mut text[0..4], u32::try_from(year).unwrap_or(0));
-        put(&mut text[5..7], u32::from(u8::from(month)));
-        put(&mut text[8..10], u32::from(day));
-        put(&mut text[11..13], u32::from(hour));
-        put(&mut text[14..16], u32::from(minute));
-        put(&mut text[17..19], u32::from(second));
-        put(&mut text[20..26], micro);
-        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+        let (second, micro) = since_epoch(self.0);
+        f.write_str(std::str::from_utf8(&date(second)).unwrap_or_default())?;
+        f.write_str(std::str::from_utf8(&fraction(micro)).unwrap_or_default())
     }
 }
 
-/// Writes a number's last digits, as many as there is room for.
-fn put(digits: &mut [u8], mut number: u32) {
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
+/// Seconds and microseconds since 1970. A clock before 1970 or after 9999 is broken; its lines
+/// say 1970.
+fn since_epoch(time: SystemTime) -> (u64, u32) {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) if since.as_secs() < YEAR_10000 => (since.as_secs(), since.subsec_micros()),
+        Ok(_) | Err(_) => (0, 0),
     }
+}
+
+/// In seconds since 1970.
+const YEAR_10000: u64 = 253_402_300_800;
+
+/// Bytes of a date and a time of day, with the point behind its second.
+const DATE: usize = 20;
+
+fn date(second: u64) -> [u8; DATE] {
+    let time = i64::try_from(second)
+        .ok()
+        .and_then(|second| OffsetDateTime::from_unix_timestamp(second).ok())
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let (year, month, day) = time.to_calendar_date();
+    let (hour, minute, second) = time.to_hms();
+    let year = u32::try_from(year).unwrap_or(0);
+    let mut text = *b"0000-00-00T00:00:00.";
+    text[0..2].copy_from_slice(&two_digits(year / 100));
+    text[2..4].copy_from_slice(&two_digits(year));
+    for (at, number) in [(5, u8::from(month)), (8, day), (11, hour), (14, minute), (17, second)] {
+        text[at..at + 2].copy_from_slice(&two_digits(number.into()));
+    }
+    text
+}
+
+fn fraction(micro: u32) -> [u8; 7] {
+    let mut text = *b"000000Z";
+    text[0..2].copy_from_slice(&two_digits(micro / 10_000));
+    text[2..4].copy_from_slice(&two_digits(micro / 100));
+    text[4..6].copy_from_slice(&two_digits(micro));
+    text
 }
 
 /// Whole microseconds; more than 584,000 years are shown as that.
 fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+    duration.as_secs().saturating_mul(1_000_000).saturating_add(duration.subsec_micros().into())
 }
 
 /// Cuts at a character's edge and says how long it was. The ellipsis can't stand in a
@@ -277,9 +334,17 @@ fn cut(text: &str, limit: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{kept}…({} bytes)", text.len()))
 }
 
+/// As much of a path as a line shows.
+pub(super) fn cut_path(path: &str) -> Cow<'_, str> {
+    cut(path, PATH_LIMIT)
+}
+
 /// Text that came from elsewhere: cut, and without characters that act on a terminal.
 fn free_text(text: &str) -> Cow<'_, str> {
     let cut = cut(text, TEXT_LIMIT);
+    if is_plain(cut.as_bytes()) {
+        return cut;
+    }
     if !cut.chars().any(acts_unseen) {
         return cut;
     }
@@ -306,7 +371,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::{
-        observe::{Asked, Outcome, TokenUse, Traffic, record::Protocol},
+        observe::{Asked, Outcome, Record, TokenUse, Traffic, batch::tests::ended, record::Protocol},
         primitives::{
             AgentName, Authority, CanonicalPath, CredentialName, Fingerprint, ListenerName, RequestIds, RouteName,
         },
@@ -391,9 +456,15 @@ pub(crate) mod tests {
         }
     }
 
+    fn write(scribe: &mut Scribe, out: &mut Vec<u8>, record: &Record) {
+        let (mut record, texts) = ended(record.clone());
+        record.duration = Duration::from_micros(23_001);
+        scribe.write_record(out, &record, &texts);
+    }
+
     fn line(record: &Record) -> String {
         let mut out = Vec::new();
-        write_record(&mut out, record, Duration::from_micros(23_001));
+        write(&mut Scribe::new(), &mut out, record);
         String::from_utf8(out).unwrap()
     }
 
@@ -424,6 +495,23 @@ pub(crate) mod tests {
                 "\n"
             )
         );
+    }
+
+    #[test]
+    fn a_line_knows_nothing_of_the_one_before() {
+        let mut other = record();
+        other.time += Duration::from_secs(86_400);
+        other.outcome.upstream_addr = "[2001:db8::1]:8443".parse().ok();
+        let mut scribe = Scribe::new();
+        let mut together = Vec::new();
+        let mut alone = String::new();
+        for record in [&record(), &record(), &other, &refused(), &record(), &other] {
+            write(&mut scribe, &mut together, record);
+            alone.push_str(&line(record));
+        }
+        assert_eq!(String::from_utf8(together).unwrap(), alone);
+        assert!(alone.contains(r#""time":"2026-11-24T22:24:05.000042Z""#), "{alone}");
+        assert!(alone.contains(r#""upstream_addr":"[2001:db8::1]:8443""#), "{alone}");
     }
 
     #[test]
@@ -518,7 +606,13 @@ pub(crate) mod tests {
 
     #[test]
     fn a_broken_clock_breaks_no_line() {
-        let shown = |time| Rfc3339(time).to_string();
+        let shown = |time| {
+            let mut out = Vec::new();
+            Scribe::new().write_time(&mut out, time);
+            let text = String::from_utf8(out).unwrap();
+            assert_eq!(Rfc3339(time).to_string(), text);
+            text
+        };
         assert_eq!(shown(SystemTime::UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00.000000Z");
         let far = SystemTime::UNIX_EPOCH + Duration::from_secs(300_000_000_000);
         assert_eq!(shown(far), "1970-01-01T00:00:00.000000Z");

@@ -6,10 +6,7 @@
 //! is bounded by the configuration. A label that doesn't apply (a request without a
 //! route) is the empty string, which no configured name can be.
 
-use std::{
-    borrow::Cow,
-    time::{Duration, SystemTime},
-};
+use std::{borrow::Cow, time::SystemTime};
 
 use prometheus_client::{
     encoding::text::encode,
@@ -18,9 +15,11 @@ use prometheus_client::{
 };
 
 use super::{
-    Event, Record, Summary,
+    Decision, Event, Outcome, Summary,
+    batch::Ended,
     connections::{ConnectionGauge, ConnectionLabels, ConnectionState},
     labels::{AlertLabels, DenialLabels, ExpiryLabels, FailureLabels, RequestLabels, TokenLabels},
+    recent::RecentCounters,
     record::TokenEvent,
 };
 
@@ -109,17 +108,11 @@ impl Metrics {
         self.audit_dropped.inc_by(lines);
     }
 
-    pub(super) fn record(&self, record: &Record, duration: Duration) {
-        let outcome = RequestOutcome::of(record);
+    pub(super) fn record(&self, record: &Ended, recent: &mut RecentCounters) {
+        let outcome = RequestOutcome::of(&record.decision, &record.outcome);
         self.summary.record(record, outcome);
-        let labels = RequestLabels {
-            listener: record.listener.clone(),
-            agent: record.agent.clone(),
-            route: record.decision.route.clone(),
-            outcome,
-        };
-        self.requests.get_or_create(&labels).inc();
-        self.request_duration.observe(duration.as_secs_f64());
+        recent.count(record, outcome, &self.requests);
+        self.request_duration.observe(record.duration.as_secs_f64());
         if let Some(upstream) = record.outcome.upstream_time {
             self.upstream_duration.observe(upstream.as_secs_f64());
         }
@@ -235,11 +228,10 @@ pub enum RequestOutcome {
 }
 
 impl RequestOutcome {
-    fn of(record: &Record) -> Self {
-        let outcome = &record.outcome;
+    fn of(decision: &Decision, outcome: &Outcome) -> Self {
         match (outcome.error, outcome.status) {
             (Some("agent_gone"), _) => Self::AgentGone,
-            (Some(_), _) if record.decision.allowed == Some(false) => Self::Refused,
+            (Some(_), _) if decision.allowed == Some(false) => Self::Refused,
             // With a code of ours and no answer from upstream, the status is ours too.
             (Some(_), Some(400..=499)) if outcome.upstream_time.is_none() => Self::Refused,
             (Some(_), _) | (None, None) => Self::Failed,
@@ -281,7 +273,7 @@ impl TokenOutcome {
 
 /// Policy's reason, else the code of the refusal. A reason that was put together at run
 /// time may hold what an agent sent, and prose is no label: both count as their code.
-fn denial_reason(record: &Record) -> &'static str {
+fn denial_reason(record: &Ended) -> &'static str {
     let is_code = |text: &str| {
         !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
     };
@@ -293,10 +285,13 @@ fn denial_reason(record: &Record) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::{
         observe::{
-            Decision, Outcome,
+            Record,
+            batch::tests::ended,
             line::tests::{failed, moment, record, refused, token_event},
         },
         primitives::{CredentialName, ListenerName},
@@ -309,9 +304,11 @@ mod tests {
     /// Every family of the surface contract, under exactly its name.
     #[test]
     fn the_names_are_the_contracts() {
-        let metrics = Metrics::default();
-        metrics.record(&record(), Duration::from_millis(30));
-        metrics.record(&refused(), Duration::ZERO);
+        let (metrics, mut recent) = (Metrics::default(), RecentCounters::default());
+        let (mut answered, _) = ended(record());
+        answered.duration = Duration::from_millis(30);
+        metrics.record(&answered, &mut recent);
+        metrics.record(&ended(refused()).0, &mut recent);
         metrics.event(&Event::TokenIssued(token_event()));
         metrics.event(&failed("no"));
         let _open = metrics.connections(&ListenerName::parse("proxy").unwrap()).enter(ConnectionState::Serving);
@@ -348,7 +345,7 @@ mod tests {
     fn an_outcome_says_who_ended_the_request() {
         let allowed = |status, error| {
             let outcome = Outcome { status, error, ..record().outcome };
-            RequestOutcome::of(&Record { outcome, ..record() })
+            RequestOutcome::of(&record().decision, &outcome)
         };
         assert_eq!(allowed(Some(204), None), RequestOutcome::Ok);
         assert_eq!(allowed(Some(101), None), RequestOutcome::Ok);
@@ -362,7 +359,7 @@ mod tests {
         let ours = |allowed, status, error| {
             let decision = Decision { allowed, ..Decision::default() };
             let outcome = Outcome { status: Some(status), error: Some(error), ..Outcome::default() };
-            RequestOutcome::of(&Record { decision, outcome, ..record() })
+            RequestOutcome::of(&decision, &outcome)
         };
         assert_eq!(ours(Some(false), 403, "host_not_allowed"), RequestOutcome::Refused);
         assert_eq!(ours(None, 400, "bad_request"), RequestOutcome::Refused);
@@ -374,15 +371,15 @@ mod tests {
     /// Threat 19 and the contract: labels are names and enums.
     #[test]
     fn what_an_agent_sent_is_no_label() {
-        let metrics = Metrics::default();
+        let (metrics, mut recent) = (Metrics::default(), RecentCounters::default());
         let denied = |reason: Cow<'static, str>| {
             let decision = Decision { allowed: Some(false), route: None, reason };
             let outcome = Outcome { status: Some(403), error: Some("host_not_allowed"), ..Outcome::default() };
             Record { decision, outcome, ..record() }
         };
-        metrics.record(&denied("denied_by_route".into()), Duration::ZERO);
-        metrics.record(&denied("evil\"} 1\n".to_owned().into()), Duration::ZERO);
-        metrics.record(&denied("no route names the host".into()), Duration::ZERO);
+        metrics.record(&ended(denied("denied_by_route".into())).0, &mut recent);
+        metrics.record(&ended(denied("evil\"} 1\n".to_owned().into())).0, &mut recent);
+        metrics.record(&ended(denied("no route names the host".into())).0, &mut recent);
         let denials: Vec<_> =
             samples(&metrics).into_iter().filter(|line| line.starts_with("cupbearer_denials")).collect();
         assert_eq!(denials.len(), 2, "{denials:?}");

@@ -8,12 +8,14 @@
 //! ```
 
 mod audit;
+mod batch;
 pub mod connections;
 mod labels;
 mod line;
 pub mod logging;
 pub mod metrics;
 mod object;
+mod recent;
 pub mod record;
 pub mod recorder;
 mod summary;

@@ -12,14 +12,22 @@ use std::{
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use super::{Event, Record, audit::AuditLog, metrics::Metrics};
+use tokio::time::Instant;
+
+use super::{
+    Event, Record,
+    audit::AuditLog,
+    batch::{Batch, Entry},
+    metrics::Metrics,
+    recent::RecentCounters,
+};
 use crate::primitives::{Clock, SystemClock};
 
-/// Entries that wait for the collector at most. Some 30 MB at worst: the disk has to
-/// stand still for that.
+/// Entries that wait for the collector at most. Some 60 MB at worst, with their texts: the
+/// disk has to stand still for that.
 const BOUND: usize = 65_536;
 /// Gathering makes one wake-up and one write of what would be thousands under load.
 const GATHER: Duration = Duration::from_millis(20);
@@ -55,15 +63,15 @@ impl Recorder {
 
     /// Hands over a finished request; its duration ends here. Never waits for a sink: past
     /// the bound the record is dropped and counted in `cupbearer_audit_dropped_total`.
-    pub fn end(&self, record: Record) {
-        let duration = record.started.elapsed();
-        self.0.shared.push(Entry::Record(record, duration));
+    pub fn end(&self, record: Box<Record>) {
+        let ended = Instant::now();
+        self.0.shared.push(|batch| batch.push_record(record, ended));
     }
 
     /// Hands over an event, dated now. Bounded like [`end`](Self::end).
     pub fn event(&self, event: Event) {
         let time = self.0.shared.clock.now();
-        self.0.shared.push(Entry::Event(event, time));
+        self.0.shared.push(|batch| batch.push_event(event, time));
     }
 
     /// Returns when everything written before the call has reached the sinks. Blocks: not
@@ -129,7 +137,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Queue {
-    entries: Vec<Entry>,
+    batch: Batch,
     /// Flushes asked for, and up to which one they are done.
     flush_wanted: u64,
     flush_done: u64,
@@ -138,13 +146,6 @@ struct Queue {
     closed: bool,
     /// The collector is gone, and so is the hope of those who flush.
     ended: bool,
-}
-
-#[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are records, and a box for each would cost more")]
-enum Entry {
-    Record(Record, Duration),
-    Event(Event, SystemTime),
 }
 
 impl Shared {
@@ -159,15 +160,15 @@ impl Shared {
         }
     }
 
-    fn push(&self, entry: Entry) {
+    fn push(&self, entry: impl FnOnce(&mut Batch)) {
         let mut queue = self.lock();
-        if queue.closed || queue.entries.len() >= self.bound {
+        if queue.closed || queue.batch.is_full(self.bound) {
             drop(queue);
             self.metrics.drop_audit(1);
             return;
         }
-        let first = queue.entries.is_empty();
-        queue.entries.push(entry);
+        let first = queue.batch.is_empty();
+        entry(&mut queue.batch);
         drop(queue);
         if first {
             self.wake.notify_one();
@@ -201,6 +202,7 @@ impl Shared {
 #[derive(Debug)]
 struct Sinks {
     audit: Option<AuditLog>,
+    counters: RecentCounters,
     shared: Arc<Shared>,
     /// How many of the lost lines the log itself tells of.
     told: u64,
@@ -209,19 +211,18 @@ struct Sinks {
 
 impl Sinks {
     fn new(audit: Option<AuditLog>, shared: Arc<Shared>) -> Self {
-        Self { audit, shared, told: 0, losing: false }
+        Self { audit, counters: RecentCounters::default(), shared, told: 0, losing: false }
     }
 
     fn collect(mut self) {
         let shared = Arc::clone(&self.shared);
         // Also where a sink panics: nobody may wait for this thread in vain.
         let _ended = Ended(&shared);
-        let mut batch = Vec::new();
+        let mut batch = Batch::default();
         loop {
             let (flush, last) = self.take(&mut batch);
-            self.write(&batch);
-            batch.clear();
-            batch.shrink_to(KEPT);
+            self.write(&mut batch);
+            batch.reset(KEPT);
             if let Some(flush) = flush {
                 shared.lock().flush_done = flush;
                 shared.flushed.notify_all();
@@ -233,36 +234,61 @@ impl Sinks {
     }
 
     /// Waits for a batch. Returns the flush that it fulfils, and whether it is the last one.
-    fn take(&self, batch: &mut Vec<Entry>) -> (Option<u64>, bool) {
+    fn take(&self, batch: &mut Batch) -> (Option<u64>, bool) {
         let urgent = |queue: &Queue| queue.stopping || queue.flush_done < queue.flush_wanted;
         let wake = &self.shared.wake;
         let queue = wake
-            .wait_while(self.shared.lock(), |queue| queue.entries.is_empty() && !urgent(queue))
+            .wait_while(self.shared.lock(), |queue| queue.batch.is_empty() && !urgent(queue))
             .unwrap_or_else(PoisonError::into_inner);
         let (mut queue, _) =
             wake.wait_timeout_while(queue, GATHER, |queue| !urgent(queue)).unwrap_or_else(PoisonError::into_inner);
-        std::mem::swap(&mut queue.entries, batch);
+        std::mem::swap(&mut queue.batch, batch);
         queue.closed = queue.stopping;
         let flush = (queue.flush_done < queue.flush_wanted).then_some(queue.flush_wanted);
         (flush, queue.closed)
     }
 
-    fn write(&mut self, batch: &[Entry]) {
+    /// Leaves `batch` empty.
+    fn write(&mut self, batch: &mut Batch) {
+        let count = batch.len() as u64;
+        let dropped = self.shared.metrics.audit_dropped();
+        self.begin(dropped - self.told, batch.is_empty());
         let metrics = &self.shared.metrics;
-        for entry in batch {
+        let (entries, texts) = batch.drain();
+        for entry in entries {
             match entry {
-                Entry::Record(record, duration) => metrics.record(record, *duration),
-                Entry::Event(event, _) => metrics.event(event),
+                Entry::Record(record) => {
+                    metrics.record(&record, &mut self.counters);
+                    if let Some(audit) = &mut self.audit {
+                        audit.record(&record, texts);
+                    }
+                }
+                Entry::Event(event, time) => {
+                    metrics.event(&event);
+                    if let Some(audit) = &mut self.audit {
+                        audit.event(&event, time);
+                    }
+                }
             }
         }
         let Some(audit) = &mut self.audit else { return };
-        let dropped = metrics.audit_dropped();
-        let missing = dropped - self.told;
+        let lost = audit.finish();
+        // A batch is lost from some line on, and the line about the gap is its first.
+        let batch_lost = lost.min(count);
+        if lost == batch_lost {
+            self.told = dropped;
+        }
+        metrics.drop_audit(batch_lost);
+    }
+
+    /// Before a batch: tells of the lines that are `missing`, in both logs.
+    fn begin(&mut self, missing: u64, nothing_else: bool) {
+        let Some(audit) = &mut self.audit else { return };
         if missing > 0 && !self.losing {
             tracing::error!(lines = missing, "the audit log has gaps: lines were lost");
         }
         self.losing = missing > 0;
-        if batch.is_empty() && missing == 0 {
+        if nothing_else && missing == 0 {
             return;
         }
         audit.begin();
@@ -270,19 +296,6 @@ impl Sinks {
             let detail = format!("{missing} lines are missing before this one");
             audit.event(&Event::Alert { kind: "audit_dropped", detail }, self.shared.clock.now());
         }
-        for entry in batch {
-            match entry {
-                Entry::Record(record, duration) => audit.record(record, *duration),
-                Entry::Event(event, time) => audit.event(event, *time),
-            }
-        }
-        let lost = audit.finish();
-        // A batch is lost from some line on, and the line about the gap is its first.
-        let batch_lost = lost.min(batch.len() as u64);
-        if lost == batch_lost {
-            self.told = dropped;
-        }
-        metrics.drop_audit(batch_lost);
     }
 }
 
@@ -293,7 +306,7 @@ impl Drop for Ended<'_> {
     fn drop(&mut self) {
         let mut queue = self.0.lock();
         (queue.closed, queue.ended) = (true, true);
-        let left = std::mem::take(&mut queue.entries).len() as u64;
+        let left = std::mem::take(&mut queue.batch).len() as u64;
         drop(queue);
         self.0.metrics.drop_audit(left);
         self.0.flushed.notify_all();
@@ -306,6 +319,7 @@ mod tests {
         fs,
         path::Path,
         sync::mpsc::{RecvTimeoutError, channel},
+        time::SystemTime,
     };
 
     use super::*;
@@ -338,7 +352,7 @@ mod tests {
         let (recorder, path) = started(directory.path());
         for round in 1..=3 {
             for _ in 0..100 {
-                recorder.end(record());
+                recorder.end(record().into());
             }
             recorder.event(failed("no"));
             recorder.flush();
@@ -355,7 +369,7 @@ mod tests {
     fn what_is_written_arrives_without_a_flush() {
         let directory = tempfile::tempdir().unwrap();
         let (recorder, path) = started(directory.path());
-        recorder.end(record());
+        recorder.end(record().into());
         let (done, seen) = channel::<()>();
         let watcher = std::thread::spawn({
             let path = path.clone();
@@ -376,7 +390,7 @@ mod tests {
         let (recorder, path) = started(directory.path());
         let record = record();
         tokio::time::advance(Duration::from_millis(1234)).await;
-        recorder.end(record);
+        recorder.end(record.into());
         tokio::time::advance(Duration::from_secs(9)).await;
         recorder.flush();
         assert_eq!(lines(&path)[0]["duration_us"], 1_234_000);
@@ -389,7 +403,7 @@ mod tests {
         let clone = recorder.clone();
         drop(recorder);
         for _ in 0..10 {
-            clone.end(record());
+            clone.end(record().into());
         }
         drop(clone);
         assert_eq!(lines(&path).len(), 10);
@@ -399,10 +413,10 @@ mod tests {
     fn after_the_shutdown_records_are_counted_as_lost() {
         let directory = tempfile::tempdir().unwrap();
         let (recorder, path) = started(directory.path());
-        recorder.end(record());
+        recorder.end(record().into());
         recorder.shutdown();
         recorder.shutdown();
-        recorder.end(record());
+        recorder.end(record().into());
         recorder.flush();
         assert!(!recorder.flush_within(Duration::from_secs(60)));
         assert_eq!(lines(&path).len(), 1);
@@ -413,9 +427,9 @@ mod tests {
     fn past_the_bound_entries_are_dropped_and_counted() {
         let shared = Shared::new(Arc::new(Still), 3);
         for _ in 0..5 {
-            shared.push(Entry::Record(record(), Duration::ZERO));
+            shared.push(|batch| batch.push_record(record().into(), Instant::now()));
         }
-        assert_eq!(shared.lock().entries.len(), 3);
+        assert_eq!(shared.lock().batch.len(), 3);
         assert_eq!(shared.metrics.audit_dropped(), 2);
         assert!(shared.metrics.encode().contains("cupbearer_audit_dropped_total 2"));
     }
@@ -427,17 +441,21 @@ mod tests {
         let path = directory.path().join("state/audit.jsonl");
         let shared = Arc::new(Shared::new(Arc::new(Still), 3));
         let mut sinks = Sinks::new(Some(AuditLog::open(&path).unwrap()), Arc::clone(&shared));
-        let entry = || Entry::Record(record(), Duration::ZERO);
+        let batch = |records| {
+            let mut batch = Batch::default();
+            (0..records).for_each(|_| batch.push_record(record().into(), Instant::now()));
+            batch
+        };
         shared.metrics.drop_audit(2);
         // A file where the directory was: nothing can be written.
         fs::remove_dir_all(directory.path().join("state")).unwrap();
         fs::write(directory.path().join("state"), "").unwrap();
-        sinks.write(&[entry(), entry()]);
-        sinks.write(&[entry()]);
+        sinks.write(&mut batch(2));
+        sinks.write(&mut batch(1));
         assert_eq!(shared.metrics.audit_dropped(), 5);
         fs::remove_file(directory.path().join("state")).unwrap();
-        sinks.write(&[entry()]);
-        sinks.write(&[entry()]);
+        sinks.write(&mut batch(1));
+        sinks.write(&mut batch(1));
         let lines = lines(&path);
         assert_eq!(lines.len(), 3);
         assert_eq!(lines[0]["event"], "alert.audit_dropped");
@@ -456,7 +474,7 @@ mod tests {
     #[test]
     fn without_a_file_the_metrics_are_kept() {
         let recorder = Recorder::start(&Settings::default()).unwrap();
-        recorder.end(record());
+        recorder.end(record().into());
         recorder.flush();
         assert!(recorder.metrics().encode().contains("cupbearer_request_duration_seconds_count 1"));
     }
@@ -468,7 +486,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 let recorder = recorder.clone();
-                scope.spawn(move || (0..500).for_each(|_| recorder.end(record())));
+                scope.spawn(move || (0..500).for_each(|_| recorder.end(record().into())));
             }
         });
         recorder.flush();

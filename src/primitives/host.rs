@@ -139,6 +139,8 @@ struct Parts {
     port: u16,
     /// `host:port`, as keys and messages want it. It says all that the others do.
     text: Box<str>,
+    /// Bytes of the host in it.
+    host_len: usize,
 }
 
 impl PartialEq for Authority {
@@ -169,8 +171,9 @@ impl Hash for Authority {
 
 impl Authority {
     pub fn new(host: Host, port: u16) -> Self {
-        let text = format!("{host}:{port}").into();
-        Self(Arc::new(Parts { host, port, text }))
+        let text: Box<str> = format!("{host}:{port}").into();
+        let host_len = text.rfind(':').unwrap_or(text.len());
+        Self(Arc::new(Parts { host, port, text, host_len }))
     }
 
     /// Parses `host[:port]`; without a port, `default_port` is taken where there is one.
@@ -202,6 +205,11 @@ impl Authority {
         &self.0.text
     }
 
+    /// The host as text: an IPv6 address in brackets.
+    pub fn host_str(&self) -> &str {
+        &self.0.text[..self.0.host_len]
+    }
+
     /// The same host at another port.
     pub fn with_port(&self, port: u16) -> Self {
         Self::new(self.0.host.clone(), port)
@@ -213,8 +221,7 @@ impl Authority {
         if text == self.as_str() {
             return true;
         }
-        let host_len = self.0.text.rfind(':').unwrap_or(self.0.text.len());
-        if self.port() == default_port && text == &self.0.text[..host_len] {
+        if self.port() == default_port && text == self.host_str() {
             return true;
         }
         Self::parse(text, Some(default_port)).is_ok_and(|other| other == *self)

@@ -25,6 +25,17 @@ impl fmt::Display for RequestId {
     }
 }
 
+impl RequestId {
+    /// Appends what `Display` shows.
+    pub fn append_to(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(Hex::<16>::of(self.process).as_bytes());
+        match u32::try_from(self.count) {
+            Ok(count) => out.extend_from_slice(Hex::<8>::of(count.into()).as_bytes()),
+            Err(_) => out.extend_from_slice(format!("{:x}", self.count).as_bytes()),
+        }
+    }
+}
+
 /// The source of [`RequestId`]s: a random part for the process, then a counter.
 #[derive(Debug)]
 pub struct RequestIds {
@@ -40,5 +51,21 @@ impl RequestIds {
 
     pub fn next(&self) -> RequestId {
         RequestId { process: self.process, count: self.next.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_to_write_one_are_the_same() {
+        for (count, expected) in [(1, "0000000000000abc00000001"), (0x1_2345_6789, "0000000000000abc123456789")] {
+            let id = RequestId { process: 0xabc, count };
+            let mut appended = Vec::new();
+            id.append_to(&mut appended);
+            assert_eq!(id.to_string(), expected);
+            assert_eq!(String::from_utf8(appended).unwrap(), expected);
+        }
     }
 }

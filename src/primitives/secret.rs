@@ -58,11 +58,16 @@ impl Fingerprint {
         short.copy_from_slice(&digest[..8]);
         Self(short)
     }
+
+    /// What `Display` shows.
+    pub fn hex(self) -> Hex<16> {
+        Hex::of(u64::from_be_bytes(self.0))
+    }
 }
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Hex::<16>::of(u64::from_be_bytes(self.0)).as_str())
+        f.write_str(self.hex().as_str())
     }
 }
 

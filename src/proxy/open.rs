@@ -19,7 +19,7 @@ use super::{Tunnel, standing::REVOKED};
 pub(super) struct Open {
     /// `None` only while dropping.
     record: Option<Box<Record>>,
-    recorder: Recorder,
+    recorder: Arc<Recorder>,
     agent_stayed: bool,
     /// Where it came through.
     tunnel: Option<Arc<Tunnel>>,
@@ -28,8 +28,8 @@ pub(super) struct Open {
 }
 
 impl Open {
-    pub(super) fn new(record: Record, recorder: Recorder, tunnel: Option<Arc<Tunnel>>) -> Self {
-        Self { record: Some(Box::new(record)), recorder, agent_stayed: false, tunnel, counted: None }
+    pub(super) fn new(record: Box<Record>, recorder: Arc<Recorder>, tunnel: Option<Arc<Tunnel>>) -> Self {
+        Self { record: Some(record), recorder, agent_stayed: false, tunnel, counted: None }
     }
 
     pub(super) fn hold(&mut self, counted: Counted) {
@@ -57,7 +57,7 @@ impl Drop for Open {
                 // A refusal that the agent didn't wait for was a refusal all the same.
                 record.outcome.error.get_or_insert(if revoked { REVOKED } else { "agent_gone" });
             }
-            self.recorder.end(*record);
+            self.recorder.end(record);
         }
     }
 }
@@ -88,8 +88,8 @@ mod tests {
     async fn a_record_ends_as_what_went_wrong_first() {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("audit.jsonl");
-        let recorder = Recorder::start(&Settings { audit_log: Some(log.clone()) }).unwrap();
-        let open = || Open::new(record(), recorder.clone(), None);
+        let recorder = Arc::new(Recorder::start(&Settings { audit_log: Some(log.clone()) }).unwrap());
+        let open = || Open::new(record().into(), Arc::clone(&recorder), None);
         drop(open());
         let mut refused = open();
         refused.outcome.error = Some("host_not_allowed");

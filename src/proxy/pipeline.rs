@@ -56,6 +56,9 @@ pub struct Shared {
 #[derive(Debug)]
 pub struct Proxy {
     pub(super) shared: Arc<Shared>,
+    /// The shared one behind a count of its own: every request takes part in it, and workers
+    /// that write to the same count wait for each other.
+    recorder: Arc<Recorder>,
     pub(super) upstream: Client<RequestBody>,
     /// Answers in codings that take megabytes to undo: how many at once.
     pub(super) large_codings: Arc<Semaphore>,
@@ -78,7 +81,8 @@ impl Shared {
 
 impl Proxy {
     pub fn new(shared: Arc<Shared>, upstream: Client<RequestBody>) -> Self {
-        Self { shared, upstream, large_codings: Arc::new(Semaphore::new(MOST_LARGE_CODINGS)) }
+        let recorder = Arc::new(shared.recorder.clone());
+        Self { shared, recorder, upstream, large_codings: Arc::new(Semaphore::new(MOST_LARGE_CODINGS)) }
     }
 
     /// Answers a request of any door.
@@ -132,6 +136,8 @@ impl Proxy {
     pub(super) fn open_record_of(&self, ingress: &Ingress, method: Method, protocol: Protocol) -> Open {
         // Whatever the request names, this is where it came through.
         let asked = Asked { method, authority: ingress.authority().cloned(), path: None, protocol };
+        // First the place, then the record in it: it is large enough that moving it shows.
+        let place = Box::new_uninit();
         let record = Record {
             id: self.shared.ids.next(),
             time: self.shared.clock.now(),
@@ -148,6 +154,6 @@ impl Proxy {
             Ingress::Tunnel(tunnel) => Some(Arc::clone(tunnel)),
             Ingress::Forward { .. } | Ingress::Reverse { .. } | Ingress::Socks { .. } => None,
         };
-        Open::new(record, self.shared.recorder.clone(), tunnel)
+        Open::new(Box::write(place, record), Arc::clone(&self.recorder), tunnel)
     }
 }
