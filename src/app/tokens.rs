@@ -25,10 +25,16 @@ pub(super) fn admin(shared: &Arc<Shared>, key: Secret, draining: watch::Receiver
 fn readiness(shared: &Shared, draining: bool) -> Readiness {
     let states = shared.rules.load().broker.states();
     let failing = states.iter().filter(|state| state.state == "failing");
-    Readiness {
+    let mut readiness = Readiness {
         unready: draining.then(|| "draining".to_owned()).into_iter().collect(),
         degraded: failing.map(|state| format!("credential {} fails", state.credential)).collect(),
+    };
+    if !shared.recorder.is_written() {
+        // Who is sent here is refused, or isn't recorded.
+        let reasons = if shared.recorder.refuses() { &mut readiness.unready } else { &mut readiness.degraded };
+        reasons.push("the audit log can't be written".to_owned());
     }
+    readiness
 }
 
 /// The broker of the rules in force.

@@ -468,6 +468,7 @@ fn a_full_file_loads() {
         settings.dangers,
         [
             "authorization_servers.local.danger_allow_http",
+            "audit.danger_serve_unrecorded",
             "routes.orders.danger_allow_private_addresses",
             "routes.local.danger_allow_plaintext"
         ]

@@ -1,7 +1,7 @@
 //! The audit log as a file: JSON lines, appended. Knows files and no record's meaning.
 //!
-//! A log that can't be written must not stop the proxy here (a configured refusal is
-//! policy's business): lost lines are counted and said once, and every batch tries again.
+//! A log that can't be written stops nobody here (whether requests are refused meanwhile is
+//! the recorder's business): lost lines are counted and said once, and every batch tries again.
 //! A rotated log (renamed, removed) is noticed by its inode and opened anew.
 
 use std::{
@@ -48,6 +48,11 @@ impl AuditLog {
             lost: 0,
             failing: false,
         })
+    }
+
+    /// Whether the last thing that was to be written couldn't be.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing
     }
 
     /// Call before each batch: follows a rotation.

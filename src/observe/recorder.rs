@@ -10,7 +10,10 @@
 use std::{
     io,
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -20,17 +23,19 @@ use tokio::time::Instant;
 use super::{
     Event, Record,
     audit::AuditLog,
-    batch::{Batch, Entry},
+    batch::{Ahead, Batch, Entry},
     metrics::Metrics,
     recent::RecentCounters,
 };
-use crate::primitives::{Clock, SystemClock};
+use crate::primitives::{AgentName, Clock, SystemClock};
 
 /// Entries that wait for the collector at most. Some 60 MB at worst, with their texts: the
 /// disk has to stand still for that.
 const BOUND: usize = 65_536;
 /// Gathering makes one wake-up and one write of what would be thousands under load.
 const GATHER: Duration = Duration::from_millis(20);
+/// A log that can't be written is tried again so often, though there be nothing new.
+const RETRY: Duration = Duration::from_secs(1);
 /// A batch's memory above this many entries is given back after a surge.
 const KEPT: usize = 8192;
 
@@ -39,6 +44,8 @@ const KEPT: usize = 8192;
 pub struct Settings {
     /// The audit log, JSON lines; `None`: no file (metrics are still kept).
     pub audit_log: Option<PathBuf>,
+    /// While the log can't be written, requests are served all the same.
+    pub danger_serve_unrecorded: bool,
 }
 
 /// A cheap handle; clones write to the same sinks. Dropping the last one writes what is
@@ -55,23 +62,42 @@ impl Recorder {
     /// As [`start`](Self::start), with the clock that dates events.
     pub fn start_with(settings: &Settings, clock: Arc<dyn Clock>) -> io::Result<Self> {
         let audit = settings.audit_log.as_deref().map(AuditLog::open).transpose()?;
-        let shared = Arc::new(Shared::new(clock, BOUND));
+        let mut shared = Shared::new(clock, BOUND);
+        shared.refuses = audit.is_some() && !settings.danger_serve_unrecorded;
+        let shared = Arc::new(shared);
         let sinks = Sinks::new(audit, Arc::clone(&shared));
         let thread = thread::Builder::new().name("cupbearer-audit".to_owned()).spawn(move || sinks.collect())?;
         Ok(Self(Arc::new(Owner { shared, thread: Mutex::new(Some(thread)) })))
+    }
+
+    /// Whether a request of this agent may be let in: not where its record is to be written
+    /// and couldn't be (threats 108 and R2). Costs a look at a flag as long as all is well.
+    pub fn admits(&self, agent: Option<&AgentName>) -> bool {
+        let shared = &self.0.shared;
+        !shared.refuses || !shared.strained.load(Ordering::Relaxed) || shared.has_room_for(agent)
+    }
+
+    /// Whether the log could be written when it was last tried.
+    pub fn is_written(&self) -> bool {
+        !self.0.shared.strained.load(Ordering::Relaxed) || !self.0.shared.lock().failing
+    }
+
+    /// Whether requests are refused while it can't.
+    pub fn refuses(&self) -> bool {
+        self.0.shared.refuses
     }
 
     /// Hands over a finished request; its duration ends here. Never waits for a sink: past
     /// the bound the record is dropped and counted in `cupbearer_audit_dropped_total`.
     pub fn end(&self, record: Box<Record>) {
         let ended = Instant::now();
-        self.0.shared.push(|batch| batch.push_record(record, ended));
+        self.0.shared.push(|batch, bound| batch.push_record(record, ended, bound));
     }
 
     /// Hands over an event, dated now. Bounded like [`end`](Self::end).
     pub fn event(&self, event: Event) {
         let time = self.0.shared.clock.now();
-        self.0.shared.push(|batch| batch.push_event(event, time));
+        self.0.shared.push(|batch, bound| batch.push_event(event, time, bound));
     }
 
     /// Returns when everything written before the call has reached the sinks. Blocks: not
@@ -133,11 +159,17 @@ struct Shared {
     metrics: Metrics,
     clock: Arc<dyn Clock>,
     bound: usize,
+    /// Requests whose records couldn't be written are refused.
+    refuses: bool,
+    /// The queue is crowded, or the log fails: who asks has to look.
+    strained: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     batch: Batch,
+    /// The last batch couldn't be written.
+    failing: bool,
     /// Flushes asked for, and up to which one they are done.
     flush_wanted: u64,
     flush_done: u64,
@@ -157,22 +189,29 @@ impl Shared {
             metrics: Metrics::default(),
             clock,
             bound,
+            refuses: false,
+            strained: AtomicBool::new(false),
         }
     }
 
-    fn push(&self, entry: impl FnOnce(&mut Batch)) {
+    fn push(&self, entry: impl FnOnce(&mut Batch, usize) -> bool) {
         let mut queue = self.lock();
-        if queue.closed || queue.batch.is_full(self.bound) {
-            drop(queue);
-            self.metrics.drop_audit(1);
-            return;
-        }
         let first = queue.batch.is_empty();
-        entry(&mut queue.batch);
+        let taken = !queue.closed && entry(&mut queue.batch, self.bound);
+        if queue.batch.is_crowded(self.bound) {
+            self.strained.store(true, Ordering::Relaxed);
+        }
         drop(queue);
-        if first {
+        if !taken {
+            self.metrics.drop_audit(1);
+        } else if first {
             self.wake.notify_one();
         }
+    }
+
+    fn has_room_for(&self, agent: Option<&AgentName>) -> bool {
+        let queue = self.lock();
+        !queue.failing && queue.batch.has_room(agent, self.bound, Ahead::OthersUnderWay)
     }
 
     fn flush(&self, limit: Option<Duration>) -> bool {
@@ -223,6 +262,7 @@ impl Sinks {
             let (flush, last) = self.take(&mut batch);
             self.write(&mut batch);
             batch.reset(KEPT);
+            self.tell();
             if let Some(flush) = flush {
                 shared.lock().flush_done = flush;
                 shared.flushed.notify_all();
@@ -233,13 +273,29 @@ impl Sinks {
         }
     }
 
-    /// Waits for a batch. Returns the flush that it fulfils, and whether it is the last one.
+    /// Tells those who ask how the writing went.
+    fn tell(&self) {
+        let mut queue = self.shared.lock();
+        queue.failing = self.fails();
+        let strained = queue.failing || queue.batch.is_crowded(self.shared.bound);
+        self.shared.strained.store(strained, Ordering::Relaxed);
+    }
+
+    fn fails(&self) -> bool {
+        self.audit.as_ref().is_some_and(AuditLog::is_failing)
+    }
+
+    /// Waits for a batch; an empty one is there to try the log again. Returns the flush that it fulfils, and whether it is the last one.
     fn take(&self, batch: &mut Batch) -> (Option<u64>, bool) {
         let urgent = |queue: &Queue| queue.stopping || queue.flush_done < queue.flush_wanted;
         let wake = &self.shared.wake;
-        let queue = wake
-            .wait_while(self.shared.lock(), |queue| queue.batch.is_empty() && !urgent(queue))
-            .unwrap_or_else(PoisonError::into_inner);
+        let idle = |queue: &mut Queue| queue.batch.is_empty() && !urgent(queue);
+        let queue = self.shared.lock();
+        let queue = if self.fails() {
+            wake.wait_timeout_while(queue, RETRY, idle).unwrap_or_else(PoisonError::into_inner).0
+        } else {
+            wake.wait_while(queue, idle).unwrap_or_else(PoisonError::into_inner)
+        };
         let (mut queue, _) =
             wake.wait_timeout_while(queue, GATHER, |queue| !urgent(queue)).unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut queue.batch, batch);
@@ -323,7 +379,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::observe::line::tests::{failed, moment, record};
+    use crate::observe::line::tests::{failed, moment, record, refused};
 
     /// A clock that stands still.
     #[derive(Debug)]
@@ -337,7 +393,7 @@ mod tests {
 
     fn started(directory: &Path) -> (Recorder, PathBuf) {
         let path = directory.join("audit.jsonl");
-        let settings = Settings { audit_log: Some(path.clone()) };
+        let settings = Settings { audit_log: Some(path.clone()), ..Settings::default() };
         (Recorder::start_with(&settings, Arc::new(Still)).unwrap(), path)
     }
 
@@ -427,7 +483,7 @@ mod tests {
     fn past_the_bound_entries_are_dropped_and_counted() {
         let shared = Shared::new(Arc::new(Still), 3);
         for _ in 0..5 {
-            shared.push(|batch| batch.push_record(record().into(), Instant::now()));
+            shared.push(|batch, bound| batch.push_event(failed("no"), moment(), bound));
         }
         assert_eq!(shared.lock().batch.len(), 3);
         assert_eq!(shared.metrics.audit_dropped(), 2);
@@ -443,7 +499,7 @@ mod tests {
         let mut sinks = Sinks::new(Some(AuditLog::open(&path).unwrap()), Arc::clone(&shared));
         let batch = |records| {
             let mut batch = Batch::default();
-            (0..records).for_each(|_| batch.push_record(record().into(), Instant::now()));
+            (0..records).for_each(|_| assert!(batch.push_record(record().into(), Instant::now(), 9)));
             batch
         };
         shared.metrics.drop_audit(2);
@@ -463,11 +519,70 @@ mod tests {
         assert_eq!(shared.metrics.audit_dropped(), 5);
     }
 
+    /// Threat 108: refused, if not told otherwise, as long as the log can't be written.
+    #[test]
+    fn while_the_log_fails_nobody_is_let_in() {
+        for danger_serve_unrecorded in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let state = directory.path().join("state");
+            let settings = Settings { audit_log: Some(state.join("audit.jsonl")), danger_serve_unrecorded };
+            let recorder = Recorder::start(&settings).unwrap();
+            assert!(recorder.admits(None) && recorder.is_written());
+            fs::remove_dir_all(&state).unwrap();
+            fs::write(&state, "").unwrap();
+            // The first one tells.
+            recorder.end(record().into());
+            recorder.flush();
+            assert_eq!((recorder.admits(None), recorder.is_written()), (danger_serve_unrecorded, false));
+            fs::remove_file(&state).unwrap();
+            // It is tried again without anyone's asking, too.
+            recorder.flush();
+            assert!(recorder.admits(None) && recorder.is_written());
+            assert_eq!(lines(&state.join("audit.jsonl"))[0]["event"], "alert.audit_dropped");
+        }
+    }
+
+    #[test]
+    fn a_log_that_fails_is_tried_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        let settings = Settings { audit_log: Some(state.join("audit.jsonl")), ..Settings::default() };
+        let recorder = Recorder::start(&settings).unwrap();
+        fs::remove_dir_all(&state).unwrap();
+        fs::write(&state, "").unwrap();
+        recorder.end(record().into());
+        recorder.flush();
+        fs::remove_file(&state).unwrap();
+        while !recorder.is_written() {
+            std::thread::yield_now();
+        }
+        assert_eq!(lines(&state.join("audit.jsonl")).len(), 1);
+    }
+
+    /// Threat 108: who floods a queue that stands still is refused, and others aren't.
+    #[test]
+    fn a_crowded_queue_lets_others_in() {
+        let mut shared = Shared::new(Arc::new(Still), 1600);
+        shared.refuses = true;
+        let strained = |shared: &Shared| shared.strained.load(Ordering::Relaxed);
+        for _ in 0..799 {
+            shared.push(|batch, bound| batch.push_record(refused().into(), Instant::now(), bound));
+        }
+        assert!(!strained(&shared));
+        for _ in 0..200 {
+            shared.push(|batch, bound| batch.push_record(refused().into(), Instant::now(), bound));
+        }
+        assert!(strained(&shared));
+        assert_eq!(shared.metrics.audit_dropped(), 99);
+        assert!(!shared.has_room_for(None));
+        assert!(shared.has_room_for(record().agent.as_ref()));
+    }
+
     #[test]
     fn a_log_that_cannot_be_opened_stops_the_start() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("file"), "").unwrap();
-        let settings = Settings { audit_log: Some(directory.path().join("file/audit.jsonl")) };
+        let settings = Settings { audit_log: Some(directory.path().join("file/audit.jsonl")), ..Settings::default() };
         assert!(Recorder::start(&settings).is_err());
     }
 

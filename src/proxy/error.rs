@@ -67,6 +67,9 @@ pub enum Error {
     /// The agent has as much under way as it may (threat 87), or too many keys were wrong.
     #[error("{0}")]
     TooMany(#[from] TooMany),
+    /// Its record couldn't be written (threat 108).
+    #[error("the request can't be recorded now")]
+    Unrecorded,
     /// The request has been through this proxy before (threat 38).
     #[error("the request came back to the proxy that sent it")]
     Loop,
@@ -185,6 +188,11 @@ impl Error {
             Self::UnaskedCoding => Verdict::new(502, "upstream_protocol", "http_response_content_coding")
                 .hint("ask for it with `Accept-Encoding: identity`; the operator may set the route's `scrub = false`"),
             Self::TooMany(what) => too_many(*what),
+            Self::Unrecorded => Verdict {
+                retry_after: Some(Duration::from_secs(1)),
+                ..Verdict::new(503, "audit_unavailable", "proxy_internal_error")
+                    .hint("try again later; the operator sees to the audit log, the cause is in the proxy's own")
+            },
             Self::Loop => Verdict::new(502, "loop_detected", "proxy_loop_detected")
                 .hint("the URL leads back to the proxy itself; use the API's own host"),
         }
@@ -427,6 +435,7 @@ impl Noted for Error {
             | Self::UnaskedUpgrade
             | Self::NotUpgraded
             | Self::UnaskedCoding
+            | Self::Unrecorded
             | Self::Loop => {}
         }
         record.outcome.error = Some(self.verdict().code);

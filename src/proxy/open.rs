@@ -32,6 +32,11 @@ impl Open {
         Self { record: Some(record), recorder, agent_stayed: false, tunnel, counted: None }
     }
 
+    /// Whether the log takes records of its agent now.
+    pub(super) fn is_admitted(&self) -> bool {
+        self.recorder.admits(self.agent.as_ref())
+    }
+
     pub(super) fn hold(&mut self, counted: Counted) {
         self.counted = Some(counted);
     }
@@ -88,7 +93,8 @@ mod tests {
     async fn a_record_ends_as_what_went_wrong_first() {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("audit.jsonl");
-        let recorder = Arc::new(Recorder::start(&Settings { audit_log: Some(log.clone()) }).unwrap());
+        let recorder =
+            Arc::new(Recorder::start(&Settings { audit_log: Some(log.clone()), ..Settings::default() }).unwrap());
         let open = || Open::new(record().into(), Arc::clone(&recorder), None);
         drop(open());
         let mut refused = open();

@@ -41,8 +41,12 @@ impl Seat {
         self.peer
     }
 
-    /// Counts the request for as long as its record is open, and its connection once.
+    /// Counts the request for as long as its record is open, and its connection once. There is
+    /// no place for one whose record couldn't be written (threat 108).
     pub(super) fn take(&self, agent: &Agent, settings: &Settings, open: &mut Open) -> Result<Seated, Error> {
+        if !open.is_admitted() {
+            return Err(Error::Unrecorded);
+        }
         if self.counted.get().is_none() {
             let counted = agent.begin_connection(settings.agent_connections).ok_or(TooMany::Connections)?;
             // Nobody else can have been here: a connection's requests are one thread's.

@@ -133,6 +133,7 @@ impl Denial {
             | Error::NotUpgraded
             | Error::UnaskedCoding
             | Error::TooMany(_)
+            | Error::Unrecorded
             | Error::Loop => Self::General,
         }
     }

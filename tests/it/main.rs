@@ -7,6 +7,7 @@
 
 mod agents;
 mod architecture;
+mod audit;
 mod binary;
 mod canary;
 mod certificates;

@@ -41,8 +41,14 @@ pub(super) struct Config {
     /// `[upstream]`.
     pub(super) parent: Option<ParentProxy>,
     pub(super) resolve: Vec<(String, IpAddr)>,
-    /// `[audit] file`.
-    pub(super) audit: Option<PathBuf>,
+    pub(super) audit: Audit,
+}
+
+/// `[audit]`.
+#[derive(Default)]
+pub(super) struct Audit {
+    pub(super) file: Option<PathBuf>,
+    pub(super) danger_serve_unrecorded: bool,
 }
 
 /// `[state]`.
@@ -79,7 +85,7 @@ pub(super) fn read(mut root: Section<'_>) -> Config {
         limits: limits::limits(root.section("limits", "limits", "[limits]")),
         parent: root.section("upstream", "upstream", "[upstream]").and_then(upstream::upstream),
         resolve: resolve(&mut root),
-        audit: root.section("audit", "audit", "[audit]").and_then(audit),
+        audit: root.section("audit", "audit", "[audit]").map(audit).unwrap_or_default(),
     };
     root.finish();
     config
@@ -109,10 +115,11 @@ fn state(mut section: Section<'_>) -> State {
     State { directory, store: StoreSettings { kind, key } }
 }
 
-fn audit(mut section: Section<'_>) -> Option<PathBuf> {
-    let file = section.path("file", "file = \"audit.jsonl\"");
+fn audit(mut section: Section<'_>) -> Audit {
+    let file = section.path("file", "file = \"audit.jsonl\"").map(|file| file.value);
+    let danger_serve_unrecorded = section.flag("danger_serve_unrecorded");
     section.finish();
-    file.map(|file| file.value)
+    Audit { file, danger_serve_unrecorded }
 }
 
 /// `[resolve]`: names with a fixed address each.

@@ -40,7 +40,7 @@ pub(super) fn settings(doc: &Document<'_>, raw: raw::Config, file: &Path) -> Opt
         return None;
     }
     let state = state?;
-    let audit_log = raw.audit.clone().unwrap_or_else(|| state.join("audit.jsonl"));
+    let audit_log = raw.audit.file.clone().unwrap_or_else(|| state.join("audit.jsonl"));
     let mut tokens = raw.limits.tokens.clone();
     tokens.resolve = raw.resolve.clone();
     tokens.parent = raw.parent.clone();
@@ -67,7 +67,10 @@ pub(super) fn settings(doc: &Document<'_>, raw: raw::Config, file: &Path) -> Opt
         routes,
         table: table?,
         resolve: raw.resolve,
-        observe: observe::Settings { audit_log: Some(audit_log) },
+        observe: observe::Settings {
+            audit_log: Some(audit_log),
+            danger_serve_unrecorded: raw.audit.danger_serve_unrecorded,
+        },
         admin: raw.admin.map(|admin| admin::Settings { listen: admin.listen.value }),
         launch,
         warnings: Problems::new(file, String::new(), Vec::new()),
@@ -159,6 +162,9 @@ fn dangers(raw: &raw::Config) -> Vec<String> {
     let servers = raw.servers.iter().filter(|server| server.danger_allow_http);
     let mut dangers: Vec<String> =
         servers.map(|server| format!("authorization_servers.{}.danger_allow_http", server.text.value)).collect();
+    if raw.audit.danger_serve_unrecorded {
+        dangers.push("audit.danger_serve_unrecorded".to_owned());
+    }
     for route in &raw.routes {
         let Some(name) = &route.name else { continue };
         if route.danger_allow_plaintext.as_ref().is_some_and(|flag| flag.value) {

@@ -38,7 +38,7 @@ fn record() -> Record {
 async fn audited(acts: Vec<Act>) -> (tempfile::TempDir, AuthServer, Broker, Recorder) {
     let server = AuthServer::start(move |_, number| acts[number.min(acts.len() - 1)].clone()).await;
     let (directory, spec) = server.spec("orders", Location::TokenEndpoint(server.url("/token")));
-    let log = crate::observe::Settings { audit_log: Some(directory.path().join("audit.jsonl")) };
+    let log = crate::observe::Settings { audit_log: Some(directory.path().join("audit.jsonl")), ..Default::default() };
     let recorder = Recorder::start(&log).unwrap();
     let mut shared = shared(settings());
     shared.recorder = recorder.clone();

@@ -415,7 +415,7 @@ async fn a_login_is_an_event_without_its_token() {
     let server = server(json!({}), |_, _| None).await;
     let (directory, spec) = login_spec(&server, by_browser());
     let path = directory.path().join("audit.jsonl");
-    let recorder = Recorder::start(&observe::Settings { audit_log: Some(path.clone()) }).unwrap();
+    let recorder = Recorder::start(&observe::Settings { audit_log: Some(path.clone()), ..Default::default() }).unwrap();
     let mut shared = shared(settings());
     shared.recorder = recorder.clone();
     let broker = Broker::with_store(vec![spec], shared, memory()).unwrap();
