@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub(crate) fn record() -> Record {
-    let asked = Asked { method: Method::GET, authority: None, path: None, protocol: Protocol::Http11 };
+    let asked = Asked { method: Some(Method::GET), authority: None, path: None, protocol: Protocol::Http11 };
     Record {
         id: RequestIds::new(1).next(),
         time: SystemTime::UNIX_EPOCH,

@@ -55,7 +55,7 @@ pub(super) struct Ended {
     pub(super) time: SystemTime,
     pub(super) duration: Duration,
     pub(super) listener: ListenerName,
-    pub(super) method: Method,
+    pub(super) method: Option<Method>,
     pub(super) host: Option<Span>,
     pub(super) port: Option<u16>,
     pub(super) path: Option<Span>,

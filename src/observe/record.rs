@@ -38,7 +38,8 @@ pub struct Record {
 /// What the agent asked for, as far as it could be understood.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    pub method: Method,
+    /// `None`: what came was no request that could be read.
+    pub method: Option<Method>,
     pub authority: Option<Authority>,
     pub path: Option<CanonicalPath>,
     pub protocol: Protocol,

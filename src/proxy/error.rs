@@ -200,8 +200,10 @@ impl Error {
 }
 
 impl BadRequest {
+    pub(super) const CODE: &'static str = "bad_request";
+
     fn verdict(self) -> Verdict {
-        let bad = |hint| Verdict::new(400, "bad_request", "http_request_error").hint(hint);
+        let bad = |hint| Verdict::new(400, Self::CODE, "http_request_error").hint(hint);
         match self {
             Self::Authority(_) | Self::Path(_) | Self::AmbiguousPath => bad("write the URL in its plain form"),
             Self::NotAbsoluteForm => {
@@ -214,7 +216,7 @@ impl BadRequest {
             Self::AgentGone => Verdict::new(400, "agent_gone", "http_request_error")
                 .hint("stay until the request's body is sent")
                 .closing(),
-            Self::BodyTimeout => Verdict::new(408, "bad_request", "http_request_error")
+            Self::BodyTimeout => Verdict::new(408, Self::CODE, "http_request_error")
                 .hint("send the request's body without long pauses")
                 .closing(),
             Self::ConnectionNamesProtectedField => bad("leave end-to-end fields out of `Connection`").closing(),
@@ -223,11 +225,11 @@ impl BadRequest {
             }
             Self::TokenInQuery => bad("leave `access_token` out of the URL: the proxy adds the token"),
             Self::Socks => bad("use SOCKS 5, its CONNECT, and user and password"),
-            Self::TargetTooLong => Verdict::new(414, "bad_request", "http_request_error")
+            Self::TargetTooLong => Verdict::new(414, Self::CODE, "http_request_error")
                 .hint("shorten the URL; the operator may raise `request_target` of [limits]"),
-            Self::TooManyFields => Verdict::new(431, "bad_request", "http_request_error")
+            Self::TooManyFields => Verdict::new(431, Self::CODE, "http_request_error")
                 .hint("send fewer header fields; the operator may raise `request_fields` of [limits]"),
-            Self::Expectation => Verdict::new(417, "bad_request", "http_request_error").hint("leave out `Expect`"),
+            Self::Expectation => Verdict::new(417, Self::CODE, "http_request_error").hint("leave out `Expect`"),
         }
     }
 }

@@ -168,7 +168,7 @@ impl Noted for Inbound<'_> {
         record.asked.authority = Some(self.target.authority.clone());
         record.asked.path = Some(self.target.path.clone());
         if self.extended.is_some() {
-            record.asked.method = self.target.method.clone();
+            record.asked.method = Some(self.target.method.clone());
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::{Method, Request, Version};
+use http::{Method, Request, StatusCode, Version};
 use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
@@ -11,16 +11,17 @@ use tokio::{
 
 use crate::{
     credential::Broker,
-    identity::{Agent, Registry},
+    identity::{Agent, Evidence, Registry},
     observe::{Asked, Decision, Outcome, Record, Recorder, Traffic, record::Protocol},
     policy,
-    primitives::{Authority, Clock, RequestIds},
+    primitives::{Authority, Clock, RequestId, RequestIds},
     route::{NoRoute, Table, Target},
     upstream::Client,
 };
 
 use super::{
     AgentBody, Answer, Error, Guesses, RequestBody, Settings, Unmatched, Via,
+    error::BadRequest,
     forward::Answered,
     inbound::{Arrival, Inbound, Ingress},
     open::Open,
@@ -124,16 +125,31 @@ impl Proxy {
         record.note(sent)
     }
 
+    /// Records what came as HTTP/1.1 and was refused with `status` before it was a request: of
+    /// whom it is, only the tunnel that it came through can tell.
+    pub fn record_unreadable(&self, ingress: &Ingress, status: StatusCode) -> RequestId {
+        let mut open = self.open_record_of(ingress, None, Protocol::Http11);
+        if let Ingress::Tunnel(tunnel) = ingress {
+            let evidence = Evidence::Tunnel(&tunnel.identity);
+            // A tunnel whose agent is gone from the rules is being cut.
+            let _ = open.note(self.shared.rules.load().registry.identify(evidence));
+        }
+        let (id, code) = (open.id, BadRequest::CODE);
+        open.outcome.status = Some(status.as_u16());
+        open.end(Some(code));
+        id
+    }
+
     pub(super) fn open_record(&self, ingress: &Ingress, request: &Request<AgentBody>) -> Open {
         let protocol = match request.version() {
             Version::HTTP_2 => Protocol::Http2,
             Version::HTTP_10 => Protocol::Http10,
             _ => Protocol::Http11,
         };
-        self.open_record_of(ingress, request.method().clone(), protocol)
+        self.open_record_of(ingress, Some(request.method().clone()), protocol)
     }
 
-    pub(super) fn open_record_of(&self, ingress: &Ingress, method: Method, protocol: Protocol) -> Open {
+    pub(super) fn open_record_of(&self, ingress: &Ingress, method: Option<Method>, protocol: Protocol) -> Open {
         // Whatever the request names, this is where it came through.
         let asked = Asked { method, authority: ingress.authority().cloned(), path: None, protocol };
         // First the place, then the record in it: it is large enough that moving it shows.

@@ -42,7 +42,7 @@ pub enum Denial {
 
 impl Proxy {
     pub fn knock(&self, ingress: &Ingress) -> Knock {
-        Knock(self.open_record_of(ingress, Method::CONNECT, Protocol::Socks5))
+        Knock(self.open_record_of(ingress, Some(Method::CONNECT), Protocol::Socks5))
     }
 
     /// Who is it? `login`: name and key; `None`: the agent shows nothing.

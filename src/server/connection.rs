@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     http1::{Received, head},
     observe::{ConnectionGauge, ConnectionState},
+    primitives::RequestId,
     proxy::{AgentBody, Arrival, Body, Ingress, InterimSink, Peer, Proxy, Switched, is_extended},
     tls::LeafCache,
 };
@@ -182,7 +183,7 @@ impl Session {
         let mut drain = session.drain.clone();
         let ends = (&session.drain, drain.stopped());
         // Boxed with all that follows: a connection at rest has no use for the room.
-        if let Some((io, next)) = h1::converse(io, session.connections.h1(), ends, serve).await {
+        if let Some((io, next)) = h1::converse(io, session.connections.h1(), ends, serve, session.unreadable()).await {
             Box::pin(next.follow(&session, io)).await;
         }
     }
@@ -202,7 +203,8 @@ impl Session {
             let mut drain = session.drain.clone();
             tokio::select! { () = drain.stopped() => {}, () = session.revoked() => {} }
         };
-        let mut conversation = pin!(h1::converse(io, session.connections.h1(), (&session.drain, stop), serve));
+        let ends = (&session.drain, stop);
+        let mut conversation = pin!(h1::converse(io, session.connections.h1(), ends, serve, session.unreadable()));
         let ended = tokio::select! {
             ended = conversation.as_mut() => ended,
             () = session.revoked() => timeout(FAREWELL, conversation).await.ok().flatten(),
@@ -252,6 +254,11 @@ impl Session {
         }
         let Reply { response, next } = self.pass(request, interim).await;
         Reply { response, next: next.map(Next::Switched) }
+    }
+
+    /// Records what an agent is told about a request that can't be read.
+    fn unreadable(&self) -> impl FnOnce(StatusCode) -> RequestId {
+        |status| self.connections.proxy.record_unreadable(&self.ingress, status)
     }
 
     /// Through the corridor, and whatever follows a change of protocol.

@@ -1,4 +1,4 @@
-//! The audit log where it can't be written.
+//! The audit log where it can't be written, and what it says of what can't be read.
 
 use std::{fs, time::Duration};
 
@@ -94,4 +94,45 @@ async fn requests_may_be_served_unrecorded() {
     let log = stage.log();
     assert_eq!(log[0]["detail"], "4 lines are missing before this one");
     assert_eq!(stage.records().len(), 1);
+}
+
+/// What an agent is told about bytes that are no request is in the log and counted, too. Only a
+/// tunnel says whose they are.
+#[tokio::test]
+async fn what_cannot_be_read_has_a_record() {
+    let stage = Stage::start().await;
+    let long = "x".repeat(70 * 1024);
+    let mut expected = Vec::new();
+    for way in WAYS {
+        let head = way.head(&stage, "GET", "/v1/orders");
+        for (text, status) in [
+            ("no HTTP at all\r\n\r\n".to_owned(), 400),
+            (format!("{head}Content-Length: 1\r\nContent-Length: 2\r\n\r\n"), 400),
+            (format!("{head}X-Long: {long}\r\n\r\n"), 431),
+        ] {
+            let mut wire = way.open(&stage).await;
+            wire.send(text).await;
+            let answer = wire.answer().await;
+            assert_eq!((answer.status, &*answer.code()), (status, "bad_request"), "{way:?}");
+            expected.push((way, status, answer.problem()["request_id"].clone()));
+        }
+    }
+    let records = stage.records();
+    assert_eq!(records.len(), expected.len(), "{records:#?}");
+    for (record, (way, status, id)) in records.iter().zip(expected) {
+        assert_eq!((&record["status"], &record["request_id"]), (&status.into(), &id), "{way:?}");
+        assert_eq!(
+            (&record["method"], &record["path"], &record["decision"]),
+            (&Value::Null, &Value::Null, &Value::Null)
+        );
+        assert_eq!(record["error"], "bad_request");
+        let (agent, host) = match way {
+            Way::Tunnel => ("researcher".into(), crate::support::API.into()),
+            Way::AbsoluteForm | Way::Reverse => (Value::Null, Value::Null),
+        };
+        assert_eq!((&record["agent"], &record["host"]), (&agent, &host), "{way:?}");
+    }
+    let metrics = stage.proxy.recorder().metrics().encode();
+    assert!(metrics.contains("cupbearer_denials_total{reason=\"bad_request\"} 9\n"), "{metrics}");
+    stage.assert_nothing_left();
 }

@@ -25,7 +25,7 @@ fn record() -> Record {
         time: SystemTime::UNIX_EPOCH,
         started: Instant::now(),
         listener: ListenerName::parse("proxy").unwrap(),
-        asked: Asked { method: Method::GET, authority: None, path: None, protocol: Protocol::Http11 },
+        asked: Asked { method: Some(Method::GET), authority: None, path: None, protocol: Protocol::Http11 },
         agent: None,
         decision: Decision { allowed: Some(true), ..Decision::default() },
         token: None,

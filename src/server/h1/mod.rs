@@ -33,8 +33,10 @@ use tokio::{
 use super::{connection::Io, drain::Drain, peek::Peeked};
 use crate::{
     http1::{Arrived, Coding, Fault, Outgoing, Received, Receiver, Wire, head},
+    primitives::RequestId,
     proxy::{Body, InterimSink},
 };
+use refusal::Refusal;
 use timer::{Fired, Timer};
 
 /// What an agent still sends when the connection is about to end is taken for so long, and so
@@ -79,12 +81,13 @@ struct Asked {
 }
 
 /// Serves requests until the connection ends, or is handed over. After `stop` no other one is
-/// waited for.
+/// waited for. What can't be read and is refused is recorded by `unreadable`.
 pub(super) async fn converse<S, N, F>(
     io: Peeked<S>,
     limits: Limits,
     (drain, stop): (&Drain, impl Future<Output = ()>),
     mut serve: impl FnMut(Request<Received>, InterimSink) -> F,
+    unreadable: impl FnOnce(StatusCode) -> RequestId,
 ) -> Option<(Peeked<S>, N)>
 where
     S: Io,
@@ -107,7 +110,7 @@ where
             Ok(Some(request)) => request,
             Ok(None) => return None,
             Err(fault) => {
-                conversation.refuse(&fault).await;
+                conversation.refuse(&fault, unreadable).await;
                 return None;
             }
         };
@@ -256,12 +259,11 @@ impl<S: Io> Conversation<S> {
     }
 
     /// For a request that can't be read.
-    async fn refuse(&mut self, fault: &Fault) {
+    async fn refuse(&mut self, fault: &Fault, unreadable: impl FnOnce(StatusCode) -> RequestId) {
         tracing::debug!(error = %fault, "an agent's request can't be read");
-        refusal::write(&mut self.writer.out, fault, self.limits.head.bytes);
-        if self.writer.unwritten().is_empty() {
-            return;
-        }
+        let Some(refusal) = Refusal::of(fault) else { return };
+        let id = unreadable(refusal.status);
+        refusal.write(&mut self.writer.out, id, self.limits.head.bytes);
         let written = timeout(LINGER, poll_fn(|cx| self.writer.poll_write_out(cx))).await;
         if matches!(written, Ok(Ok(()))) {
             self.close().await;
