@@ -1,6 +1,7 @@
 //! Parsed newtypes that every other room builds on. The only place where hosts
 //! and paths are normalised and where secrets are wrapped. Knows no I/O.
 
+pub mod boxed;
 pub mod clock;
 pub mod digest;
 pub mod hint;
@@ -12,6 +13,7 @@ pub mod request_id;
 pub mod secret;
 pub mod trace;
 
+pub use boxed::boxed;
 pub use clock::{Clock, SystemClock};
 pub use digest::sha256;
 pub use hint::Hint;

@@ -14,7 +14,7 @@ use crate::{
     http1::Fault,
     observe::{Noted, Record},
     policy::Permit,
-    primitives::Secret,
+    primitives::{Secret, boxed},
     upstream::{self, Destination, Sent},
 };
 
@@ -51,7 +51,7 @@ impl Proxy {
                 return Ok(outbound.answered(sent, Screening::new(lease, permit, broker, record.id)));
             }
             // Boxed like all that few requests need: the others would carry room for it.
-            let remedy = Box::pin(tries.remedy(broker, permit, asking, &lease, &mut sent)).await?;
+            let remedy = boxed(|| tries.remedy(broker, permit, asking, &lease, &mut sent)).await?;
             let Some(remedy) = remedy else {
                 return Ok(outbound.answered(sent, Screening::new(lease, permit, broker, record.id)));
             };
@@ -150,7 +150,7 @@ impl Proxy {
             record.outcome.retried = true;
             let ready = outbound.ready(again, permit, lease)?;
             let to = Destination { now: Instant::now(), ..to };
-            sent = Box::pin(self.upstream.send(to, ready)).await;
+            sent = boxed(|| self.upstream.send(to, ready)).await;
         }
         record.outcome.upstream_time = Some(started.elapsed());
         let sent = sent.map_err(|failure| {

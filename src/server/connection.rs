@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     http1::{Received, head},
     observe::{ConnectionGauge, ConnectionState},
-    primitives::RequestId,
+    primitives::{RequestId, boxed},
     proxy::{AgentBody, Arrival, Body, Ingress, InterimSink, Peer, Proxy, Switched, is_extended},
     tls::LeafCache,
 };
@@ -107,18 +107,18 @@ impl Connections {
         let session = Session { connections: self, ingress, clear: false, drain, gauge, place };
         if let Ingress::Socks { .. } = session.ingress {
             drop(counted);
-            // Boxed like all that few connections need: the others would carry room for it.
-            return Box::pin(socks::serve(&session, stream)).await;
+            // Like all that few connections need.
+            return boxed(|| socks::serve(&session, stream)).await;
         }
         let Some(tls) = &door.tls else {
             counted.set(ConnectionState::Serving);
             return session.serve_clear(stream).await;
         };
-        match Box::pin(timeout(limit, TlsAcceptor::from(Arc::clone(tls)).accept(stream))).await {
+        match boxed(|| timeout(limit, TlsAcceptor::from(Arc::clone(tls)).accept(stream))).await {
             Ok(Ok(stream)) => {
                 counted.set(ConnectionState::Serving);
                 let version = Version::by_alpn(stream.get_ref().1.alpn_protocol());
-                Box::pin(session.serve(Peeked::new(Bytes::new(), stream), version)).await;
+                boxed(|| session.serve(Peeked::new(Bytes::new(), stream), version)).await;
             }
             Ok(Err(error)) => tracing::debug!(%error, "an agent's TLS handshake failed"),
             Err(_) => tracing::debug!("an agent's TLS handshake took too long"),
@@ -174,7 +174,7 @@ impl Session {
     async fn serve<S: Io>(self, io: Peeked<S>, version: Version) {
         let session = Arc::new(self);
         if version == Version::H2 {
-            return Box::pin(session.serve_h2(io)).await;
+            return boxed(|| session.serve_h2(io)).await;
         }
         let serve = |request: Request<Received>, interim: InterimSink| {
             let (session, request) = (&session, request.map(AgentBody::H1));
@@ -184,7 +184,7 @@ impl Session {
         let ends = (&session.drain, drain.stopped());
         // Boxed with all that follows: a connection at rest has no use for the room.
         if let Some((io, next)) = h1::converse(io, session.connections.h1(), ends, serve, session.unreadable()).await {
-            Box::pin(next.follow(&session, io)).await;
+            boxed(|| next.follow(&session, io)).await;
         }
     }
 
@@ -193,7 +193,7 @@ impl Session {
         let _counted = self.gauge.enter(ConnectionState::Serving);
         let session = Arc::new(self);
         if version == Version::H2 {
-            return Box::pin(session.serve_h2(io)).await;
+            return boxed(|| session.serve_h2(io)).await;
         }
         let serve = |request: Request<Received>, interim: InterimSink| {
             let (session, request) = (&session, request.map(AgentBody::H1));
@@ -210,7 +210,7 @@ impl Session {
             () = session.revoked() => timeout(FAREWELL, conversation).await.ok().flatten(),
         };
         if let Some((io, switched)) = ended {
-            Box::pin(upgrade::switch(&session, io, *switched)).await;
+            boxed(|| upgrade::switch(&session, io, *switched)).await;
         }
     }
 

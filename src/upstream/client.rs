@@ -38,7 +38,7 @@ use super::{
 use crate::{
     observe::{Noted, Record},
     policy::Permit,
-    primitives::Authority,
+    primitives::{Authority, boxed},
     route::Scheme,
 };
 
@@ -142,7 +142,7 @@ where
                 Loan::H2(connection, guard) => {
                     (to.without_interim)();
                     let request = Request::from_parts(head, body);
-                    match Box::pin(exchange_h2((connection, guard), &slot.target, request, patience)).await {
+                    match boxed(|| exchange_h2((connection, guard), &slot.target, request, patience)).await {
                         Ok(sent) => return Ok(sent),
                         Err(failure) => failure,
                     }
@@ -175,17 +175,20 @@ where
         if let Some(loan) = slot.take(again, *now) {
             return Ok(loan);
         }
+        let loan = boxed(|| self.wait(slot, permit, h1_only, again)).await?;
+        *now = Instant::now();
+        Ok(loan)
+    }
+
+    async fn wait(&self, slot: &Arc<Slot<B>>, permit: &Permit, h1_only: bool, again: bool) -> Result<Loan<B>, Error> {
         let limit = self.connect_timeout;
-        // Boxed: else every request would carry the room that a TLS handshake needs.
-        let acquired = Box::pin(tokio::time::timeout(limit, async {
+        let acquired = tokio::time::timeout(limit, async {
             match slot.acquire(again).await? {
                 Acquired::Pooled(loan) => Ok(loan),
                 Acquired::Open(opening) => self.open(opening, permit, &slot.tls, h1_only).await,
             }
-        }));
-        let loan = acquired.await.unwrap_or(Err(Error::ConnectTimeout { limit }))?;
-        *now = Instant::now();
-        Ok(loan)
+        });
+        acquired.await.unwrap_or(Err(Error::ConnectTimeout { limit }))
     }
 
     async fn open(

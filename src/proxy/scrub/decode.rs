@@ -91,7 +91,10 @@ enum Step {
     Complete,
 }
 
+/// Never inlined: decoders are built and work on a stack of 50 KB, and a function that holds one
+/// touches each of its pages for every answer, coded or not.
 impl Decoder {
+    #[inline(never)]
     pub(super) fn new(coding: Coding) -> Self {
         let alloc = StandardAlloc::default;
         let kind = match coding {
@@ -106,6 +109,7 @@ impl Decoder {
 
     /// The next piece, from `input` and from what was taken of it before; empty: all is out
     /// that can be. What follows the end of the stream is ignored.
+    #[inline(never)]
     pub(super) fn next(&mut self, input: &mut Bytes) -> Result<Bytes, Undecodable> {
         self.began |= !input.is_empty();
         if !self.began {
