@@ -10,6 +10,7 @@ use cupbearer::{
     proxy::{
         Via,
         headers::{inject, rewrite_request, rewrite_response},
+        marks::Marks,
     },
 };
 use divan::Bencher;
@@ -92,7 +93,8 @@ fn bench_request(bencher: Bencher<'_, '_>, fields: &HeaderMap, reverse: bool) {
     let to = Recipient { method: &Method::POST, scheme, authority, path, htu_base: None };
     let via = Via::new(7);
     bencher.with_inputs(|| fields.clone()).bench_local_refs(|fields| {
-        let rewritten = rewrite_request(fields, &permit, &via, Version::HTTP_11, reverse);
+        let marks = Marks::of(fields);
+        let rewritten = rewrite_request((fields, marks), &permit, &via, Version::HTTP_11, reverse);
         rewritten.is_ok() && inject(fields, &lease, &to).is_ok()
     });
 }

@@ -7,12 +7,12 @@ use std::mem::MaybeUninit;
 use bytes::{Buf, Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, COOKIE, DATE, EXPECT, HOST, TRANSFER_ENCODING},
+    header::{CONTENT_LENGTH, COOKIE, DATE, HOST, TRANSFER_ENCODING},
     request::Parts,
     response,
 };
 
-use super::{Coding, Decoder, Fault, MAX_HEAD};
+use super::{Coding, Decoder, Fault, MAX_HEAD, Terms};
 
 /// Fields of a head, and of trailers.
 const MAX_FIELDS: usize = 100;
@@ -29,13 +29,8 @@ const EARLY: usize = 4 * 1024;
 /// Room for most heads.
 const USUAL: usize = 512;
 
-/// What an answer's head says besides what the agent gets.
-#[derive(Debug)]
-pub struct Framing {
-    pub decoder: Decoder,
-    /// The peer keeps the connection.
-    pub keeps: bool,
-}
+/// Fields that are added to a head on its way: a token, `Via` and what goes with a body.
+const ADDED: usize = 4;
 
 /// What a server takes of a request's head.
 #[derive(Clone, Copy, Debug)]
@@ -47,10 +42,18 @@ pub struct Limits {
     pub target: usize,
 }
 
+/// An answer's head, and what it says of its message and the connection.
+#[derive(Debug)]
+pub struct Answer {
+    pub response: Response<()>,
+    pub terms: Terms,
+}
+
 /// A request's head, and what it says of the connection.
 #[derive(Debug)]
 pub struct Head {
-    pub request: Request<()>,
+    /// Boxed: it is handed on a dozen times.
+    pub parts: Box<Parts>,
     pub decoder: Decoder,
     /// The peer wants to keep the connection.
     pub keeps: bool,
@@ -71,23 +74,67 @@ pub fn write_request(out: &mut Vec<u8>, head: &Parts, host: &HeaderValue, coding
     }
     out.extend_from_slice(host.as_bytes());
     out.extend_from_slice(b"\r\n");
+    let (mut has_length, mut has_cookies) = (false, false);
     for (name, value) in &head.headers {
-        if *name != HOST && *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING && *name != COOKIE {
-            write_field(out, name, value);
+        match Own::of(name) {
+            None => write_field(out, name, value),
+            Some(Own::Length) => has_length = true,
+            Some(Own::Cookie) => has_cookies = true,
+            Some(Own::Host | Own::Coding) => {}
         }
     }
-    write_cookies(out, &head.headers);
-    if coding != Coding::Length(0) || head.headers.contains_key(CONTENT_LENGTH) || expects_body(&head.method) {
+    if has_cookies {
+        write_cookies(out, &head.headers);
+    }
+    if coding != Coding::Length(0) || has_length || expects_body(&head.method) {
         write_coding(out, coding);
     }
     out.extend_from_slice(b"\r\n");
 }
 
+/// A field that isn't written as it came.
+enum Own {
+    Host,
+    Length,
+    Coding,
+    Cookie,
+}
+
+impl Own {
+    fn of(name: &HeaderName) -> Option<Self> {
+        // By their lengths first: nearly all fields are none of these.
+        match name.as_str().len() {
+            4 if *name == HOST => Some(Self::Host),
+            6 if *name == COOKIE => Some(Self::Cookie),
+            14 if *name == CONTENT_LENGTH => Some(Self::Length),
+            17 if *name == TRANSFER_ENCODING => Some(Self::Coding),
+            _ => None,
+        }
+    }
+}
+
 fn write_coding(out: &mut Vec<u8>, coding: Coding) {
     match coding {
         Coding::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-        Coding::Length(length) => write_field(out, &CONTENT_LENGTH, &HeaderValue::from(length)),
+        Coding::Length(length) => {
+            out.extend_from_slice(b"content-length: ");
+            write_decimal(out, length);
+            out.extend_from_slice(b"\r\n");
+        }
         Coding::UntilClose => {}
+    }
+}
+
+fn write_decimal(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [b'0'; 20];
+    let mut first = digits.len();
+    loop {
+        first -= 1;
+        digits[first] += (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return out.extend_from_slice(&digits[first..]);
+        }
     }
 }
 
@@ -104,6 +151,7 @@ fn write_cookies(out: &mut Vec<u8>, fields: &HeaderMap) {
 }
 
 pub fn write_field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    out.reserve(name.as_str().len() + value.len() + 4);
     out.extend_from_slice(name.as_str().as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value.as_bytes());
@@ -117,7 +165,7 @@ fn expects_body(method: &Method) -> bool {
 
 /// Takes an answer's head off the front of `read`, once it is there whole. `searched`: how far
 /// its end was looked for already.
-pub fn read_answer(read: &mut BytesMut, searched: &mut usize) -> Result<Option<Response<()>>, Fault> {
+pub fn read_answer(read: &mut BytesMut, searched: &mut usize) -> Result<Option<Answer>, Fault> {
     let Some(end) = end_of_head(read, searched) else {
         return if read.len() > MAX_HEAD { Err(Fault::TooLarge) } else { Ok(None) };
     };
@@ -139,7 +187,7 @@ pub fn read_answer(read: &mut BytesMut, searched: &mut usize) -> Result<Option<R
     *response.status_mut() = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Fault::Malformed)?;
     *response.version_mut() = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
     *response.headers_mut() = header_map(&head, parsed.headers)?;
-    Ok(Some(response))
+    Ok(Some(Answer { response, terms: Terms::of(parsed.headers) }))
 }
 
 /// Takes a request's head off the front of `read`, once it is there whole; see
@@ -178,17 +226,16 @@ pub fn read_request(read: &mut BytesMut, searched: &mut usize, limits: Limits) -
         _ => return Err(Fault::Malformed),
     }
     let target = target(parsed.path, limits)?;
-    let mut request = Request::new(());
-    *request.method_mut() =
+    let mut parts = Box::new(Request::new(()).into_parts().0);
+    parts.method =
         parsed.method.and_then(|method| Method::from_bytes(method.as_bytes()).ok()).ok_or(Fault::Malformed)?;
-    *request.uri_mut() = Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).map_err(|_| Fault::Malformed)?;
-    *request.version_mut() = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    *request.headers_mut() = header_map(&head, parsed.headers)?;
-    let (fields, version) = (request.headers(), request.version());
-    let decoder = length(fields, version)?.unwrap_or(Decoder::none());
-    let keeps = if version == Version::HTTP_10 { names(fields, "keep-alive") } else { !names(fields, "close") };
-    let withholds = version == Version::HTTP_11 && !decoder.is_done() && fields.contains_key(EXPECT);
-    Ok(Some(Head { request, decoder, keeps, withholds }))
+    parts.uri = Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).map_err(|_| Fault::Malformed)?;
+    parts.version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+    parts.headers = header_map(&head, parsed.headers)?;
+    let (terms, version) = (Terms::of(parsed.headers), parts.version);
+    let decoder = terms.decoder(version)?.unwrap_or(Decoder::none());
+    let withholds = version == Version::HTTP_11 && !decoder.is_done() && terms.expects();
+    Ok(Some(Head { parts, decoder, keeps: terms.keeps(version), withholds }))
 }
 
 fn target(sent: Option<&str>, limits: Limits) -> Result<&str, Fault> {
@@ -237,8 +284,10 @@ pub fn write_answer(
     out.push(b' ');
     out.extend_from_slice(head.status.canonical_reason().unwrap_or("").as_bytes());
     out.extend_from_slice(b"\r\n");
+    let mut has_date = false;
     for (name, value) in &head.headers {
-        let is_framing = *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING;
+        let is_framing = matches!(Own::of(name), Some(Own::Length | Own::Coding));
+        has_date |= *name == DATE;
         if !(is_framing && coding.is_some()) {
             write_field(out, name, value);
         }
@@ -251,7 +300,7 @@ pub fn write_answer(
             out.extend_from_slice(part.as_bytes());
         }
     }
-    if !head.headers.contains_key(DATE) {
+    if !has_date {
         date(out);
     }
     out.extend_from_slice(b"\r\n");
@@ -292,64 +341,13 @@ fn end_of_head(read: &[u8], searched: &mut usize) -> Option<usize> {
     None
 }
 
-/// Values share the head's memory.
+/// All but what is the connection's and said in full by [`Terms`]. Values share the head's memory.
 fn header_map(head: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap, Fault> {
-    let mut map = HeaderMap::with_capacity(fields.len());
-    for field in fields {
+    let mut map = HeaderMap::with_capacity(fields.len() + ADDED);
+    for field in fields.iter().filter(|field| !Terms::hold_all_of(field)) {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Fault::Malformed)?;
         let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value)).map_err(|_| Fault::Malformed)?;
         map.append(name, value);
     }
     Ok(map)
-}
-
-impl Framing {
-    /// Where an answer to `method` ends (RFC 9112 §6.3), if it says so in one way only.
-    pub fn of(answer: &response::Parts, method: &Method) -> Result<Self, Fault> {
-        let fields = &answer.headers;
-        let decoder = length(fields, answer.version)?;
-        let is_bodiless = *method == Method::HEAD
-            || matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-            || answer.status.is_informational();
-        let decoder = if is_bodiless { Decoder::none() } else { decoder.unwrap_or(Decoder::until_close()) };
-        let keeps = match answer.version {
-            Version::HTTP_10 => names(fields, "keep-alive"),
-            _ => !names(fields, "close"),
-        };
-        Ok(Self { keeps: keeps && !decoder.ends_with_connection(), decoder })
-    }
-}
-
-fn length(fields: &HeaderMap, version: Version) -> Result<Option<Decoder>, Fault> {
-    let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
-    let mut codings = fields.get_all(TRANSFER_ENCODING).iter();
-    match (lengths.next(), codings.next()) {
-        (None, None) => Ok(None),
-        (Some(length), None) if lengths.next().is_none() => {
-            decimal(length.as_bytes()).map(|l| Some(Decoder::length(l)))
-        }
-        (None, Some(coding))
-            if codings.next().is_none()
-                && version != Version::HTTP_10
-                && coding.as_bytes().eq_ignore_ascii_case(b"chunked") =>
-        {
-            Ok(Some(Decoder::chunked()))
-        }
-        _ => Err(Fault::Length),
-    }
-}
-
-fn decimal(digits: &[u8]) -> Result<u64, Fault> {
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(Fault::Length);
-    }
-    // No body is that long; whoever says so means to have it counted wrong.
-    let length = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-    length.filter(|length| i64::try_from(*length).is_ok()).ok_or(Fault::Length)
-}
-
-fn names(fields: &HeaderMap, option: &str) -> bool {
-    let values = fields.get_all(CONNECTION).iter();
-    let mut options = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    options.any(|named| named.trim_ascii().eq_ignore_ascii_case(option.as_bytes()))
 }

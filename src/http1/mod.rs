@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! Wire: a stream with what was read ahead and what is to be written
-//!   head::read_request, read_answer -> Decoder: what of it is body
+//!   head::read_request, read_answer -> Terms -> Decoder: what of it is body
 //!   head::write_request, write_answer -> Outgoing: a body on its way into the wire
 //! ```
 
@@ -13,6 +13,7 @@ mod gather;
 pub mod head;
 mod outgoing;
 mod received;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -23,6 +24,7 @@ pub use decode::{Decoded, Decoder};
 pub use gather::poll_write_gathered;
 pub use outgoing::Outgoing;
 pub use received::{Arrived, Received, Receiver};
+pub use terms::{Framing, Terms};
 pub use wire::Wire;
 
 /// Bytes of a head, and of trailers, where nobody wants less.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Request;
+use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::AsyncRead;
 
@@ -50,7 +50,8 @@ struct State<R> {
 /// A request whose head is there.
 #[derive(Debug)]
 pub struct Arrived {
-    pub request: Request<Received>,
+    pub head: Box<Parts>,
+    pub body: Received,
     /// The peer wants to keep the connection.
     pub keeps: bool,
 }
@@ -95,16 +96,15 @@ impl<R: AsyncRead + Unpin + Send + 'static> Receiver<R> {
         let mut guard = self.lock();
         let state = &mut *guard;
         loop {
-            if let Some(Head { request, decoder, keeps, withholds }) =
+            if let Some(Head { parts: head, decoder, keeps, withholds }) =
                 head::read_request(&mut state.wire.read, &mut state.searched, limits)?
             {
                 state.message += 1;
                 (state.withheld, state.wanted, state.abandoned) = (withholds, false, false);
                 let source = (!decoder.is_done()).then(|| Arc::clone(&self.0) as Arc<dyn Source>);
                 state.decoder = decoder;
-                let message = state.message;
-                let request = request.map(|()| Received { source, message });
-                return Poll::Ready(Ok(Some(Arrived { request, keeps })));
+                let body = Received { source, message: state.message };
+                return Poll::Ready(Ok(Some(Arrived { head, body, keeps })));
             }
             match ready!(state.wire.poll_read(cx))? {
                 0 if state.wire.read.iter().all(|byte| matches!(byte, b'\r' | b'\n')) => return Poll::Ready(Ok(None)),

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use bytes::BytesMut;
 use http::Method;
 
-use super::{head::Framing, *};
+use super::{head::Answer, *};
 
 /// Everything that a whole answer is, or why it isn't one. `cuts`: what each read brings.
 fn understood(answer: &[u8], cuts: &[usize], method: &Method) -> Result<(u16, Vec<u8>, usize, usize), String> {
@@ -19,14 +19,14 @@ fn understood(answer: &[u8], cuts: &[usize], method: &Method) -> Result<(u16, Ve
         read.extend_from_slice(now);
         !now.is_empty()
     };
-    let (parts, ()) = loop {
+    let Answer { response, terms } = loop {
         match head::read_answer(&mut read, &mut searched).map_err(failed)? {
-            Some(answer) => break answer.into_parts(),
+            Some(answer) => break answer,
             None if more(&mut read) => {}
             None => return Err("cut".into()),
         }
     };
-    let mut decoder = Framing::of(&parts, method).map_err(failed)?.decoder;
+    let mut decoder = terms.framing(response.status(), response.version(), method).map_err(failed)?.decoder;
     let (mut body, mut trailers) = (Vec::new(), 0);
     loop {
         match decoder.decode(&mut read).map_err(failed)? {
@@ -37,7 +37,7 @@ fn understood(answer: &[u8], cuts: &[usize], method: &Method) -> Result<(u16, Ve
             Decoded::More => decoder.end_of_connection().map_err(failed)?,
         }
     }
-    Ok((parts.status.as_u16(), body, trailers, read.len() + rest.len()))
+    Ok((response.status().as_u16(), body, trailers, read.len() + rest.len()))
 }
 
 fn whole(answer: &[u8]) -> Result<(u16, Vec<u8>, usize, usize), String> {

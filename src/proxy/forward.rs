@@ -4,8 +4,9 @@
 use std::{pin::pin, time::Duration};
 
 use http::{
-    HeaderMap, HeaderValue, Method, Request, StatusCode, Version,
+    HeaderMap, HeaderValue, Method, StatusCode, Version,
     header::{CONTENT_TYPE, EXPECT},
+    request::Parts,
 };
 use tokio::time::Instant;
 
@@ -25,6 +26,7 @@ use super::{
     headers,
     inbound::{self, Inbound},
     interim::InterimSink,
+    marks::Mark,
     recover::{self, Remedy, Tries},
     scrub::{self, Screening},
     spare::Spare,
@@ -36,30 +38,37 @@ impl Proxy {
     pub(super) async fn forward(
         &self,
         broker: &Broker,
-        Prepared { mut outbound, request, subject }: Prepared,
+        (outbound, request): (&mut Outbound, Leaving),
         permit: &Permit,
         lease: Lease,
         record: &mut Record,
     ) -> Result<Answered, Error> {
-        let asking = Asking { subject: subject.as_ref() };
-        let (mut lease, mut request, mut tries) = (lease, request, Tries::default());
         let turn = Turn::default();
         turn.begin(&lease, &outbound.recipient(permit)).await;
-        loop {
-            let mut sent = self.send(permit, &outbound, (&lease, &turn), request, record).await?;
-            if !recover::may_call_for_a_remedy(permit, &sent) {
-                return Ok(outbound.answered(sent, Screening::new(lease, permit, broker, record.id)));
-            }
+        let sent = self.send(permit, outbound, (&lease, &turn), request, record).await?;
+        if recover::may_call_for_a_remedy(permit, &sent) {
             // Boxed like all that few requests need: the others would carry room for it.
-            let remedy = boxed(|| tries.remedy(broker, permit, asking, &lease, &mut sent)).await?;
-            let Some(remedy) = remedy else {
-                return Ok(outbound.answered(sent, Screening::new(lease, permit, broker, record.id)));
-            };
+            return boxed(|| self.recover(broker, outbound, permit, (lease, turn), sent, record)).await;
+        }
+        Ok(outbound.answered(sent, Screening::new(lease, permit, broker, record.id)))
+    }
+
+    /// What an answer calls for, as often as that helps.
+    async fn recover(
+        &self,
+        broker: &Broker,
+        outbound: &mut Outbound,
+        permit: &Permit,
+        (mut lease, turn): (Lease, Turn),
+        mut sent: Sent,
+        record: &mut Record,
+    ) -> Result<Answered, Error> {
+        let mut tries = Tries::default();
+        while recover::may_call_for_a_remedy(permit, &sent) {
+            let Some(remedy) = tries.remedy(broker, permit, outbound.asking(), &lease, &mut sent).await? else { break };
             // A refusal says that the request has not been applied (RFC 9110 §15.5.2): the one
             // licence to send a POST twice. The answer is kept until a better one is sure.
-            let Some(again) = outbound.again() else {
-                return Ok(outbound.answered(sent, Screening::new(lease, permit, broker, record.id)));
-            };
+            let Some(again) = outbound.again() else { break };
             drop(sent);
             match remedy {
                 Remedy::Other(other) => {
@@ -75,8 +84,9 @@ impl Proxy {
                 }
             }
             record.outcome.retried = true;
-            request = again;
+            sent = self.send(permit, outbound, (&lease, &turn), again, record).await?;
         }
+        Ok(outbound.answered(sent, Screening::new(lease, permit, broker, record.id)))
     }
 
     /// Makes of the agent's request what may leave. Nothing is injected yet: it comes before
@@ -91,7 +101,7 @@ impl Proxy {
         let via = &self.shared.via;
         let reverse = inbound.is_reverse();
         let upgrade = Upgrade::asked(&inbound, rules, permit.route())?;
-        let Inbound { arrival, mut parts, body, .. } = inbound;
+        let Inbound { arrival, mut parts, body, marks, .. } = inbound;
         // Before it is stripped: the credential may exchange it (RFC 8693), by explicit opt-in.
         let subject = own_token(rules, permit, &parts.headers);
         // HTTP/1.0 knows no interim answers.
@@ -99,12 +109,12 @@ impl Proxy {
         if permit.credential().is_some() && inbound::has_token_in_query(&parts.uri) {
             return Err(BadRequest::TokenInQuery.into());
         }
-        headers::rewrite_request(&mut parts.headers, permit, via, parts.version, reverse)?;
+        headers::rewrite_request((&mut parts.headers, marks), permit, via, parts.version, reverse)?;
         if let Some(upgrade) = &upgrade {
             upgrade.write(&mut parts.headers);
         }
         let settings = &self.shared.settings;
-        let held = inbound::expects_continue(&parts.headers).then_some(settings.continue_timeout);
+        let held = marks.has(Mark::EXPECT).then_some(settings.continue_timeout);
         let times = body::Times { idle: settings.request_idle_timeout, end: record.started + settings.total_timeout };
         let limits = body::Limits { replay: settings.replay_limit, times };
         let body = RequestBody::new(body, &record.traffic, limits, held);
@@ -114,11 +124,11 @@ impl Proxy {
         let spare = may_repeat.then(|| Spare::of(&parts));
         let length = http_body::Body::size_hint(&body).exact();
         let is_grpc =
-            parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-        let is_large = length.is_none_or(|length| length > settings.replay_limit as u64) && !is_grpc;
+            || parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        let is_large = length.is_none_or(|length| length > settings.replay_limit as u64) && !is_grpc();
         let continue_timeout = settings.continue_timeout;
-        let outbound = Outbound { spare, rewinder, interim, is_large, continue_timeout, upgrade };
-        Ok(Prepared { outbound, request: Request::from_parts(parts, body), subject })
+        let outbound = Outbound { spare, rewinder, interim, is_large, continue_timeout, upgrade, subject };
+        Ok(Prepared { outbound, request: Leaving { head: parts, body } })
     }
 
     /// Sends one attempt; once more where nothing can have been applied, or where
@@ -128,7 +138,7 @@ impl Proxy {
         permit: &Permit,
         outbound: &Outbound,
         (lease, turn): (&Lease, &Turn),
-        request: Request<RequestBody>,
+        request: Leaving,
         record: &mut Record,
     ) -> Result<Sent, Error> {
         let started = Instant::now();
@@ -177,23 +187,21 @@ pub(super) struct Answered {
     pub(super) switched: Option<Box<Upgrade>>,
 }
 
-/// A request that may leave as soon as it has its token.
-pub(super) struct Prepared {
-    outbound: Outbound,
-    request: Request<RequestBody>,
-    /// The agent's own token.
-    subject: Option<Secret>,
+/// A request on its way out.
+pub(super) struct Leaving {
+    head: Box<Parts>,
+    body: RequestBody,
 }
 
-impl Prepared {
-    pub(super) fn asking(&self) -> Asking<'_> {
-        Asking { subject: self.subject.as_ref() }
-    }
+/// A request that may leave as soon as it has its token.
+pub(super) struct Prepared {
+    pub(super) outbound: Outbound,
+    pub(super) request: Leaving,
 }
 
 /// What stays behind of a request that was stripped of all that was the agent's
 /// connection's, for the case that it has to be sent again.
-struct Outbound {
+pub(super) struct Outbound {
     /// `None` where nothing allows a second attempt: no token that could be refused, and a
     /// method that may count twice.
     spare: Option<Spare>,
@@ -204,17 +212,23 @@ struct Outbound {
     is_large: bool,
     continue_timeout: Duration,
     upgrade: Option<Box<Upgrade>>,
+    /// The agent's own token, for a credential that exchanges it.
+    subject: Option<Secret>,
 }
 
 impl Outbound {
+    pub(super) fn asking(&self) -> Asking<'_> {
+        Asking { subject: self.subject.as_ref() }
+    }
+
     fn is_idempotent(&self) -> bool {
         self.spare.as_ref().is_some_and(|spare| spare.method().is_idempotent())
     }
 
     /// The request from its start, unless more of its body has passed than was kept.
-    fn again(&self) -> Option<Request<RequestBody>> {
+    fn again(&self) -> Option<Leaving> {
         let spare = self.spare.as_ref()?;
-        Some(Request::from_parts(spare.head(), self.rewinder.rewind()?))
+        Some(Leaving { head: Box::new(spare.head()), body: self.rewinder.rewind()? })
     }
 
     fn answered(&mut self, sent: Sent, screening: Option<Screening>) -> Answered {
@@ -273,18 +287,18 @@ impl Outbound {
     /// Puts in what an attempt needs; the token last of all.
     fn ready(
         &self,
-        mut request: Request<RequestBody>,
+        Leaving { mut head, body }: Leaving,
         permit: &Permit,
         lease: &Lease,
-    ) -> Result<Request<RequestBody>, Error> {
+    ) -> Result<(Box<Parts>, RequestBody), Error> {
         if self.waits_for_a_nonce(lease) {
-            request.headers_mut().insert(EXPECT, HeaderValue::from_static("100-continue"));
+            head.headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
             self.rewinder.hold(self.continue_timeout);
         }
         if lease.is_some() {
-            headers::inject(request.headers_mut(), lease, &self.recipient(permit))?;
+            headers::inject(&mut head.headers, lease, &self.recipient(permit))?;
         }
-        Ok(request)
+        Ok((head, body))
     }
 }
 

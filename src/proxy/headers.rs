@@ -5,109 +5,42 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Version,
-    header::{CONNECTION, TE, TRAILER, VIA},
+    header::{CONNECTION, TE, VIA},
 };
 
 use crate::{
     credential::{Lease, Recipient},
-    identity,
     policy::Permit,
 };
 
 use super::{
     error::{BadRequest, Error},
+    marks::{Mark, Marks},
     respond::PROXY_STATUS,
     scrub,
 };
 
-/// Why a field isn't passed on. One look at a name settles all of it: a request has a dozen
-/// fields, and forty names may not pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// Hop-by-hop, besides those that `Connection` names (RFC 9110 §7.6.1).
-    HopByHop,
-    /// What an agent could use to pretend a path or an identity (threat 6); a route never
-    /// needs it on the way out. `x-forwarded-` has no end of them: `-for`, `-host`, `-user` ….
-    Spoofable,
-    /// By which some servers let a request change its method or path after the rules have
-    /// looked at it (threat 67).
-    Override,
-    /// `Connection` must not name these: removing one changes what the request means or who it
-    /// comes from (threats 12 and 13).
-    Protected,
-    /// Of an answer: would lead the agent around the proxy (threat 84).
-    Alternative,
-    /// Of an answer: this proxy's to send (RFC 9110 §11.7.3).
-    Ours,
-    Other,
-}
-
-const SPOOFABLE_PREFIX: &str = "x-forwarded-";
-
 /// Families of fields that `Connection` must not name either.
-const PROTECTED_PREFIXES: [&str; 4] = ["mcp-", SPOOFABLE_PREFIX, "proxy-", "dpop"];
-
-impl Kind {
-    fn of(name: &str) -> Self {
-        match name {
-            "connection"
-            | "proxy-connection"
-            | "keep-alive"
-            | "te"
-            | "transfer-encoding"
-            | "upgrade"
-            | "proxy-authorization"
-            | "proxy-authenticate"
-            | "http2-settings" => Self::HopByHop,
-            "forwarded"
-            | "x-agent"
-            | "x-real-ip"
-            | "x-client-ip"
-            | "x-cluster-client-ip"
-            | "client-ip"
-            | "true-client-ip" => Self::Spoofable,
-            "x-http-method-override" | "x-http-method" | "x-method-override" | "x-original-url" | "x-rewrite-url" => {
-                Self::Override
-            }
-            "authorization" | "host" | "content-length" | "cookie" | "expect" => Self::Protected,
-            "alt-svc" | "alt-used" => Self::Alternative,
-            "x-cupbearer-error" | "proxy-authentication-info" => Self::Ours,
-            _ if name.starts_with(SPOOFABLE_PREFIX) => Self::Spoofable,
-            _ if name.contains('_') => Self::of_underscored(name),
-            _ => Self::Other,
-        }
-    }
-
-    /// Servers that turn fields into variables (`HTTP_X_FORWARDED_FOR`) can't tell
-    /// `x_forwarded_for` from what it imitates.
-    fn of_underscored(name: &str) -> Self {
-        match Self::of(&name.replace('_', "-")) {
-            Self::HopByHop | Self::Spoofable | Self::Override | Self::Protected => Self::Spoofable,
-            Self::Alternative | Self::Ours | Self::Other => Self::Other,
-        }
-    }
-}
-
-/// A proof of the agent's own would be about a token that isn't sent.
-static DPOP: HeaderName = HeaderName::from_static("dpop");
+const PROTECTED_PREFIXES: [&str; 4] = ["mcp-", "x-forwarded-", "proxy-", "dpop"];
 
 /// Makes the agent's fields fit to be forwarded under `permit`, with ourselves in `Via`;
-/// the token comes last, by [`inject`]. `received`: the version that the request came by;
-/// `reverse`: through a base URL, so that the agent's key stands among the fields.
+/// the token comes last, by [`inject`]. `marks`: of the fields as they came; `received`: the
+/// version that the request came by; `reverse`: through a base URL, so that the agent's key
+/// stands among the fields.
 ///
 /// # Errors
 /// The request has been here before, or `Connection` can't be obeyed.
 pub fn rewrite_request(
-    fields: &mut HeaderMap,
+    (fields, marks): (&mut HeaderMap, Marks),
     permit: &Permit,
     via: &Via,
     received: Version,
     reverse: bool,
 ) -> Result<(), Error> {
-    if has_looped(fields, via) {
+    if marks.has(Mark::VIA) && has_looped(fields, via) {
         return Err(Error::Loop);
     }
-    strip_request(fields, permit, reverse)?;
+    strip_request(fields, marks, permit, reverse)?;
     add_via(fields, via, received);
     Ok(())
 }
@@ -123,23 +56,25 @@ pub fn rewrite_response(fields: &mut HeaderMap, via: &Via, received: Version) {
     add_via(fields, via, received);
 }
 
-fn strip_request(fields: &mut HeaderMap, permit: &Permit, reverse: bool) -> Result<(), BadRequest> {
-    let trailers_accepted = accepts_trailers(fields);
-    remove_connection_options(fields)?;
+fn strip_request(fields: &mut HeaderMap, marks: Marks, permit: &Permit, reverse: bool) -> Result<(), BadRequest> {
+    let trailers_accepted = marks.has(Mark::TE) && accepts_trailers(fields);
+    if marks.has(Mark::CONNECTION) {
+        remove_connection_options(fields)?;
+    }
     let route = permit.route();
     let has_rules = !route.methods.is_empty() || !route.paths.is_empty();
     let has_credential = permit.credential().is_some();
     // In reverse mode an agent's key may stand in any of these fields, so that none of them
     // passes, on a route without a credential either. Who is anonymous showed no key.
     let may_hold_a_key = has_credential || (reverse && !permit.agent().is_anonymous());
-    remove_where(fields, |name| match Kind::of(name.as_str()) {
-        Kind::HopByHop | Kind::Spoofable => true,
-        Kind::Override => has_rules,
-        Kind::Protected | Kind::Alternative | Kind::Ours | Kind::Other => {
-            (may_hold_a_key && identity::REVERSE_FIELDS.contains(name)) || (has_credential && *name == DPOP)
-        }
-    });
-    if permit.credential().is_some_and(|credential| credential.scrub) {
+    let mut unwanted = Mark::HOP_BY_HOP.and(Mark::SPOOFABLE);
+    for (mark, is_unwanted) in
+        [(Mark::OVERRIDE, has_rules), (Mark::AGENT_KEY, may_hold_a_key), (Mark::DPOP, has_credential)]
+    {
+        unwanted = if is_unwanted { unwanted.and(mark) } else { unwanted };
+    }
+    marks.remove(unwanted, fields);
+    if marks.has(Mark::FORM) && permit.credential().is_some_and(|credential| credential.scrub) {
         scrub::prefer_readable(fields);
     }
     if trailers_accepted {
@@ -148,23 +83,28 @@ fn strip_request(fields: &mut HeaderMap, permit: &Permit, reverse: bool) -> Resu
     Ok(())
 }
 
-/// Cleans what the upstream sent; our own connection's fields are hyper's to write.
+/// Cleans what the upstream sent; our own connection's fields are the engine's to write.
 pub(super) fn strip_response(fields: &mut HeaderMap) {
-    // An upstream's bad `Connection` harms nobody but its own answer.
-    let _ = remove_connection_options(fields);
-    remove_where(fields, |name| match Kind::of(name.as_str()) {
-        Kind::HopByHop | Kind::Alternative | Kind::Ours => true,
-        Kind::Spoofable | Kind::Override | Kind::Protected | Kind::Other => false,
-    });
-    remove_our_status(fields);
+    let marks = Marks::of(fields);
+    if marks.has(Mark::CONNECTION) {
+        // An upstream's bad `Connection` harms nobody but its own answer.
+        let _ = remove_connection_options(fields);
+    }
+    marks.remove(Mark::HOP_BY_HOP.and(Mark::ALTERNATIVE).and(Mark::OURS), fields);
+    if marks.has(Mark::PROXY_STATUS) {
+        remove_our_status(fields);
+    }
 }
 
 /// Trailers may not carry framing, routing or authentication (RFC 9110 §6.5.1).
 pub(super) fn strip_trailers(fields: &mut HeaderMap) {
-    remove_where(fields, |name| match Kind::of(name.as_str()) {
-        Kind::HopByHop | Kind::Spoofable | Kind::Protected | Kind::Alternative | Kind::Ours => true,
-        Kind::Override | Kind::Other => *name == TRAILER,
-    });
+    const UNWANTED: Mark = Mark::HOP_BY_HOP
+        .and(Mark::SPOOFABLE)
+        .and(Mark::PROTECTED)
+        .and(Mark::ALTERNATIVE)
+        .and(Mark::OURS)
+        .and(Mark::TRAILER);
+    Marks::of(fields).remove(UNWANTED, fields);
     remove_our_status(fields);
 }
 
@@ -231,9 +171,9 @@ fn remove_connection_options(fields: &mut HeaderMap) -> Result<(), BadRequest> {
         .map(|option| HeaderName::from_bytes(option).map_err(|_| BadRequest::Connection))
         .collect::<Result<Vec<_>, _>>()?;
     let protected = |name: &HeaderName| {
-        let kind = Kind::of(name.as_str());
+        let mark = Mark::of(name);
         let family = || PROTECTED_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix));
-        kind == Kind::Protected || (kind != Kind::HopByHop && family())
+        mark.is(Mark::PROTECTED) || (!mark.is(Mark::HOP_BY_HOP) && family())
     };
     if named.iter().any(protected) {
         return Err(BadRequest::ConnectionNamesProtectedField);
@@ -242,14 +182,6 @@ fn remove_connection_options(fields: &mut HeaderMap) -> Result<(), BadRequest> {
         fields.remove(name);
     }
     Ok(())
-}
-
-/// From the front anew after each: removing puts the last field into the gap. There is seldom
-/// more than one to remove.
-fn remove_where(fields: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
-    while let Some(name) = fields.keys().find(|name| unwanted(name)).cloned() {
-        fields.remove(name);
-    }
 }
 
 /// What an upstream would say in our name. What other proxies on the way say of

@@ -1,14 +1,17 @@
 //! A request of any door in one form: what it wants, canonically, and what it shows
 //! of who sends it. From here on no stage knows which door it was.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use http::{
-    HeaderMap, Method, Request, Uri, Version,
-    header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING},
+    Method, Uri, Version,
+    header::{EXPECT, HOST, TRANSFER_ENCODING},
     request::Parts,
     uri::PathAndQuery,
 };
@@ -25,6 +28,7 @@ use super::{
     AgentBody, Seat, Settings,
     error::{BadRequest, Error, RefusedMethod},
     interim::InterimSink,
+    marks::{Mark, Marks},
     upgrade,
 };
 
@@ -39,6 +43,20 @@ pub enum Ingress {
     Tunnel(Arc<Tunnel>),
     /// A base URL.
     Reverse { listener: ListenerName, mounts: Arc<[Mount]> },
+}
+
+/// A request as its agent sent it.
+pub struct AgentRequest {
+    /// Boxed: it is handed on from stage to stage.
+    pub head: Box<Parts>,
+    pub body: AgentBody,
+}
+
+/// Never the fields: the key is among them.
+impl fmt::Debug for AgentRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentRequest").field("method", &self.head.method).finish_non_exhaustive()
+    }
 }
 
 /// How one request arrived.
@@ -113,8 +131,10 @@ impl Ingress {
 /// hold the agent's key.
 pub(super) struct Inbound<'a> {
     pub(super) arrival: Arrival<'a>,
-    pub(super) parts: Parts,
+    pub(super) parts: Box<Parts>,
     pub(super) body: AgentBody,
+    /// Of the fields as they came.
+    pub(super) marks: Marks,
     /// What an extended `CONNECT` asked for.
     pub(super) extended: Option<Protocol>,
     target: Target,
@@ -126,12 +146,13 @@ impl<'a> Inbound<'a> {
         arrival: Arrival<'a>,
         routes: &Table,
         settings: &Settings,
-        request: Request<AgentBody>,
+        request: AgentRequest,
     ) -> Result<Self, Error> {
-        check_size(&request, settings)?;
-        let (mut parts, body) = request.into_parts();
+        let AgentRequest { head: mut parts, body } = request;
+        check_size(&parts, settings)?;
         let extended = upgrade::extended(&mut parts);
-        check_framing(&parts)?;
+        let marks = Marks::of(&parts.headers);
+        check_framing(&parts, marks)?;
         check_method(&parts.method)?;
         let target = match arrival.ingress {
             Ingress::Forward { .. } => forward_target(&parts.method, &parts.uri, routes)?,
@@ -142,7 +163,7 @@ impl<'a> Inbound<'a> {
         };
         // Scheme and authority are the permit's to say.
         parts.uri = upstream_path(&target, &parts.uri)?.into();
-        Ok(Self { arrival, parts, body, extended, target })
+        Ok(Self { arrival, parts, body, marks, extended, target })
     }
 
     pub(super) fn target(&self) -> &Target {
@@ -174,29 +195,32 @@ impl Noted for Inbound<'_> {
 }
 
 /// hyper has refused what is longer than a whole head may be.
-fn check_size<B>(request: &Request<B>, settings: &Settings) -> Result<(), BadRequest> {
-    let uri = request.uri();
+fn check_size(head: &Parts, settings: &Settings) -> Result<(), BadRequest> {
+    let uri = &head.uri;
     let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
     if path + uri.authority().map_or(0, |authority| authority.as_str().len()) > settings.request_target {
         return Err(BadRequest::TargetTooLong);
     }
-    if request.headers().len() > settings.request_fields {
+    if head.headers.len() > settings.request_fields {
         return Err(BadRequest::TooManyFields);
     }
     Ok(())
 }
 
-/// hyper has refused most of RFC 9112 §6.3's list; this is the rest of standards 3.4.
-fn check_framing(parts: &Parts) -> Result<(), BadRequest> {
-    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        let plain = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
-        if !plain || parts.headers.contains_key(CONTENT_LENGTH) {
+/// What both engines let pass of standards 3.4, in one version or the other.
+fn check_framing(parts: &Parts, marks: Marks) -> Result<(), BadRequest> {
+    if marks.has(Mark::TRANSFER_ENCODING) {
+        let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
+        let is_chunked = codings.next().is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        if !is_chunked || codings.next().is_some() || marks.has(Mark::CONTENT_LENGTH) {
             return Err(BadRequest::Framing);
         }
     }
-    if parts.headers.get_all(CONTENT_LENGTH).iter().count() > 1 || parts.headers.get_all(HOST).iter().count() > 1 {
+    if marks.has_two(Mark::CONTENT_LENGTH.and(Mark::HOST)) {
         return Err(BadRequest::Framing);
+    }
+    if !marks.has(Mark::EXPECT) {
+        return Ok(());
     }
     let mut expectations = parts.headers.get_all(EXPECT).iter();
     match (expectations.next(), expectations.next()) {
@@ -311,11 +335,6 @@ pub(super) fn upstream_uri(target: &Target, asked: &Uri) -> Result<Uri, Error> {
         .map_err(|_| BadRequest::Framing.into())
 }
 
-/// Whether the agent announced its body with `Expect: 100-continue`.
-pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
-    headers.contains_key(EXPECT)
-}
-
 /// A token in the query (RFC 6750 §2.3) on a route that injects one. Some servers split a
 /// query at `;`, too; all of them decode a parameter's name.
 pub(super) fn has_token_in_query(uri: &Uri) -> bool {
@@ -356,7 +375,7 @@ mod tests {
     }
 
     fn through(mounts: &[Mount], path: &str) -> Result<String, Error> {
-        let (parts, ()) = Request::get(path).body(()).unwrap().into_parts();
+        let (parts, ()) = http::Request::get(path).body(()).unwrap().into_parts();
         Ok(reverse_target(&parts, mounts)?.path.as_str().to_owned())
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::{Method, Request, StatusCode, Version};
+use http::{Method, StatusCode, Version, request::Parts};
 use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
@@ -13,16 +13,16 @@ use crate::{
     credential::Broker,
     identity::{Agent, Evidence, Registry},
     observe::{Asked, Decision, Outcome, Record, Recorder, Traffic, record::Protocol},
-    policy,
+    policy::{self, Permit},
     primitives::{Authority, Clock, RequestId, RequestIds},
     route::{NoRoute, Table, Target},
     upstream::Client,
 };
 
 use super::{
-    AgentBody, Answer, Error, Guesses, RequestBody, Settings, Unmatched, Via,
+    AgentRequest, Answer, Error, Guesses, RequestBody, Settings, Unmatched, Via,
     error::BadRequest,
-    forward::Answered,
+    forward::{Answered, Prepared},
     inbound::{Arrival, Inbound, Ingress},
     open::Open,
     respond,
@@ -87,10 +87,10 @@ impl Proxy {
     }
 
     /// Answers a request of any door.
-    pub async fn serve(&self, arrival: Arrival<'_>, request: Request<AgentBody>) -> Answer {
+    pub async fn serve(&self, arrival: Arrival<'_>, request: AgentRequest) -> Answer {
         let rules = self.shared.rules.load_full();
-        let answer = respond::Answering::to(&request);
-        let mut open = self.open_record(arrival.ingress, &request);
+        let answer = respond::Answering::to(&request.head);
+        let mut open = self.open_record(arrival.ingress, &request.head);
         match self.run(&rules, arrival, request, &mut open).await {
             Ok(mut answered) => match answered.switched.take() {
                 Some(upgrade) => answer.switch(*upgrade, answered, &self.shared, open),
@@ -104,9 +104,28 @@ impl Proxy {
         &self,
         rules: &Rules,
         arrival: Arrival<'_>,
-        request: Request<AgentBody>,
+        request: AgentRequest,
         record: &mut Open,
     ) -> Result<Answered, Error> {
+        let (inbound, permit) = self.permit(rules, arrival, request, record)?;
+        let kept_off = rules.broker.off_limits(permit, &inbound.target().path).await;
+        let permit = record.note(kept_off.map_err(Error::from))?;
+        let prepared = self.prepare(rules, inbound, &permit, record);
+        let Prepared { mut outbound, request } = record.note(prepared)?;
+        let lease = record.note(rules.broker.lease(&permit, outbound.asking()).await.map_err(Error::from))?;
+        let sent = self.forward(&rules.broker, (&mut outbound, request), &permit, lease, record).await;
+        record.note(sent)
+    }
+
+    /// Who asks, for what, and whether that is allowed. Waits for nothing, so that nothing of it
+    /// lies in the request's future.
+    fn permit<'a>(
+        &self,
+        rules: &Rules,
+        arrival: Arrival<'a>,
+        request: AgentRequest,
+        record: &mut Open,
+    ) -> Result<(Inbound<'a>, Permit), Error> {
         let settings = &self.shared.settings;
         let inbound = record.note(Inbound::normalise(arrival, &rules.routes, settings, request))?;
         let stranger = |unknown| self.shared.stranger(arrival.seat, inbound.evidence(), unknown);
@@ -116,13 +135,7 @@ impl Proxy {
         let candidates = record
             .note(rules.routes.find(inbound.target()).map_err(|none| no_route(none, &agent, inbound.target())))?;
         let permit = record.note(policy::decide(&agent, &candidates, inbound.target()).map_err(Error::from))?;
-        let kept_off = rules.broker.off_limits(permit, &inbound.target().path).await;
-        let permit = record.note(kept_off.map_err(Error::from))?;
-        let prepared = self.prepare(rules, inbound, &permit, record);
-        let prepared = record.note(prepared)?;
-        let lease = record.note(rules.broker.lease(&permit, prepared.asking()).await.map_err(Error::from))?;
-        let sent = self.forward(&rules.broker, prepared, &permit, lease, record).await;
-        record.note(sent)
+        Ok((inbound, permit))
     }
 
     /// Records what came as HTTP/1.1 and was refused with `status` before it was a request: of
@@ -140,13 +153,13 @@ impl Proxy {
         id
     }
 
-    pub(super) fn open_record(&self, ingress: &Ingress, request: &Request<AgentBody>) -> Open {
-        let protocol = match request.version() {
+    pub(super) fn open_record(&self, ingress: &Ingress, head: &Parts) -> Open {
+        let protocol = match head.version {
             Version::HTTP_2 => Protocol::Http2,
             Version::HTTP_10 => Protocol::Http10,
             _ => Protocol::Http11,
         };
-        self.open_record_of(ingress, Some(request.method().clone()), protocol)
+        self.open_record_of(ingress, Some(head.method.clone()), protocol)
     }
 
     pub(super) fn open_record_of(&self, ingress: &Ingress, method: Option<Method>, protocol: Protocol) -> Open {

@@ -3,8 +3,9 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Method, Request, Response, Version,
+    HeaderName, HeaderValue, Method, Response, Version,
     header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, PROXY_AUTHENTICATE, RETRY_AFTER},
+    request::Parts,
 };
 use http_body::Body as _;
 use serde::Serialize;
@@ -41,8 +42,8 @@ struct Problem<'a> {
 }
 
 impl Answering {
-    pub(super) fn to<B>(request: &Request<B>) -> Self {
-        Self { version: request.version(), head: request.method() == Method::HEAD }
+    pub(super) fn to(head: &Parts) -> Self {
+        Self { version: head.version, head: head.method == Method::HEAD }
     }
 
     /// The upstream's answer.

@@ -5,8 +5,9 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use http::{
-    Request, Response,
+    Response,
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+    request::Parts,
 };
 
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
 };
 
 use super::{
-    AgentBody, Body, Error, Proxy, Rules, Seat, Standing, Unmatched,
+    Body, Error, Proxy, Rules, Seat, Standing, Unmatched,
     error::BadRequest,
     inbound::{Ingress, Tunnel},
     open::Open,
@@ -102,15 +103,15 @@ impl TunnelRecord {
 
 impl Proxy {
     /// Judges a `CONNECT`.
-    pub async fn open_tunnel(&self, ingress: &Ingress, seat: &Seat, request: &Request<AgentBody>) -> Opening {
+    pub async fn open_tunnel(&self, ingress: &Ingress, seat: &Seat, head: &Parts) -> Opening {
         let rules = self.shared.rules.load_full();
-        let mut open = self.open_record(ingress, request);
-        match self.judge_connect(&rules, (ingress, seat), request, &mut open).await {
+        let mut open = self.open_record(ingress, head);
+        match self.judge_connect(&rules, (ingress, seat), head, &mut open).await {
             Ok(Judged::Intercept(tunnel)) => Opening::Intercept(Arc::new(tunnel), Handshake(open)),
             Ok(Judged::Blind(connected, standing)) => Opening::Blind(Box::new(Blind::new(connected, standing, open))),
             Err(error) => {
                 error.note(&mut open);
-                Opening::Refused(Box::new(respond::Answering::to(request).refuse_tunnel(&error, open)))
+                Opening::Refused(Box::new(respond::Answering::to(head).refuse_tunnel(&error, open)))
             }
         }
     }
@@ -119,11 +120,11 @@ impl Proxy {
         &self,
         rules: &Rules,
         from: (&Ingress, &Seat),
-        request: &Request<AgentBody>,
+        head: &Parts,
         record: &mut Open,
     ) -> Result<Judged, Error> {
-        let authority = connect_authority(request)?;
-        let evidence = Evidence::Proxy(request.headers());
+        let authority = connect_authority(head)?;
+        let evidence = Evidence::Proxy(&head.headers);
         self.judge_tunnel(rules, from, (authority, evidence), record).await
     }
 
@@ -189,11 +190,11 @@ fn upstream_error(error: upstream::Error) -> Error {
 }
 
 /// Authority-form with a port, nothing else (threats 30 and 46).
-fn connect_authority(request: &Request<AgentBody>) -> Result<Authority, Error> {
-    let uri = request.uri();
+fn connect_authority(head: &Parts) -> Result<Authority, Error> {
+    let uri = &head.uri;
     let plain = uri.scheme().is_none() && uri.path_and_query().is_none();
     let text = uri.authority().filter(|_| plain).map_or("", http::uri::Authority::as_str);
-    let headers = request.headers();
+    let headers = &head.headers;
     let empty = headers.get(CONTENT_LENGTH).is_none_or(|length| length.as_bytes() == b"0");
     if !empty || headers.contains_key(TRANSFER_ENCODING) {
         return Err(BadRequest::Framing.into());

@@ -14,7 +14,7 @@
 use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE},
     request::Parts,
 };
@@ -31,6 +31,7 @@ use super::{
     Body, Error, Rules, Shared, Standing,
     forward::Answered,
     inbound::Inbound,
+    marks::Mark,
     open::Open,
     respond::Answering,
     scrub::{Screened, Screening},
@@ -87,7 +88,7 @@ impl Upgrade {
     /// names it, and before a body, behind which it would have to wait.
     pub(super) fn asked(inbound: &Inbound<'_>, rules: &Rules, route: &Route) -> Result<Option<Box<Self>>, Error> {
         let fields = &inbound.parts.headers;
-        if inbound.extended.is_none() && !fields.contains_key(UPGRADE) {
+        if inbound.extended.is_none() && !inbound.marks.has(Mark::UPGRADE) {
             return Ok(None);
         }
         let (_, identity) = rules.registry.identify_tunnel(inbound.evidence())?;
@@ -178,8 +179,8 @@ pub(super) fn extended(head: &mut Parts) -> Option<Protocol> {
 }
 
 /// Whether a `CONNECT` is one of RFC 8441, which asks for no tunnel.
-pub fn is_extended<B>(request: &Request<B>) -> bool {
-    request.extensions().get::<Protocol>().is_some()
+pub fn is_extended(head: &Parts) -> bool {
+    head.extensions.get::<Protocol>().is_some()
 }
 
 fn names_upgrade(fields: &HeaderMap) -> bool {

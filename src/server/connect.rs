@@ -10,7 +10,7 @@
 use std::{io, sync::Arc};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Response, request::Parts};
 use rustls::server::Acceptor;
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
@@ -18,7 +18,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use crate::{
     observe::ConnectionState,
     primitives::{Authority, Host},
-    proxy::{AgentBody, Body, Handshake, Ingress, Opening, Tunnel},
+    proxy::{Body, Handshake, Ingress, Opening, Tunnel},
 };
 
 use super::{
@@ -29,8 +29,8 @@ use super::{
 };
 
 /// Judges a `CONNECT`.
-pub(super) async fn judge(session: &Session, request: &Request<AgentBody>) -> Reply<Next> {
-    let next = match session.connections.proxy.open_tunnel(&session.ingress, session.place.seat(), request).await {
+pub(super) async fn judge(session: &Session, head: &Parts) -> Reply<Next> {
+    let next = match session.connections.proxy.open_tunnel(&session.ingress, session.place.seat(), head).await {
         Opening::Refused(response) => return Reply { response: *response, next: None },
         Opening::Intercept(tunnel, handshake) => Next::Intercept(tunnel, handshake),
         Opening::Blind(tunnel) => Next::Blind(tunnel),

@@ -20,10 +20,10 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    http1::{Received, head},
+    http1::head,
     observe::{ConnectionGauge, ConnectionState},
     primitives::{RequestId, boxed},
-    proxy::{AgentBody, Arrival, Body, Ingress, InterimSink, Peer, Proxy, Switched, is_extended},
+    proxy::{AgentBody, AgentRequest, Arrival, Body, Ingress, InterimSink, Peer, Proxy, Switched, is_extended},
     tls::LeafCache,
 };
 
@@ -176,8 +176,8 @@ impl Session {
         if version == Version::H2 {
             return boxed(|| session.serve_h2(io)).await;
         }
-        let serve = |request: Request<Received>, interim: InterimSink| {
-            let (session, request) = (&session, request.map(AgentBody::H1));
+        let serve = |request: AgentRequest, interim: InterimSink| {
+            let session = &session;
             async move { session.answer(request, Some(&interim)).await }
         };
         let mut drain = session.drain.clone();
@@ -195,8 +195,8 @@ impl Session {
         if version == Version::H2 {
             return boxed(|| session.serve_h2(io)).await;
         }
-        let serve = |request: Request<Received>, interim: InterimSink| {
-            let (session, request) = (&session, request.map(AgentBody::H1));
+        let serve = |request: AgentRequest, interim: InterimSink| {
+            let session = &session;
             async move { session.pass(request, Some(&interim)).await }
         };
         let stop = async {
@@ -240,17 +240,19 @@ impl Session {
     /// is a stream among others, never the connection itself.
     async fn answer_h2(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
         let agent = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
-        let Reply { response, next } = self.answer(request.map(AgentBody::H2), None).await;
+        let (head, body) = request.into_parts();
+        let request = AgentRequest { head: Box::new(head), body: AgentBody::H2(body) };
+        let Reply { response, next } = self.answer(request, None).await;
         if let (Some(next), Some(agent)) = (next, agent) {
             next.follow_on_h2(self, agent);
         }
         response
     }
 
-    async fn answer(&self, request: Request<AgentBody>, interim: Option<&InterimSink>) -> Reply<Next> {
+    async fn answer(&self, request: AgentRequest, interim: Option<&InterimSink>) -> Reply<Next> {
         let is_proxy = matches!(self.ingress, Ingress::Forward { .. });
-        if is_proxy && request.method() == Method::CONNECT && !is_extended(&request) {
-            return connect::judge(self, &request).await;
+        if is_proxy && request.head.method == Method::CONNECT && !is_extended(&request.head) {
+            return connect::judge(self, &request.head).await;
         }
         let Reply { response, next } = self.pass(request, interim).await;
         Reply { response, next: next.map(Next::Switched) }
@@ -262,7 +264,7 @@ impl Session {
     }
 
     /// Through the corridor, and whatever follows a change of protocol.
-    async fn pass(&self, request: Request<AgentBody>, interim: Option<&InterimSink>) -> Reply<Box<Switched>> {
+    async fn pass(&self, request: AgentRequest, interim: Option<&InterimSink>) -> Reply<Box<Switched>> {
         let answer = self.connections.proxy.serve(self.arrival(interim), request).await;
         Reply { response: answer.response, next: answer.switched }
     }

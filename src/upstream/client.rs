@@ -78,7 +78,7 @@ pub struct SendFailure<B> {
     pub address: Option<SocketAddr>,
     /// The request, where not a byte of it was sent nor taken of its body: safe to send again
     /// whatever its method.
-    pub unsent: Option<Box<Request<B>>>,
+    pub unsent: Option<(Box<Parts>, B)>,
     /// Not a byte of it was sent, whatever was taken of its body.
     pub nothing_sent: bool,
 }
@@ -103,7 +103,7 @@ where
         self
     }
 
-    /// Sends over a pooled connection or a new one. `request` is complete but for its
+    /// Sends over a pooled connection or a new one. The request is complete but for its
     /// target: of its URI only path and query count, scheme and authority are the permit's,
     /// and so is `Host` on h1; on h2 it is absent.
     ///
@@ -116,11 +116,10 @@ where
     /// without the caller's knowing. Nothing else is retried here. The wait for the
     /// answer's head is limited by the route's `response_timeout`, from the last byte
     /// of the request's body on. A caller that leaves ends the exchange at once.
-    pub async fn send(&self, to: Destination<'_>, request: Request<B>) -> Result<Sent, SendFailure<B>> {
-        let h1_only = to.h1_only || request.headers().contains_key(UPGRADE);
+    pub async fn send(&self, to: Destination<'_>, (mut head, body): (Box<Parts>, B)) -> Result<Sent, SendFailure<B>> {
+        let h1_only = to.h1_only || head.headers.contains_key(UPGRADE);
         let slot = self.pool.slot(&to, h1_only);
         let limit = to.permit.route().upstream.response_timeout;
-        let (mut head, body) = request.into_parts();
         let mut body = Tracked::new(body, to.now);
         let (mut now, mut again) = (to.now, false);
         loop {
@@ -130,7 +129,6 @@ where
             };
             let patience = Patience::new(limit, now, &body);
             let failure = match loan {
-                // Its head stays here, since it is large: all that is moved costs a copy.
                 Loan::H1(connection) => {
                     let address = connection.address();
                     let exchange = h1::exchange(connection, (&head, body), &slot.target.host, patience, to.on_interim);
@@ -141,7 +139,7 @@ where
                 }
                 Loan::H2(connection, guard) => {
                     (to.without_interim)();
-                    let request = Request::from_parts(head, body);
+                    let request = Request::from_parts(*head, body);
                     match boxed(|| exchange_h2((connection, guard), &slot.target, request, patience)).await {
                         Ok(sent) => return Ok(sent),
                         Err(failure) => failure,
@@ -149,7 +147,7 @@ where
                 }
             };
             match failure {
-                SendFailure { unsent: Some(unsent), .. } if !again => (head, body) = unsent.into_parts(),
+                SendFailure { unsent: Some(unsent), .. } if !again => (head, body) = unsent,
                 failure => return Err(failure.map(Tracked::into_inner)),
             }
             (again, now) = (true, Instant::now());
@@ -277,7 +275,7 @@ where
             Ok(Sent { response, ahead: Bytes::new(), address })
         }
         Ok(Err(mut error)) => {
-            let unsent = error.take_message().map(Box::new);
+            let unsent = error.take_message().map(Request::into_parts).map(|(head, body)| (Box::new(head), body));
             let (address, nothing_sent) = (Some(address), unsent.is_some());
             Err(SendFailure { error: Error::Http(error.into_error()), address, unsent, nothing_sent })
         }
@@ -309,22 +307,20 @@ fn path<B>(request: &mut Request<B>) -> PathAndQuery {
 }
 
 impl<B> SendFailure<B> {
-    fn unsent(error: Error, address: Option<SocketAddr>, head: Parts, body: B) -> Self {
-        let unsent = Some(Box::new(Request::from_parts(head, body)));
-        Self { error, address, unsent, nothing_sent: true }
+    fn unsent(error: Error, address: Option<SocketAddr>, head: Box<Parts>, body: B) -> Self {
+        Self { error, address, unsent: Some((head, body)), nothing_sent: true }
     }
 
     fn map<C>(self, f: impl FnOnce(B) -> C) -> SendFailure<C> {
         let Self { error, address, unsent, nothing_sent } = self;
-        SendFailure { error, address, unsent: unsent.map(|request| Box::new(request.map(f))), nothing_sent }
+        SendFailure { error, address, unsent: unsent.map(|(head, body)| (head, f(body))), nothing_sent }
     }
 }
 
 impl<B> SendFailure<Tracked<B>> {
-    fn of_h1(failed: h1::Failed<B>, address: SocketAddr, head: Parts) -> Self {
+    fn of_h1(failed: h1::Failed<B>, address: SocketAddr, head: Box<Parts>) -> Self {
         let h1::Failed { error, unsent, nothing_sent } = failed;
-        let unsent = unsent.map(|body| Box::new(Request::from_parts(head, body)));
-        Self { error, address: Some(address), unsent, nothing_sent }
+        Self { error, address: Some(address), unsent: unsent.map(|body| (head, body)), nothing_sent }
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, request::Parts};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -115,12 +115,20 @@ impl Body for TestBody {
     }
 }
 
-pub(super) fn get(uri: &str) -> Request<TestBody> {
-    Request::get(uri).body(TestBody::empty()).unwrap()
+/// A request's head and its body.
+pub(super) type Unsent = (Box<Parts>, TestBody);
+
+pub(super) fn get(uri: &str) -> Unsent {
+    unsent(Request::get(uri).body(TestBody::empty()).unwrap())
 }
 
-pub(super) fn post(uri: &str, body: TestBody) -> Request<TestBody> {
-    Request::post(uri).body(body).unwrap()
+pub(super) fn post(uri: &str, body: TestBody) -> Unsent {
+    unsent(Request::post(uri).body(body).unwrap())
+}
+
+fn unsent(request: Request<TestBody>) -> Unsent {
+    let (head, body) = request.into_parts();
+    (Box::new(head), body)
 }
 
 /// Reads an answer to its end and gives the connection back.
@@ -211,11 +219,11 @@ impl Rig {
         Self { client, dial, accepted, upstream }
     }
 
-    pub(super) async fn send(&self, request: Request<TestBody>) -> Result<Sent, SendFailure<TestBody>> {
+    pub(super) async fn send(&self, request: Unsent) -> Result<Sent, SendFailure<TestBody>> {
         self.send_as("agent", request).await
     }
 
-    pub(super) async fn send_as(&self, agent: &str, request: Request<TestBody>) -> Result<Sent, SendFailure<TestBody>> {
+    pub(super) async fn send_as(&self, agent: &str, request: Unsent) -> Result<Sent, SendFailure<TestBody>> {
         let permit = permit(agent, &self.upstream, Scheme::Http, "origin.test:80");
         self.client.send(Destination::new(&permit), request).await
     }

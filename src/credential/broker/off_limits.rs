@@ -27,16 +27,34 @@ impl Broker {
     /// metadata is known; only a request to the issuer's own host waits for that.
     pub async fn off_limits(&self, permit: Permit, path: &CanonicalPath) -> Result<Permit, Trespass> {
         let at = permit.authority();
+        if self.is_located(at.host()) && self.is_open(at, path) {
+            return Ok(permit);
+        }
+        // Boxed: hardly a request comes here, and all would carry the room for it.
+        Box::pin(self.survey(at, path)).await?;
+        Ok(permit)
+    }
+
+    fn is_open(&self, at: &Authority, path: &CanonicalPath) -> bool {
+        self.0.endpoints.iter().all(|endpoint| {
+            let is_open = endpoint.premises().ground(at, path) == Ground::Open;
+            if is_open {
+                endpoint.find_behind(&self.0.shared.runtime);
+            }
+            is_open
+        })
+    }
+
+    async fn survey(&self, at: &Authority, path: &CanonicalPath) -> Result<(), Trespass> {
         self.locate(at.host()).await;
         for endpoint in &self.0.endpoints {
             match endpoint.premises().ground(at, path) {
                 Ground::Open => endpoint.find_behind(&self.0.shared.runtime),
                 Ground::Endpoint => return Err(Trespass::Endpoint),
-                // Boxed: hardly a request comes here, and all would carry the room for it.
-                Ground::Unknown => Box::pin(self.find_out(endpoint, at, path)).await?,
+                Ground::Unknown => self.find_out(endpoint, at, path).await?,
             }
         }
-        Ok(permit)
+        Ok(())
     }
 
     /// Whether a blind tunnel to this host would lead to a server.
@@ -53,6 +71,10 @@ impl Broker {
     }
 
     /// A bare address says nothing of whose it is.
+    fn is_located(&self, host: &Host) -> bool {
+        matches!(host, Host::Name(_)) || self.0.endpoints.iter().all(|at| at.premises().unlocated().is_empty())
+    }
+
     async fn locate(&self, host: &Host) {
         if let Host::Name(_) = host {
             return;

@@ -331,10 +331,10 @@ mod tests {
         // With it the message would end.
         let receiver = Box::leak(Box::new(Receiver::new(Bytes::new(), server)));
         let limits = head::Limits { bytes: 4096, fields: 100, target: 4096 };
-        let request = poll_fn(|cx| receiver.poll_request(cx, limits)).await.unwrap().unwrap().request;
+        let arrived = poll_fn(|cx| receiver.poll_request(cx, limits)).await.unwrap().unwrap();
         let idle = Duration::from_secs(60);
         let limits = Limits { replay, times: Times { idle, end: Instant::now() + 2 * idle } };
-        (RequestBody::new(AgentBody::H1(request.into_body()), &Arc::default(), limits, None), agent)
+        (RequestBody::new(AgentBody::H1(arrived.body), &Arc::default(), limits, None), agent)
     }
 
     async fn data(body: &mut RequestBody) -> Bytes {

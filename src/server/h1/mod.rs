@@ -21,7 +21,7 @@ use std::{
 };
 
 use http::{
-    Method, Request, Response, StatusCode, Version,
+    Method, Response, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH},
 };
 use http_body::Body as _;
@@ -32,9 +32,9 @@ use tokio::{
 
 use super::{connection::Io, drain::Drain, peek::Peeked};
 use crate::{
-    http1::{Arrived, Coding, Fault, Outgoing, Received, Receiver, Wire, head},
+    http1::{Arrived, Coding, Fault, Outgoing, Receiver, Wire, head},
     primitives::RequestId,
-    proxy::{Body, InterimSink},
+    proxy::{AgentBody, AgentRequest, Body, InterimSink},
 };
 use refusal::Refusal;
 use timer::{Fired, Timer};
@@ -80,13 +80,20 @@ struct Asked {
     keeps: bool,
 }
 
+impl Asked {
+    fn of(Arrived { head, body, keeps }: Arrived) -> (Self, AgentRequest) {
+        let asked = Self { version: head.version, is_head: head.method == Method::HEAD, keeps };
+        (asked, AgentRequest { head, body: AgentBody::H1(body) })
+    }
+}
+
 /// Serves requests until the connection ends, or is handed over. After `stop` no other one is
 /// waited for. What can't be read and is refused is recorded by `unreadable`.
 pub(super) async fn converse<S, N, F>(
     io: Peeked<S>,
     limits: Limits,
     (drain, stop): (&Drain, impl Future<Output = ()>),
-    mut serve: impl FnMut(Request<Received>, InterimSink) -> F,
+    mut serve: impl FnMut(AgentRequest, InterimSink) -> F,
     unreadable: impl FnOnce(StatusCode) -> RequestId,
 ) -> Option<(Peeked<S>, N)>
 where
@@ -106,7 +113,7 @@ where
     // keep their memory for a moment.
     let mut is_first = true;
     loop {
-        let Arrived { request, keeps } = match conversation.wait(&mut timer, &mut room, stop.as_mut()).await {
+        let arrived = match conversation.wait(&mut timer, &mut room, stop.as_mut()).await {
             Ok(Some(request)) => request,
             Ok(None) => return None,
             Err(fault) => {
@@ -114,7 +121,7 @@ where
                 return None;
             }
         };
-        let asked = Asked { version: request.version(), is_head: request.method() == Method::HEAD, keeps };
+        let (asked, request) = Asked::of(arrived);
         let mut answering = room.take().unwrap_or_else(|| Box::pin(None));
         answering.set(Some(serve(request, conversation.interim.clone())));
         let reply = conversation.answer(answering.as_mut()).await?;
@@ -206,7 +213,11 @@ impl<S: Io> Conversation<S> {
     /// Sends an answer. True: the next request may come.
     async fn send(&mut self, asked: &Asked, drain: &Drain, response: Response<Body>) -> bool {
         let (mut head, body) = response.into_parts();
-        let wants_end = head.headers.remove(CONNECTION).is_some();
+        // Only refusals have one.
+        let wants_end = head.headers.keys().any(|name| *name == CONNECTION);
+        if wants_end {
+            head.headers.remove(CONNECTION);
+        }
         let coding = (!asked.is_head && may_have_body(head.status)).then(|| coding(&body, asked.version));
         if head.status == StatusCode::NO_CONTENT {
             head.headers.remove(CONTENT_LENGTH);

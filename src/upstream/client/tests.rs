@@ -3,7 +3,6 @@
 
 use std::{future::Future, time::Duration};
 
-use http::Request;
 use http_body_util::BodyExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -396,11 +395,9 @@ async fn no_more_than_max_idle_are_kept() {
 #[tokio::test(start_paused = true)]
 async fn an_upgraded_connection_is_handed_over() {
     let mut rig = Rig::new();
-    let request = Request::get(URL)
-        .header("connection", "upgrade")
-        .header("upgrade", "websocket")
-        .body(TestBody::empty())
-        .unwrap();
+    let mut request = get(URL);
+    request.0.headers.insert("connection", "upgrade".parse().unwrap());
+    request.0.headers.insert("upgrade", "websocket".parse().unwrap());
     let switching = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello";
     let (sent, (mut upstream, _)) = exchange!(rig, request, switching);
     let sent = sent.unwrap();

@@ -34,8 +34,8 @@ use super::{
     transport::Transport,
 };
 use crate::http1::{
-    Coding, Fault, Outgoing, Wire,
-    head::{self, Framing},
+    Coding, Fault, Framing, Outgoing, Wire,
+    head::{self, Answer},
 };
 
 pub use incoming::{Incoming, IncomingError};
@@ -167,11 +167,11 @@ where
         &mut self,
         cx: &mut Context<'_>,
         on_interim: &(dyn Fn(StatusCode, &HeaderMap) + Sync),
-    ) -> Poll<Result<Response<()>, Fault>> {
+    ) -> Poll<Result<Answer, Fault>> {
         self.poll_upload(cx)?;
         loop {
             while let Some(answer) = head::read_answer(&mut self.connection.wire.read, &mut self.searched)? {
-                let status = answer.status();
+                let status = answer.response.status();
                 if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
                     return Poll::Ready(Ok(answer));
                 }
@@ -179,7 +179,7 @@ where
                 if self.interim > MAX_INTERIM {
                     return Poll::Ready(Err(Fault::TooLarge));
                 }
-                on_interim(status, answer.headers());
+                on_interim(status, answer.response.headers());
                 // It may have been what the body waited for.
                 self.poll_upload(cx)?;
             }
@@ -206,12 +206,13 @@ where
         Ok(())
     }
 
-    fn finish(mut self, method: &Method, answer: Response<()>) -> Result<Response<Incoming>, Fault> {
-        let (parts, ()) = answer.into_parts();
+    fn finish(mut self, method: &Method, answer: Answer) -> Result<Response<Incoming>, Fault> {
+        let Answer { response, terms } = answer;
+        let (parts, ()) = response.into_parts();
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Response::from_parts(parts, Incoming::switched(self.connection)));
         }
-        let Framing { decoder, keeps } = Framing::of(&parts, method)?;
+        let Framing { decoder, keeps } = terms.framing(parts.status, parts.version, method)?;
         let keeps = keeps && self.broken.is_none();
         let body = match self.upload.take() {
             None => Incoming::h1(self.connection, decoder, keeps),

@@ -15,6 +15,7 @@ use cupbearer::{
     proxy::{
         Via,
         headers::{inject, rewrite_request, rewrite_response},
+        marks::Marks,
     },
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
@@ -75,7 +76,8 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let version = [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2][usize::from(choice % 3)];
     let mut request = fields(data);
     let named = options(&request);
-    if rewrite_request(&mut request, permit, via, version, choice & 0x80 != 0).is_ok() {
+    let marks = Marks::of(&request);
+    if rewrite_request((&mut request, marks), permit, via, version, choice & 0x80 != 0).is_ok() {
         let (scheme, authority, path) = (permit.scheme(), permit.authority(), "/v1/messages");
         let to = Recipient { method: &Method::POST, scheme, authority, path, htu_base: None };
         inject(&mut request, lease, &to).expect("a token that goes in");
@@ -90,7 +92,9 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         }
         let last = request.get_all("via").iter().next_back().expect("us");
         assert!(last.as_bytes().ends_with(b"cupbearer-0000000000000007"));
-        assert!(rewrite_request(&mut request, permit, via, version, false).is_err(), "it would have come back");
+        let marks = Marks::of(&request);
+        let again = rewrite_request((&mut request, marks), permit, via, version, false);
+        assert!(again.is_err(), "it would have come back");
     }
     let mut response = fields(data);
     rewrite_response(&mut response, via, version);

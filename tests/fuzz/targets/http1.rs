@@ -5,8 +5,8 @@
 
 use bytes::BytesMut;
 use cupbearer::http1::{
-    Decoded, Decoder,
-    head::{self, Framing, Head, Limits},
+    Decoded, Decoder, Framing,
+    head::{self, Answer, Head, Limits},
 };
 use http::Method;
 
@@ -40,8 +40,8 @@ fn request(input: &mut Input<'_>) -> Option<(String, Decoder)> {
     let mut searched = 0;
     loop {
         match head::read_request(&mut input.read, &mut searched, LIMITS).ok()? {
-            Some(Head { request, decoder, keeps, withholds }) => {
-                return Some((format!("{request:?} {keeps} {withholds}"), decoder));
+            Some(Head { parts, decoder, keeps, withholds }) => {
+                return Some((format!("{parts:?} {keeps} {withholds}"), decoder));
             }
             None if input.more() => {}
             None => return None,
@@ -53,10 +53,10 @@ fn answer(input: &mut Input<'_>) -> Option<(String, Decoder)> {
     let mut searched = 0;
     loop {
         match head::read_answer(&mut input.read, &mut searched).ok()? {
-            Some(answer) => {
-                let (parts, ()) = answer.into_parts();
-                let Framing { decoder, keeps } = Framing::of(&parts, &Method::GET).ok()?;
-                return Some((format!("{parts:?} {keeps}"), decoder));
+            Some(Answer { response, terms }) => {
+                let (status, version) = (response.status(), response.version());
+                let Framing { decoder, keeps } = terms.framing(status, version, &Method::GET).ok()?;
+                return Some((format!("{response:?} {keeps}"), decoder));
             }
             None if input.more() => {}
             None => return None,

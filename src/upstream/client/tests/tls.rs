@@ -29,7 +29,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::super::super::{
     Client, Destination, Error, SendFailure, Sent, Settings, TcpDial, Wall,
-    testing::{Names, TestBody, TestCa, finish, get, permit, post, settings, upstream},
+    testing::{Names, TestBody, TestCa, Unsent, finish, get, permit, post, settings, upstream},
 };
 use crate::{policy::Permit, route::Scheme};
 
@@ -140,11 +140,7 @@ fn to(origin: &Origin, tls: Arc<ClientConfig>) -> Permit {
     permit("agent", &upstream(tls, &["127.0.0.0/8"]), Scheme::Https, &origin.authority())
 }
 
-async fn send(
-    client: &Client<TestBody>,
-    permit: &Permit,
-    request: Request<TestBody>,
-) -> Result<Sent, SendFailure<TestBody>> {
+async fn send(client: &Client<TestBody>, permit: &Permit, request: Unsent) -> Result<Sent, SendFailure<TestBody>> {
     // A bug shows as a failure and not as a test that hangs.
     tokio::time::timeout(Duration::from_secs(20), client.send(Destination::new(permit), request)).await.unwrap()
 }
@@ -210,7 +206,7 @@ async fn h2_names_its_authority_and_no_host() {
     let origin = Origin::start(ca.server("origin.test", H2), 100, mirror()).await;
     let (client, permit) = (client(settings()), to(&origin, ca.client(H2)));
     let mut request = post("https://elsewhere/a?b", TestBody::full(vec![b'x'; 300_000]));
-    request.headers_mut().insert("host", "elsewhere".parse().unwrap());
+    request.0.headers.insert("host", "elsewhere".parse().unwrap());
     let expected = format!("HTTP/2.0 POST https://{}/a?b None 300000", origin.authority());
     assert_eq!(finish(send(&client, &permit, request).await).await, expected);
 }
@@ -224,8 +220,8 @@ async fn an_upgrade_goes_over_h1() {
     for (upgrade, version) in [(false, "HTTP/2.0"), (true, "HTTP/1.1"), (false, "HTTP/2.0"), (true, "HTTP/1.1")] {
         let mut request = get("https://origin.test/");
         if upgrade {
-            request.headers_mut().insert("connection", "upgrade".parse().unwrap());
-            request.headers_mut().insert("upgrade", "websocket".parse().unwrap());
+            request.0.headers.insert("connection", "upgrade".parse().unwrap());
+            request.0.headers.insert("upgrade", "websocket".parse().unwrap());
         }
         let answer = finish(send(&client, &permit, request).await).await;
         assert!(answer.starts_with(version), "{answer}");
