@@ -1,9 +1,13 @@
-//! Keeps secrets out of core dumps and away from the debugger of another process of
-//! the same user (threat 20).
+//! Keeps secrets out of core dumps, away from the debugger of another process of the same user
+//! and, where the operator wants that, out of the swap area (threat 20).
 
-use nix::sys::{
-    prctl,
-    resource::{Resource, getrlimit, setrlimit},
+use nix::{
+    sys::{
+        mman::{MlockAllFlags, mlockall},
+        prctl,
+        resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit},
+    },
+    unistd::geteuid,
 };
 
 /// No core file, no `ptrace`, no `/proc/PID/environ` for others. A failure is logged:
@@ -17,4 +21,33 @@ pub fn harden() {
     if let Err(error) = prctl::set_dumpable(false) {
         tracing::warn!(%error, "the process can be inspected by others of the same user");
     }
+}
+
+/// Why memory can't be kept from the swap area.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    #[error(
+        "memory can't be locked: the limit is {limit} bytes, and what doesn't fit would be refused later on; set \
+         `LimitMEMLOCK=infinity` in the unit (`ulimit -l unlimited` in a shell), or take `lock_memory` out"
+    )]
+    Limit { limit: u64 },
+    #[error("memory can't be locked")]
+    Refused(#[from] nix::Error),
+}
+
+/// Locks all memory, also what is allocated later. Called before a secret is read.
+///
+/// # Errors
+/// The machine doesn't allow it, or not without a limit: an allocation past that would end us.
+pub fn lock_memory() -> Result<(), LockError> {
+    let (_, limit) = getrlimit(Resource::RLIMIT_MEMLOCK)?;
+    // Root isn't held to the limit, or is told by the call itself.
+    if limit != RLIM_INFINITY && !geteuid().is_root() {
+        return Err(LockError::Limit { limit });
+    }
+    if limit == RLIM_INFINITY {
+        setrlimit(Resource::RLIMIT_MEMLOCK, limit, limit)?;
+    }
+    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)?;
+    Ok(())
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow};
 use tokio::runtime::Handle;
 
 use crate::{
-    app::{self, Surroundings},
+    app::{self, Surroundings, hardening},
     config::{self, Settings, StoreKind},
     credential::{
         Broker, Source,
@@ -66,6 +66,14 @@ pub(super) fn authority(settings: &Settings) -> Result<Arc<CertificateAuthority>
     let authority = CertificateAuthority::load_or_create(&settings.state, &clock())
         .context("can't use the certificate authority")?;
     Ok(Arc::new(authority))
+}
+
+/// Before a key or a secret is read, where the config wants it.
+pub(super) fn lock_memory(settings: &Settings) -> Result<()> {
+    if settings.lock_memory {
+        hardening::lock_memory().map_err(|error| Failure::NotStarted(error.into()))?;
+    }
+    Ok(())
 }
 
 pub(super) fn surroundings(authority: Arc<CertificateAuthority>, store: Arc<dyn Store>) -> Result<Surroundings> {

@@ -33,6 +33,7 @@ const FLUSH: Duration = Duration::from_millis(500);
 pub(super) fn run(global: &args::Global, run: &args::Run) -> Result {
     let mut settings = context::load(global)?;
     settings.tokens.transient = true;
+    context::lock_memory(&settings)?;
     let agent = context::agent(&settings, run.agent.as_deref())?;
     let key = own_listener(&mut settings, &agent)?;
     let authority = CertificateAuthority::ephemeral(&context::clock()).context("can't make a certificate authority")?;

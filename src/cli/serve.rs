@@ -20,6 +20,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 pub(super) fn serve(global: &Global) -> Result {
     let settings = context::load_silently(global)?;
     warn(&settings);
+    context::lock_memory(&settings)?;
     let surroundings = context::surroundings(context::authority(&settings)?, context::store(&settings)?)?;
     let runtime = control_runtime().context("can't start the control runtime")?;
     runtime.block_on(async {

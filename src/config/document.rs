@@ -3,7 +3,7 @@
 //! of the wrong kind. Knows TOML; knows nothing of what the keys mean.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     ffi::OsString,
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -34,6 +34,8 @@ pub(super) struct Document<'d> {
     /// Relative paths start here.
     pub(super) directory: &'d Path,
     pub(super) env: &'d dyn Fn(&str) -> Option<OsString>,
+    /// `danger_allow_readable_secrets`.
+    pub(super) readable_secrets: Cell<bool>,
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
     secrets: RefCell<Vec<Span>>,
@@ -47,6 +49,7 @@ impl<'d> Document<'d> {
             source,
             directory,
             env,
+            readable_secrets: Cell::default(),
             problems: RefCell::default(),
             warnings: RefCell::default(),
             secrets: RefCell::default(),

@@ -43,6 +43,8 @@ pub struct Settings {
     /// `[state] directory`, with `~` expanded.
     pub state: PathBuf,
     pub store: StoreSettings,
+    /// `[state] lock_memory`: nothing of the process may reach the swap area.
+    pub lock_memory: bool,
     pub server: server::Settings,
     pub proxy: proxy::Settings,
     pub upstream: upstream::Settings,

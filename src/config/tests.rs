@@ -402,13 +402,22 @@ fn warnings_are_rendered_and_stop_nothing() {
 
 #[cfg(unix)]
 #[test]
-fn a_secret_file_that_others_read_is_a_warning() {
+fn a_secret_file_that_others_read_is_a_warning_and_one_for_everybody_a_problem() {
     let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
     let file = directory.path().join("secret");
     std::fs::write(&file, "hunter2").unwrap();
     let text = SMALL.replace("{ env = \"CLIENT_SECRET\" }", &format!("{{ file = \"{}\" }}", file.display()));
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
     assert!(warnings(&text).contains("can be read by other users (mode 0644)"));
+    // Threat 20: nothing keeps anybody from it.
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (_, problem, help) = problems(&text).remove(0);
+    assert!(problem.contains("can be read by every user of this machine (mode 0644)"), "{problem}");
+    assert!(help.contains(&format!("chmod 600 {}", file.display())), "{help}");
+    let meant = format!("{text}\n[state]\ndanger_allow_readable_secrets = true\n");
+    assert!(warnings(&meant).contains("can be read by other users (mode 0644)"));
+    assert_eq!(good(&meant).dangers, ["state.danger_allow_readable_secrets"]);
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     assert_eq!(warnings(&text), "");
 }
@@ -469,6 +478,7 @@ fn a_full_file_loads() {
         [
             "authorization_servers.local.danger_allow_http",
             "audit.danger_serve_unrecorded",
+            "state.danger_allow_readable_secrets",
             "routes.orders.danger_allow_private_addresses",
             "routes.local.danger_allow_plaintext"
         ]

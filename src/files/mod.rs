@@ -14,7 +14,10 @@ use crate::primitives::digest::hex;
 
 /// Mode bits of the group and of everybody else.
 const OTHERS: u32 = 0o077;
-/// The same, for writing only.
+/// … of everybody else alone, for reading, and for passing through a directory.
+const EVERYBODY_READ: u32 = 0o004;
+const EVERYBODY_PASS: u32 = 0o001;
+/// Of both, for writing only.
 const OTHERS_WRITE: u32 = 0o022;
 
 /// What can go wrong with such a file: all of it is for the operator to mend.
@@ -64,6 +67,22 @@ pub(crate) fn read_private(path: &Path) -> Result<Vec<u8>, Error> {
 pub(crate) fn check_key_mode(path: &Path) -> Result<(), Error> {
     let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     check_key(path, &file)
+}
+
+/// Whether every user of the machine can read this file: by its own mode, and by those of all
+/// the directories that lead to it. (A group may be let in on purpose.)
+pub(crate) fn is_exposed(path: &Path) -> io::Result<bool> {
+    let path = fs::canonicalize(path)?;
+    let allows = |path: &Path, bit| fs::metadata(path).map(|found| found.permissions().mode() & bit != 0);
+    if !allows(&path, EVERYBODY_READ)? {
+        return Ok(false);
+    }
+    for directory in path.ancestors().skip(1) {
+        if !allows(directory, EVERYBODY_PASS)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn check_key(path: &Path, file: &File) -> Result<(), Error> {
@@ -226,6 +245,34 @@ mod tests {
             assert!(error.contains(&format!("chmod 700 {}", directory.display())), "{error}");
             assert_eq!(mode(&directory), loose, "refused, and not mended behind the operator's back");
         }
+    }
+
+    /// Threat 20: by the file's mode, and by those of what leads to it, links followed.
+    #[test]
+    fn a_file_is_exposed_where_everybody_can_get_to_it() {
+        let private = tempfile::tempdir().unwrap();
+        let open = private.path().join("open");
+        fs::create_dir(&open).unwrap();
+        let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        let (file, link) = (open.join("secret"), private.path().join("link"));
+        fs::write(&file, "hunter2").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        for (above, directory, mode, expected) in [
+            (0o755, 0o755, 0o644, true),
+            (0o711, 0o711, 0o604, true),
+            (0o755, 0o755, 0o640, false),
+            (0o755, 0o750, 0o644, false),
+            (0o700, 0o755, 0o644, false),
+            (0o755, 0o754, 0o644, false),
+        ] {
+            set(private.path(), above);
+            set(&open, directory);
+            set(&file, mode);
+            for path in [&file, &link] {
+                assert_eq!(is_exposed(path).unwrap(), expected, "{above:o} {directory:o} {mode:o}");
+            }
+        }
+        assert!(is_exposed(&open.join("none")).is_err());
     }
 
     #[test]

@@ -53,6 +53,12 @@ pub(crate) struct MemoryStage {
     control: Option<Runtime>,
 }
 
+/// For files that nobody else may read.
+fn private_directory() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o700)).tempdir().unwrap()
+}
+
 impl MemoryStage {
     /// Everything up, with a token at hand.
     pub(crate) async fn start() -> Self {
@@ -61,7 +67,7 @@ impl MemoryStage {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let origin = Origin::new(&clock);
         let (key, hash) = identity::generate_key().unwrap();
-        let directory = tempfile::tempdir().unwrap();
+        let directory = private_directory();
         let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
         write("world-ca.pem", world.ca_pem());
         write("origin-ca.pem", origin.authority().root_pem());

@@ -96,7 +96,7 @@ impl Provider {
     async fn with(scheme: &str, script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let root = Arc::new(CertificateAuthority::ephemeral(&clock).unwrap());
-        let directory = tempfile::tempdir().unwrap();
+        let directory = crate::support::private_directory();
         fs::write(directory.path().join("ca.pem"), root.root_pem()).unwrap();
         let leaves = LeafCache::new(root, clock, 1).unwrap();
         let mut tls = rustls::ServerConfig::clone(&leaves.server_config(&Host::parse(HOST).unwrap()).unwrap());

@@ -223,7 +223,7 @@ async fn other_challenges_are_handed_on() {
 #[tokio::test]
 async fn a_base_url_of_h2_replays_too() {
     use std::{fs, os::unix::fs::PermissionsExt};
-    let directory = tempfile::tempdir().unwrap();
+    let directory = crate::support::private_directory();
     let door = rcgen::generate_simple_self_signed(["base.test".to_owned()]).unwrap();
     let (certificate, key) = (directory.path().join("door.pem"), directory.path().join("door.key"));
     fs::write(&certificate, door.cert.pem()).unwrap();

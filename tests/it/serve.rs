@@ -13,7 +13,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::binary::{Home, LIMIT, Town, direct};
+use crate::{
+    binary::{Home, LIMIT, Town, direct},
+    support::Facts,
+};
 
 #[tokio::test]
 async fn sigterm_lets_a_request_finish() {
@@ -212,4 +215,57 @@ async fn what_the_demo_prints_can_be_copied() {
     kill(nix::unistd::Pid::from_raw(child.id().unwrap().try_into().unwrap()), Signal::SIGINT).unwrap();
     assert_eq!(timeout(LIMIT, child.wait()).await.unwrap().unwrap().code(), Some(0));
     assert_eq!(std::fs::read_dir(home.path().join("tmp")).unwrap().count(), 0, "files were left behind");
+}
+
+/// Threat 20: no core file; and nothing on the swap area where the operator wants that, which
+/// is told before anything is read where it can't be had.
+#[tokio::test]
+async fn memory_stays_where_it_is() {
+    let lock = |facts: &Facts| facts.config().replace("[state]\n", "[state]\nlock_memory = true\n");
+    let town = Town::with(Default::default(), lock).await;
+    let of_process = |id: &str, file: &str| std::fs::read_to_string(format!("/proc/{id}/{file}")).unwrap();
+    let line = |text: String, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+        line.trim_start_matches(name).trim().to_owned()
+    };
+    /// capabilities(7)
+    const CAP_IPC_LOCK: u64 = 1 << 14;
+    let held = u64::from_str_radix(&line(of_process("self", "status"), "CapEff:"), 16).unwrap();
+    let limit = line(of_process("self", "limits"), "Max locked memory");
+    if held & CAP_IPC_LOCK == 0 && !limit.starts_with("unlimited") {
+        let refused = town.home.run(&["serve"]).await.expect(2);
+        assert!(refused.stderr.contains("memory can't be locked"), "{}", refused.stderr);
+        return;
+    }
+    let serve = town.serve().await;
+    let id = serve.id().to_string();
+    let locked: u64 = line(of_process(&id, "status"), "VmLck:").trim_end_matches(" kB").parse().unwrap();
+    assert!(locked > 0);
+    assert!(line(of_process(&id, "limits"), "Max core file size").starts_with('0'));
+    town.agent(&serve).get(town.url("/v1/orders")).send().await.unwrap().error_for_status().unwrap();
+    serve.terminate().await.expect(0);
+}
+
+/// Threat 20: a secret that every user of the machine can read isn't used.
+#[tokio::test]
+async fn a_secret_for_everybody_stops_the_start() {
+    use std::{fs, os::unix::fs::PermissionsExt};
+    let town = Town::new().await;
+    let set = |path: &std::path::Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let secret = town.home.work("client-secret");
+    set(town.home.path(), 0o700);
+    set(&secret, 0o644);
+    assert!(town.home.run(&["check"]).await.expect(0).all().contains("can be read by other users (mode 0644)"));
+    for directory in [&town.home.work(""), town.home.path()] {
+        set(directory, 0o755);
+    }
+    for command in ["serve", "check"] {
+        let refused = town.home.run(&[command]).await.expect(2).all();
+        assert!(refused.contains("can be read by every user of this machine (mode 0644)"), "{refused}");
+        assert!(refused.contains("chmod 600") && refused.contains("client-secret"), "{refused}");
+    }
+    let meant = town.config().replace("[state]\n", "[state]\ndanger_allow_readable_secrets = true\n");
+    town.home.write("proxy.toml", meant);
+    let mut serve = town.serve().await;
+    serve.wait_for("state.danger_allow_readable_secrets").await;
 }

@@ -1,7 +1,7 @@
 //! The stage that behaviour tests stand on: a real authorization server, a real protected
 //! API, the proxy between, all on free ports of loopback, TLS verified everywhere.
 
-use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration};
 
 use cupbearer::{
     app::{self, Running, Surroundings},
@@ -114,7 +114,7 @@ impl Stage {
             api_port: world.api_address().port(),
             key_sha256: digest::hex(&hash),
         };
-        let directory = tempfile::tempdir().unwrap();
+        let directory = private_directory();
         fs::write(directory.path().join("peers-ca.pem"), world.ca_pem()).unwrap();
         fs::write(directory.path().join("client-secret"), world.client_secret().expose()).unwrap();
         fs::write(directory.path().join("proxy.toml"), config(&facts)).unwrap();
@@ -186,6 +186,11 @@ impl Stage {
     pub fn records(&self) -> Vec<Value> {
         self.log().into_iter().filter(|line| line.get("event").is_none()).collect()
     }
+}
+
+/// For files that nobody else may read.
+pub fn private_directory() -> tempfile::TempDir {
+    tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o700)).tempdir().unwrap()
 }
 
 pub fn load(path: &std::path::Path) -> Settings {

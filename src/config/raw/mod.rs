@@ -55,6 +55,15 @@ pub(super) struct Audit {
 pub(super) struct State {
     pub(super) directory: Option<PathBuf>,
     pub(super) store: StoreSettings,
+    pub(super) lock_memory: bool,
+    pub(super) danger_allow_readable_secrets: bool,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let (lock_memory, danger_allow_readable_secrets) = (false, false);
+        Self { directory: None, store: StoreSettings::default(), lock_memory, danger_allow_readable_secrets }
+    }
 }
 
 pub(super) fn read(mut root: Section<'_>) -> Config {
@@ -63,9 +72,7 @@ pub(super) fn read(mut root: Section<'_>) -> Config {
         reverse: root.array("reverse").into_iter().enumerate().map(|(at, each)| listeners::reverse(at, each)).collect(),
         socks: root.section("socks", "socks", "[socks]").map(listeners::socks),
         admin: root.section("admin", "admin", "[admin]").map(listeners::admin),
-        state: root
-            .section("state", "state", "[state]")
-            .map_or(State { directory: None, store: StoreSettings::default() }, state),
+        state: root.section("state", "state", "[state]").map_or_else(State::default, state),
         servers: root
             .named("authorization_servers", "authorization_servers.NAME")
             .into_iter()
@@ -94,6 +101,10 @@ pub(super) fn read(mut root: Section<'_>) -> Config {
 fn state(mut section: Section<'_>) -> State {
     let directory = section.path("directory", "directory = \"~/.local/state/cupbearer\"").map(|path| path.value);
     let doc = section.doc;
+    let danger_allow_readable_secrets = section.flag("danger_allow_readable_secrets");
+    // Before the first file that holds one is looked at.
+    doc.readable_secrets.set(danger_allow_readable_secrets);
+    let lock_memory = section.flag("lock_memory");
     let kind = match section.entry("store") {
         Some((_, value)) if value.get_ref().is_table() => {
             let help = "write `store = \"embedded\"`, or \"memory\" to keep nothing";
@@ -112,7 +123,7 @@ fn state(mut section: Section<'_>) -> State {
         doc.problem(&section.place("key"), "a store in memory has no use for a `key`", "take one of the two out");
     }
     section.finish();
-    State { directory, store: StoreSettings { kind, key } }
+    State { directory, store: StoreSettings { kind, key }, lock_memory, danger_allow_readable_secrets }
 }
 
 fn audit(mut section: Section<'_>) -> Audit {

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use crate::credential::{Source, source::Web};
+use crate::{
+    credential::{Source, source::Web},
+    files,
+};
 
 use super::{
     super::document::{Document, Section},
@@ -118,7 +121,7 @@ fn variable(table: &mut Section<'_>) -> Option<Source> {
 fn file(table: &mut Section<'_>) -> Option<Source> {
     let path = table.path("file", "file = \"/run/secrets/client\"")?;
     match std::fs::metadata(&path.value) {
-        Ok(metadata) => warn_if_open(table.doc, &path, &metadata),
+        Ok(metadata) => check_private(table.doc, &path, &metadata),
         Err(error) => {
             let message = format!("can't read {}: {error}", path.value.display());
             table.doc.warning(
@@ -131,16 +134,27 @@ fn file(table: &mut Section<'_>) -> Option<Source> {
     Some(Source::File(path.value))
 }
 
-/// A warning where other users of the machine can read a file that holds a secret.
-pub(in crate::config) fn warn_if_open(
+/// Refuses a file that holds a secret where every user of the machine can read it (threat 20),
+/// and warns where only its own directories, or a group, keep others from it.
+pub(in crate::config) fn check_private(
     doc: &Document<'_>,
     path: &super::super::document::At<std::path::PathBuf>,
     metadata: &std::fs::Metadata,
 ) {
     use std::os::unix::fs::PermissionsExt;
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        let shown = path.value.display();
+    if mode & 0o077 == 0 {
+        return;
+    }
+    let shown = path.value.display();
+    if files::is_exposed(&path.value).unwrap_or(true) && !doc.readable_secrets.get() {
+        let message = format!("{shown} can be read by every user of this machine (mode {mode:04o})");
+        let help = format!(
+            "chmod 600 {shown}; where nobody else is on the machine, as in a container, \
+             `danger_allow_readable_secrets = true` of [state] lets it pass"
+        );
+        doc.problem(&path.span, message, help);
+    } else {
         let message = format!("{shown} can be read by other users (mode {mode:04o})");
         doc.warning(&path.span, message, format!("chmod 600 {shown}"));
     }

@@ -11,7 +11,7 @@ use super::{
     super::{
         document::{At, Document},
         problem::Span,
-        raw::{listeners::Tls, source::warn_if_open},
+        raw::{listeners::Tls, source::check_private},
     },
     raw,
 };
@@ -94,7 +94,7 @@ fn reverse(doc: &Document<'_>, raw: &raw::Config, listeners: &mut Listeners) {
 fn check_key(doc: &Document<'_>, tls: &Tls) {
     let key = At { value: tls.files.key.clone(), span: tls.key_span.clone() };
     if let Ok(metadata) = std::fs::metadata(&key.value) {
-        warn_if_open(doc, &key, &metadata);
+        check_private(doc, &key, &metadata);
     }
 }
 

@@ -58,6 +58,7 @@ pub(super) fn settings(doc: &Document<'_>, raw: raw::Config, file: &Path) -> Opt
             workers: proxy.and_then(|proxy| proxy.workers),
         },
         dangers: dangers(&raw),
+        lock_memory: raw.state.lock_memory,
         proxy: raw.limits.proxy,
         upstream: raw.limits.upstream,
         store: raw.state.store,
@@ -164,6 +165,9 @@ fn dangers(raw: &raw::Config) -> Vec<String> {
         servers.map(|server| format!("authorization_servers.{}.danger_allow_http", server.text.value)).collect();
     if raw.audit.danger_serve_unrecorded {
         dangers.push("audit.danger_serve_unrecorded".to_owned());
+    }
+    if raw.state.danger_allow_readable_secrets {
+        dangers.push("state.danger_allow_readable_secrets".to_owned());
     }
     for route in &raw.routes {
         let Some(name) = &route.name else { continue };

@@ -13,7 +13,7 @@ use super::{
     super::{
         super::{document::Section, problem::listed},
         listeners::readable,
-        source::{source, warn_if_open},
+        source::{check_private, source},
     },
     input::{Context, Notes},
     jwt::{self, Modes},
@@ -275,7 +275,7 @@ pub(in crate::config) fn identity(
     let (certificate, key) = (certificate?, key?);
     let present = [&certificate, &key].map(|file| readable(doc, file));
     if let Ok(metadata) = std::fs::metadata(&key.value) {
-        warn_if_open(doc, &key, &metadata);
+        check_private(doc, &key, &metadata);
     }
     let files = IdentityFiles { certificate: certificate.value, key: key.value };
     present.into_iter().all(|present| present).then_some(files)

@@ -41,7 +41,8 @@ fn table(keys: &str) -> String {
 fn spec(keys: &str) -> Spec {
     let directory = tempfile::tempdir().unwrap();
     let key = pem_file(directory.path()).with_file_name("corp.key");
-    std::fs::write(key, "").unwrap();
+    std::fs::write(&key, "").unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let text = file(&table(keys));
     let settings = parse(&text, &directory.path().join("proxy.toml"), &environment);
     let mut settings = settings.unwrap_or_else(|problems| panic!("{problems}"));
