@@ -16,7 +16,7 @@ pub mod fuzzing;
 mod screen;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::primitives::Trace;
 
@@ -126,24 +126,50 @@ impl Scrubber {
 /// Fills needles in the values of fields; a field whose name holds one is removed. `true`:
 /// there was one.
 pub fn scrub_fields(needles: &[Trace], fields: &mut HeaderMap) -> bool {
-    let has_needle = |text: &[u8]| needles.iter().any(|needle| needle.is_in(text));
-    let shortest = needles.iter().map(Trace::len).min().unwrap_or(usize::MAX);
-    let mut found = false;
+    let search = Search::new(needles);
+    let found = fields.iter().any(|(name, value)| search.finds(name, value));
+    if found {
+        fill_fields(&search, fields);
+    }
+    found
+}
+
+/// Needles, each as long as that at least.
+struct Search<'a> {
+    needles: &'a [Trace],
+    shortest: usize,
+}
+
+impl<'a> Search<'a> {
+    fn new(needles: &'a [Trace]) -> Self {
+        Self { needles, shortest: needles.iter().map(Trace::len).min().unwrap_or(usize::MAX) }
+    }
+
+    fn is_in(&self, text: &[u8]) -> bool {
+        text.len() >= self.shortest && self.needles.iter().any(|needle| needle.is_in(text))
+    }
+
+    fn finds(&self, name: &HeaderName, value: &HeaderValue) -> bool {
+        self.is_in(value.as_bytes()) || self.is_in(name.as_str().as_bytes())
+    }
+}
+
+/// Hardly ever wanted.
+#[cold]
+fn fill_fields(search: &Search<'_>, fields: &mut HeaderMap) {
     let mut names = Vec::new();
     for (name, value) in fields.iter_mut() {
-        if name.as_str().len() >= shortest && has_needle(name.as_str().as_bytes()) {
+        if search.is_in(name.as_str().as_bytes()) {
             names.push(name.clone());
         }
-        if value.len() >= shortest && has_needle(value.as_bytes()) {
-            found = true;
-            let clean = scrubbed(needles, value.as_bytes());
+        if search.is_in(value.as_bytes()) {
+            let clean = scrubbed(search.needles, value.as_bytes());
             *value = HeaderValue::from_maybe_shared(clean).unwrap_or(HeaderValue::from_static("*"));
         }
     }
     for name in &names {
         fields.remove(name);
     }
-    found || !names.is_empty()
 }
 
 /// A whole text.

@@ -2,17 +2,19 @@
 //! a `HeaderMap` costs an allocation for the name of each field that isn't a registered
 //! one, and SDKs send a dozen of those; this costs one for all.
 
-use http::{HeaderName, HeaderValue, Method, Uri, request::Parts};
+use http::{HeaderName, HeaderValue, Method, Uri, request::Parts, uri::PathAndQuery};
 
 /// The head as it was given, to be made again.
 pub(super) struct Spare {
     method: Method,
-    uri: Uri,
+    /// All that is the request's of its URI: the rest is the permit's.
+    path: Option<PathAndQuery>,
     fields: Box<[u8]>,
 }
 
 /// Before each field: the lengths of its name and its value, and whether it is sensitive.
-const PREFIX: usize = 2 * size_of::<usize>() + 1;
+const PREFIX: usize = 2 * LENGTH + 1;
+const LENGTH: usize = size_of::<usize>();
 
 impl Spare {
     pub(super) fn of(head: &Parts) -> Self {
@@ -20,13 +22,12 @@ impl Spare {
         let mut fields = Vec::with_capacity(head.headers.iter().map(size).sum());
         for (name, value) in &head.headers {
             let name = name.as_str().as_bytes();
-            fields.extend_from_slice(&name.len().to_ne_bytes());
-            fields.extend_from_slice(&value.len().to_ne_bytes());
-            fields.push(u8::from(value.is_sensitive()));
+            fields.extend_from_slice(&prefix(name, value));
             fields.extend_from_slice(name);
             fields.extend_from_slice(value.as_bytes());
         }
-        Self { method: head.method.clone(), uri: head.uri.clone(), fields: fields.into_boxed_slice() }
+        let path = head.uri.path_and_query().cloned();
+        Self { method: head.method.clone(), path, fields: fields.into_boxed_slice() }
     }
 
     pub(super) fn method(&self) -> &Method {
@@ -34,20 +35,28 @@ impl Spare {
     }
 
     pub(super) fn path(&self) -> &str {
-        self.uri.path()
+        self.path.as_ref().map_or("/", PathAndQuery::path)
     }
 
     /// The head again, without extensions.
     pub(super) fn head(&self) -> Parts {
         let (mut head, ()) = http::Request::new(()).into_parts();
         head.method = self.method.clone();
-        head.uri = self.uri.clone();
+        head.uri = self.path.clone().map_or_else(Uri::default, Uri::from);
         let mut rest = &*self.fields;
         while let Some((name, value)) = next_field(&mut rest) {
             head.headers.append(name, value);
         }
         head
     }
+}
+
+fn prefix(name: &[u8], value: &HeaderValue) -> [u8; PREFIX] {
+    let mut prefix = [0; PREFIX];
+    prefix[..LENGTH].copy_from_slice(&name.len().to_ne_bytes());
+    prefix[LENGTH..2 * LENGTH].copy_from_slice(&value.len().to_ne_bytes());
+    prefix[2 * LENGTH] = u8::from(value.is_sensitive());
+    prefix
 }
 
 fn next_field(rest: &mut &[u8]) -> Option<(HeaderName, HeaderValue)> {

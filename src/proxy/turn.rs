@@ -25,7 +25,8 @@ pub(super) struct Turn(Mutex<Option<OwnedSemaphorePermit>>);
 impl Turn {
     /// Waits for it, where this upstream has turns and it isn't had already.
     pub(super) async fn begin(&self, lease: &Lease, to: &Recipient<'_>) {
-        if !self.is_held() {
+        // Only proofs have nonces.
+        if lease.is_bound_to_key() && !self.is_held() {
             let permit = lease.turn(to).await;
             *self.lock() = permit;
         }

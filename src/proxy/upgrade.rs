@@ -216,7 +216,9 @@ impl Answering {
         let protocol = response.headers_mut().remove(UPGRADE);
         let record = TunnelRecord { open, standing: upgrade.standing(protocol.as_ref()) };
         let mut response = self.clean(response, shared).map(|_| Body::empty());
-        let _told = screening.as_ref().map(|screening| screening.clean(response.headers_mut()));
+        if let Some(screening) = &screening {
+            screening.clean(response.headers_mut());
+        }
         let is_websocket = protocol.as_ref().is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(WEBSOCKET.as_bytes()));
         let screening = screening.filter(|_| is_websocket);
         // The answer has no body, whatever it says.

@@ -29,7 +29,7 @@ use crate::{
 
 use super::{
     super::{Error, body::BodyError},
-    Scrubber,
+    Scrubber, Search,
     decode::{Coding, Decoder, Undecodable},
     scrub_fields,
 };
@@ -81,9 +81,15 @@ impl Screening {
         is_wanted(&lease, permit).then(|| Self { lease, broker: broker.clone(), request })
     }
 
-    /// Cleans the fields of an answer. `true`: the token was in them, or in an interim answer.
-    pub(in crate::proxy) fn clean(&self, fields: &mut HeaderMap) -> bool {
-        let found = scrub_fields(self.traces(), fields) | self.lease.take_leaked();
+    /// Cleans the fields of an answer.
+    pub(in crate::proxy) fn clean(&self, fields: &mut HeaderMap) {
+        let found = scrub_fields(self.traces(), fields);
+        self.tell_of_fields(found);
+    }
+
+    /// `found`: the token was in them. `true`: so it was, or in an interim answer.
+    fn tell_of_fields(&self, found: bool) -> bool {
+        let found = found | self.lease.take_leaked();
         if found {
             self.tell("a field");
         }
@@ -102,16 +108,20 @@ impl Screening {
         has_body: bool,
         large: &Arc<Semaphore>,
     ) -> Result<Option<Box<Screen>>, Error> {
-        let told = self.clean(&mut head.headers);
+        let look = Look::at(&head.headers, self.traces());
+        if look.finds {
+            scrub_fields(self.traces(), &mut head.headers);
+        }
+        let told = self.tell_of_fields(look.finds);
         if head.status == StatusCode::NOT_MODIFIED {
             // The agent has it as it was sent: without its coding.
             head.headers.remove(CONTENT_ENCODING);
             return Ok(None);
         }
-        if !is_text(&head.headers) {
+        if !look.is_text {
             return Ok(None);
         }
-        let coding = match Coding::of(&head.headers) {
+        let coding = match if look.is_coded { Coding::of(&head.headers) } else { Ok(None) } {
             Ok(coding) => coding,
             Err(_) if !has_body => return Ok(None),
             Err(_) => return Err(Error::UnaskedCoding),
@@ -293,11 +303,30 @@ pub(in crate::proxy) fn clean_interim(lease: &Lease, permit: &Permit, fields: &m
     }
 }
 
-/// Whether a body is looked through: what a human could read, and what doesn't say what it is.
-fn is_text(fields: &HeaderMap) -> bool {
-    let mut kinds = fields.get_all(CONTENT_TYPE).iter();
-    let Some(kind) = kinds.next() else { return true };
-    kinds.next().is_some() || is_text_type(kind.as_bytes())
+/// What one look at an answer's fields tells.
+struct Look {
+    /// The token is in one of them.
+    finds: bool,
+    /// The body is looked through: what a human could read, and what doesn't say what it is.
+    is_text: bool,
+    is_coded: bool,
+}
+
+impl Look {
+    fn at(fields: &HeaderMap, traces: &[Trace]) -> Self {
+        let search = Search::new(traces);
+        let (mut finds, mut is_coded, mut kinds) = (false, false, 0);
+        let mut is_text = true;
+        for (name, value) in fields {
+            finds |= search.finds(name, value);
+            if *name == CONTENT_TYPE {
+                kinds += 1;
+                is_text = kinds > 1 || is_text_type(value.as_bytes());
+            }
+            is_coded |= *name == CONTENT_ENCODING;
+        }
+        Self { finds, is_text, is_coded }
+    }
 }
 
 fn is_text_type(value: &[u8]) -> bool {
