@@ -148,7 +148,7 @@ impl Proxy {
             without_interim: &|| outbound.rewinder.continued(),
             on_interim: &|status, fields| outbound.on_interim((lease, permit, turn), status, fields),
             identity: lease.identity(),
-            h1_only: outbound.waits_for_a_nonce(lease),
+            h1_only: outbound.upgrade.is_some() || outbound.waits_for_a_nonce(lease),
         };
         let ready = outbound.ready(request, permit, lease)?;
         let mut sent = turn.during(pin!(self.upstream.send(to, ready))).await;

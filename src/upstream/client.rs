@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use http::{
     Request, Response, Uri, Version,
-    header::{HOST, UPGRADE},
+    header::HOST,
     request::Parts,
     uri::{self, PathAndQuery},
 };
@@ -109,21 +109,17 @@ where
     ///
     /// Over h1 the length or coding of its body is written anew, too.
     ///
-    /// A request with `Upgrade`, which h2 doesn't have, goes over h1 whatever the upstream
-    /// prefers.
-    ///
     /// A pooled connection that turns out closed before a byte was sent is replaced
     /// without the caller's knowing. Nothing else is retried here. The wait for the
     /// answer's head is limited by the route's `response_timeout`, from the last byte
     /// of the request's body on. A caller that leaves ends the exchange at once.
     pub async fn send(&self, to: Destination<'_>, (mut head, body): (Box<Parts>, B)) -> Result<Sent, SendFailure<B>> {
-        let h1_only = to.h1_only || head.headers.contains_key(UPGRADE);
-        let slot = self.pool.slot(&to, h1_only);
+        let slot = self.pool.slot(&to);
         let limit = to.permit.route().upstream.response_timeout;
         let mut body = Tracked::new(body, to.now);
         let (mut now, mut again) = (to.now, false);
         loop {
-            let loan = match self.acquire(&slot, to.permit, h1_only, (again, &mut now)).await {
+            let loan = match self.acquire(&slot, &to, (again, &mut now)).await {
                 Ok(loan) => loan,
                 Err(error) => return Err(SendFailure::unsent(error, None, head, body).map(Tracked::into_inner)),
             };
@@ -166,14 +162,13 @@ where
     async fn acquire(
         &self,
         slot: &Arc<Slot<B>>,
-        permit: &Permit,
-        h1_only: bool,
+        to: &Destination<'_>,
         (again, now): (bool, &mut Instant),
     ) -> Result<Loan<B>, Error> {
         if let Some(loan) = slot.take(again, *now) {
             return Ok(loan);
         }
-        let loan = boxed(|| self.wait(slot, permit, h1_only, again)).await?;
+        let loan = boxed(|| self.wait(slot, to.permit, to.h1_only, again)).await?;
         *now = Instant::now();
         Ok(loan)
     }

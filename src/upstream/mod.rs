@@ -65,7 +65,8 @@ pub struct Destination<'a> {
     pub on_interim: &'a (dyn Fn(StatusCode, &HeaderMap) + Sync),
     /// What the connection shows of us, where a token is bound to it (RFC 8705 §3).
     pub identity: Option<&'a Arc<ClientIdentity>>,
-    /// The request waits for a `100 Continue` that has to be heard.
+    /// The request goes over h1 whatever the upstream prefers: it has `Upgrade`, which h2 hasn't,
+    /// or waits for a `100 Continue` that has to be heard.
     pub h1_only: bool,
 }
 

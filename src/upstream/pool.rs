@@ -145,8 +145,8 @@ impl<B: Send + 'static> Pool<B> {
         Self { limits, slots: Mutex::default(), sweeping: AtomicBool::new(false) }
     }
 
-    /// The slot of a permit, made where there is none. `h1_only`: for what h2 can't do.
-    pub(super) fn slot(self: &Arc<Self>, to: &Destination<'_>, h1_only: bool) -> Arc<Slot<B>> {
+    /// The slot of a permit, made where there is none.
+    pub(super) fn slot(self: &Arc<Self>, to: &Destination<'_>) -> Arc<Slot<B>> {
         let permit = to.permit;
         let upstream = &permit.route().upstream;
         let key = Key {
@@ -154,7 +154,7 @@ impl<B: Send + 'static> Pool<B> {
             upstream: Arc::as_ptr(upstream) as usize,
             scheme: permit.scheme(),
             authority: permit.authority().clone(),
-            h1_only,
+            h1_only: to.h1_only,
             identity: to.identity.map_or(0, |identity| identity.id()),
         };
         let mut slots = lock(&self.slots);

@@ -223,7 +223,8 @@ async fn an_upgrade_goes_over_h1() {
             request.0.headers.insert("connection", "upgrade".parse().unwrap());
             request.0.headers.insert("upgrade", "websocket".parse().unwrap());
         }
-        let answer = finish(send(&client, &permit, request).await).await;
+        let to = Destination { h1_only: upgrade, ..Destination::new(&permit) };
+        let answer = finish(client.send(to, request).await).await;
         assert!(answer.starts_with(version), "{answer}");
     }
     assert_eq!(origin.connections(), 2);
