@@ -28,6 +28,7 @@ use crate::{
     observe::{self, Recorder},
     primitives::{Authority, Clock, ListenAddress, ListenerName, RequestIds},
     proxy::{Guesses, Ingress, Rules, Shared, Via},
+    route::{Effect, HostPattern},
     server::{self, Door, Drain, DrainHandle, ListenerTls, SocketFile},
     tls::{self, CertificateAuthority, LeafCache},
     upstream::{SystemResolver, Wall},
@@ -97,6 +98,7 @@ pub fn start(settings: &config::Settings, surroundings: Surroundings) -> Result<
     let admin_address = admin_listener.as_ref().and_then(admin::Listener::tcp);
     let files = std::mem::take(&mut sockets.files);
     let wall = Wall::new(sockets.addresses().chain(admin_address).collect());
+    confine(&surroundings.authority, settings);
     let worker = worker(settings, &surroundings, wall)?;
     let shared = Arc::clone(&worker.shared);
     let (drain_handle, drain) = Drain::new();
@@ -208,6 +210,24 @@ fn rules_with(settings: &config::Settings, broker: credential::Broker, former: &
         broker,
         unmatched: settings.server.unmatched,
         authorization_servers: authorization_servers(settings),
+    }
+}
+
+/// The hosts whose names we may have to bear: those that a route lets agents to. `None`: no
+/// bounds.
+fn constraints(settings: &config::Settings) -> Option<tls::Constraints> {
+    let allowing = settings.routes.iter().filter(|route| route.effect == Effect::Allow);
+    let hosts = allowing.flat_map(|route| &route.hosts).map(HostPattern::top);
+    tls::Constraints::new(hosts).filter(|_| settings.name_constraints)
+}
+
+/// A CA that can't be bound goes on as it is: clients trust it, and the operator reads why.
+fn confine(authority: &CertificateAuthority, settings: &config::Settings) {
+    if let Err(error) = authority.confine(constraints(settings)) {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the issuing certificate can't be bound to the routes' hosts, or renewed; it stays as it is"
+        );
     }
 }
 

@@ -5,13 +5,15 @@
 
 use crate::{config, credential, observe::Event};
 
-use super::{Running, rules_with};
+use super::{Running, confine, rules_with};
 
 impl Running {
     /// Swaps the rules in whole.
     pub fn reload(&self, settings: &config::Settings) -> Result<(), credential::Error> {
         let current = self.shared.rules.load_full();
         let broker = current.broker.reconfigured(settings.credentials.clone(), settings.tokens.clone())?;
+        // Before a request to a new host comes.
+        confine(&self.authority, settings);
         self.shared.replace(rules_with(settings, broker, &current.registry));
         let detail = format!("{} routes, {} agents", settings.routes.len(), settings.agents.len());
         self.shared.recorder.event(Event::ConfigReloaded { accepted: true, detail });

@@ -45,6 +45,8 @@ pub struct Settings {
     pub store: StoreSettings,
     /// `[state] lock_memory`: nothing of the process may reach the swap area.
     pub lock_memory: bool,
+    /// `[state] name_constraints`: our CA vouches for the hosts of the routes only.
+    pub name_constraints: bool,
     pub server: server::Settings,
     pub proxy: proxy::Settings,
     pub upstream: upstream::Settings,

@@ -71,6 +71,14 @@ impl HostPattern {
         port && self.names(authority.host())
     }
 
+    /// The host that it names, or the one that all it names are below.
+    pub fn top(&self) -> Host {
+        match &self.name {
+            HostName::Exact(host) => host.clone(),
+            HostName::Below(suffix) => Host::Name(suffix.clone()),
+        }
+    }
+
     /// Whatever the port.
     pub(super) fn names(&self, host: &Host) -> bool {
         match (&self.name, host) {

@@ -4,11 +4,11 @@
 //!
 //! ```text
 //! DIRECTORY/ca/            0700
-//!   root.pem    root.key       read for its name and dates · only its mode is looked at
-//!   issuing.pem issuing.key    the key that signs (0600)
+//!   root.pem    root.key       what clients trust · signs an issuing certificate, now and then
+//!   issuing.pem issuing.key    the key that signs leaves (0600), its certificate behind it
 //! ```
 //!
-//! The root's key is in memory only while a CA is made. The leaf key is made at each
+//! The root's key is in memory only while it signs. The leaf key is made at each
 //! start, is shared by all leaves of the process, and never touches a disk.
 
 use std::{
@@ -18,8 +18,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use arc_swap::ArcSwap;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
 };
 use rustls::sign::CertifiedKey;
@@ -32,25 +33,30 @@ use crate::{
     primitives::{Clock, Host},
 };
 
-use super::{CertificateInfo, Error, provider};
+use super::{
+    CertificateInfo, Constraints, Error,
+    issuing::{Home, Issuing, Wish},
+    provider,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Clients whose clock is behind ours still accept a new certificate.
-const SKEW: Duration = HOUR;
-const PERSISTENT_LIFE: Duration = Duration::from_secs(2 * 365 * 24 * 3600);
+pub(super) const SKEW: Duration = HOUR;
+const PERSISTENT_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 const EPHEMERAL_LIFE: Duration = DAY;
 /// Under every limit that a client sets (Apple's 825 days is the lowest for private CAs).
 const LEAF_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
-/// When to tell the operator that the CA will expire.
+/// When to tell the operator that the CA will expire: an intermediate is renewed long before.
 const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Root and intermediate; mints leaves.
 pub struct CertificateAuthority {
     root: CertificateInfo,
     root_pem: String,
-    issuing: CertificateInfo,
-    issuer: Issuer<'static, KeyPair>,
+    issuing: ArcSwap<Issuing>,
+    /// Where root and intermediate are kept; `None`: in memory only.
+    home: Option<Home>,
     leaf_key: KeyPair,
     leaf_signer: Arc<dyn rustls::sign::SigningKey>,
     clock: Arc<dyn Clock>,
@@ -71,7 +77,7 @@ impl CertificateAuthority {
     /// A CA that lives in memory only and dies with the process (`run`, `demo`).
     pub fn ephemeral(clock: &Arc<dyn Clock>) -> Result<Self, Error> {
         let made = Made::new(clock, EPHEMERAL_LIFE)?;
-        Self::assemble(made.root_pem, &made.issuing_pem, made.issuing_key, clock, Path::new("memory"))
+        Self::assemble(made.root_pem, made.issuing, clock, None)
     }
 
     /// Loads `directory/ca/`, or makes it (0700, keys 0600). Of several processes that
@@ -93,11 +99,9 @@ impl CertificateAuthority {
         let target = ca_directory(directory);
         files::check_directory_mode(&target)?;
         files::check_key_mode(&target.join("root.key"))?;
-        let key_path = target.join("issuing.key");
-        let key = KeyPair::from_pem(&files::read_key(&key_path)?).map_err(|_| Error::NoKey { path: key_path })?;
+        let issuing = Issuing::load(&target)?;
         let root_pem = files::read_text(&target.join("root.pem"))?;
-        let issuing_pem = files::read_text(&target.join("issuing.pem"))?;
-        Self::assemble(root_pem, &issuing_pem, key, clock, &target)
+        Self::assemble(root_pem, issuing, clock, Some(Home::new(target)))
     }
 
     /// Makes a new CA in `directory/ca/`; the one it replaces is kept as `ca.previous`
@@ -129,33 +133,60 @@ impl CertificateAuthority {
         Ok((root, pem))
     }
 
-    fn assemble(
-        root_pem: String,
-        issuing_pem: &str,
-        issuing_key: KeyPair,
-        clock: &Arc<dyn Clock>,
-        origin: &Path,
-    ) -> Result<Self, Error> {
-        let parse = |pem: &str, name: &str| {
-            CertificateInfo::from_pem(pem).ok_or_else(|| Error::NoCertificate { path: origin.join(name) })
-        };
-        let root = parse(&root_pem, "root.pem")?;
-        let issuing = parse(issuing_pem, "issuing.pem")?;
-        let key_matches = issuing.public_key() == Some(rcgen::PublicKeyData::subject_public_key_info(&issuing_key));
-        if !key_matches || !issuing.is_signed_by(&root) || !root.is_signed_by(&root) {
+    fn assemble(root_pem: String, issuing: Issuing, clock: &Arc<dyn Clock>, home: Option<Home>) -> Result<Self, Error> {
+        let origin = home.as_ref().map_or(Path::new("memory"), Home::path);
+        let no_root = || Error::NoCertificate { path: origin.join("root.pem") };
+        let root = CertificateInfo::from_pem(&root_pem).ok_or_else(no_root)?;
+        if !issuing.certificate().is_signed_by(&root) || !root.is_signed_by(&root) {
             return Err(Error::Mixed { directory: origin.to_owned() });
         }
-        let issuer = Issuer::from_ca_cert_der(issuing.der(), issuing_key).map_err(Error::Mint)?;
         let leaf_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(Error::Mint)?;
         let leaf_signer = provider()
             .key_provider
             .load_private_key(PrivatePkcs8KeyDer::from(leaf_key.serialize_der()).into())
             .map_err(Error::Config)?;
-        let authority = Self { root, root_pem, issuing, issuer, leaf_key, leaf_signer, clock: clock.clone() };
+        let issuing = ArcSwap::from_pointee(issuing);
+        let authority = Self { root, root_pem, issuing, home, leaf_key, leaf_signer, clock: clock.clone() };
+        // Told of with the first leaf, if it isn't the end.
+        let renewed = authority.renew_if_due();
         if authority.expires_at() <= clock.now() {
-            return Err(Error::Expired);
+            return Err(renewed.err().unwrap_or(Error::Expired));
         }
         Ok(authority)
+    }
+
+    /// From now on the intermediate vouches for these hosts only (threat 111); `None`: for any.
+    /// A new one is signed where it does otherwise now. Nothing is done where the authority is
+    /// in memory only: it dies before anybody could use its key.
+    ///
+    /// # Errors
+    /// It can't be signed: the root's key was taken away, for example. The old one stays.
+    pub fn confine(&self, hosts: Option<Constraints>) -> Result<(), Error> {
+        let Some(home) = &self.home else { return Ok(()) };
+        home.hear(hosts);
+        self.renew_if_due()
+    }
+
+    /// Signs another intermediate where the one that there is is old, or isn't as it should be.
+    fn renew_if_due(&self) -> Result<(), Error> {
+        let Some(home) = &self.home else { return Ok(()) };
+        let (now, end) = (self.clock.now(), self.root.not_after());
+        let wish = home.wish();
+        let current = self.issuing.load_full();
+        let wanted = match &*wish {
+            Some(Wish(wanted)) => wanted.as_ref(),
+            None => current.constraints(),
+        };
+        if current.constraints() == wanted && !current.is_due(now, end) {
+            return Ok(());
+        }
+        if end <= now {
+            return Err(Error::Expired);
+        }
+        let issuing = Issuing::make(&self.root, &home.root_key(&self.root)?, (now, end), wanted.cloned())?;
+        home.keep(&issuing);
+        self.issuing.store(Arc::new(issuing));
+        Ok(())
     }
 
     /// The root, PEM: what clients must trust.
@@ -172,14 +203,14 @@ impl CertificateAuthority {
         &self.root
     }
 
-    /// The intermediate that signs the leaves.
-    pub fn issuing(&self) -> &CertificateInfo {
-        &self.issuing
+    /// The intermediate that signs the leaves, now.
+    pub fn issuing(&self) -> CertificateInfo {
+        self.issuing.load().certificate().clone()
     }
 
-    /// When clients stop to accept what this CA signs.
+    /// When clients stop to accept what this CA signs, as it is now.
     pub fn expires_at(&self) -> SystemTime {
-        self.root.not_after().min(self.issuing.not_after())
+        self.root.not_after().min(self.issuing.load().certificate().not_after())
     }
 
     /// Whether less than 30 days are left, so that the operator should be told to run
@@ -194,11 +225,20 @@ impl CertificateAuthority {
     /// `Expired` once the CA is; else only what the crypto library can't do.
     pub fn issue(&self, host: &Host) -> Result<Leaf, Error> {
         let now = self.clock.now();
-        let expires = self.expires_at();
+        if let Err(error) = self.renew_if_due()
+            && self.home.as_ref().is_some_and(Home::complains_first)
+        {
+            tracing::warn!(%error, "the certificate authority can't renew its issuing certificate");
+        }
+        let issuing = self.issuing.load_full();
+        let expires = self.root.not_after().min(issuing.certificate().not_after());
         if expires <= now {
             return Err(Error::Expired);
         }
-        let not_before = (now - SKEW).max(self.issuing.not_before());
+        if issuing.constraints().is_some_and(|constraints| !constraints.admits(host)) {
+            return Err(Error::Confined);
+        }
+        let not_before = (now - SKEW).max(issuing.certificate().not_before());
         let not_after = whole_seconds((now + LEAF_LIFE).min(expires));
         let mut params = params(&common_name(host), not_before, not_after)?;
         params.is_ca = IsCa::ExplicitNoCa;
@@ -206,8 +246,8 @@ impl CertificateAuthority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(&self.leaf_key, &self.issuer).map_err(Error::Mint)?;
-        let chain = vec![certificate.into(), self.issuing.der().clone()];
+        let certificate = params.signed_by(&self.leaf_key, issuing.issuer()).map_err(Error::Mint)?;
+        let chain = vec![certificate.into(), issuing.certificate().der().clone()];
         let half_life = not_after.duration_since(now).unwrap_or_default() / 2;
         Ok(Leaf {
             certified_key: Arc::new(CertifiedKey::new(chain, self.leaf_signer.clone())),
@@ -229,8 +269,7 @@ impl fmt::Debug for CertificateAuthority {
 struct Made {
     root_pem: String,
     root_key: KeyPair,
-    issuing_pem: String,
-    issuing_key: KeyPair,
+    issuing: Issuing,
 }
 
 impl Made {
@@ -238,33 +277,24 @@ impl Made {
         let now = clock.now();
         let (not_before, not_after) = (now - SKEW, now + life);
         let name = format!("cupbearer {} {}", machine(), files::random_hex::<4>()?);
-        let key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
 
         let mut root = params(&name, not_before, not_after)?;
         root.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
-        root.key_usages.clone_from(&key_usages);
+        root.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let root_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(Error::Mint)?;
-        let root_certificate = root.self_signed(&root_key).map_err(Error::Mint)?;
-
-        let mut issuing = params(&format!("{name} issuing"), not_before, not_after)?;
-        issuing.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        issuing.key_usages = key_usages;
-        issuing.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        issuing.use_authority_key_identifier_extension = true;
-        let issuing_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(Error::Mint)?;
-        let issuing_certificate =
-            issuing.signed_by(&issuing_key, &Issuer::from_params(&root, &root_key)).map_err(Error::Mint)?;
-
-        Ok(Self { root_pem: root_certificate.pem(), root_key, issuing_pem: issuing_certificate.pem(), issuing_key })
+        let root_pem = root.self_signed(&root_key).map_err(Error::Mint)?.pem();
+        let parsed = CertificateInfo::from_pem(&root_pem).ok_or(Error::Random)?;
+        let issuing = Issuing::make(&parsed, &root_key, (now, not_after), None)?;
+        Ok(Self { root_pem, root_key, issuing })
     }
 
     fn stage(&self, directory: &Path) -> Result<Staged, Error> {
         let root_key = Zeroizing::new(self.root_key.serialize_pem());
-        let issuing_key = Zeroizing::new(self.issuing_key.serialize_pem());
+        let issuing_key = self.issuing.key_pem();
         let files = [
             NewFile { name: "root.pem", text: &self.root_pem, mode: 0o644 },
             NewFile { name: "root.key", text: &root_key, mode: 0o600 },
-            NewFile { name: "issuing.pem", text: &self.issuing_pem, mode: 0o644 },
+            NewFile { name: "issuing.pem", text: self.issuing.pem(), mode: 0o644 },
             NewFile { name: "issuing.key", text: &issuing_key, mode: 0o600 },
         ];
         Ok(Staged::write(directory, &files)?)
@@ -278,7 +308,11 @@ fn ca_directory(directory: &Path) -> PathBuf {
 }
 
 /// What root, intermediate and leaf have in common.
-fn params(common_name: &str, not_before: SystemTime, not_after: SystemTime) -> Result<CertificateParams, Error> {
+pub(super) fn params(
+    common_name: &str,
+    not_before: SystemTime,
+    not_after: SystemTime,
+) -> Result<CertificateParams, Error> {
     let mut serial = [0; 16];
     aws_lc_rs::rand::fill(&mut serial).map_err(|_| Error::Random)?;
     let mut params = CertificateParams::default();
@@ -477,7 +511,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let authority = CertificateAuthority::load_or_create(directory.path(), &clock).unwrap();
         assert_eq!(authority.root().not_before(), now - HOUR);
-        assert_eq!(authority.expires_at(), now + DAY * 730);
+        assert_eq!(authority.root().not_after(), now + DAY * 365);
+        assert_eq!(authority.expires_at(), now + DAY * 90, "the intermediate's");
         assert!(!authority.expires_soon());
 
         *time.0.lock().unwrap() = now + DAY;
@@ -488,13 +523,13 @@ mod tests {
         assert_eq!(leaf.not_after, now + DAY * 8);
         assert_eq!(leaf.renew_at, now + DAY * 9 / 2);
 
-        *time.0.lock().unwrap() = now + DAY * 728;
-        assert!(authority.expires_soon());
+        *time.0.lock().unwrap() = now + DAY * 363;
         let last = issue(&authority, "a.example");
-        assert_eq!(last.not_after, authority.expires_at());
+        assert!(authority.expires_soon());
+        assert_eq!(last.not_after, authority.root().not_after());
         assert_eq!(last.renew_at, last.not_after, "a new one would not live longer");
 
-        *time.0.lock().unwrap() = now + DAY * 730;
+        *time.0.lock().unwrap() = now + DAY * 365;
         assert!(matches!(authority.issue(&Host::parse("a.example").unwrap()), Err(Error::Expired)));
         let error = CertificateAuthority::load_or_create(directory.path(), &clock).unwrap_err();
         assert!(error.to_string().contains("cupbearer ca rotate"), "{error}");
@@ -502,8 +537,121 @@ mod tests {
         CertificateAuthority::rotate(directory.path(), &clock).expect("so does rotate");
 
         let ephemeral = CertificateAuthority::ephemeral(&clock).unwrap();
-        assert_eq!(ephemeral.expires_at(), now + DAY * 731);
+        assert_eq!(ephemeral.expires_at(), now + DAY * 366);
         assert_eq!(issue(&ephemeral, "a.example").not_after, ephemeral.expires_at());
+    }
+
+    /// Threat 111: what can be stolen with the intermediate's key ends soon.
+    #[test]
+    fn the_intermediate_is_renewed_in_the_middle_of_its_life() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let time = Arc::new(Settable(Mutex::new(now)));
+        let clock: Arc<dyn Clock> = time.clone();
+        let directory = tempfile::tempdir().unwrap();
+        let authority = CertificateAuthority::load_or_create(directory.path(), &clock).unwrap();
+        let first = authority.issuing();
+        *time.0.lock().unwrap() = now + DAY * 44;
+        assert_eq!(issue(&authority, "a.example").certified_key.cert[1], *first.der());
+        *time.0.lock().unwrap() = now + DAY * 46;
+        let leaf = issue(&authority, "a.example");
+        let second = authority.issuing();
+        assert_eq!(leaf.certified_key.cert[1], *second.der());
+        assert!(first.public_key() != second.public_key() && first.subject() != second.subject());
+        assert_eq!(second.not_after(), now + DAY * 136);
+        assert!(parse(&leaf.certified_key.cert[0]).verify_signature(Some(parse(second.der()).public_key())).is_ok());
+        let kept = CertificateAuthority::load(directory.path(), &clock).unwrap();
+        assert_eq!(kept.issuing().fingerprint(), second.fingerprint());
+        let mode = |name: &str| fs::metadata(directory.path().join("ca").join(name)).unwrap().permissions().mode();
+        assert_eq!(mode("issuing.key") & 0o777, 0o600);
+
+        // Nobody served for longer than it lives: the root is what clients trust.
+        *time.0.lock().unwrap() = now + DAY * 300;
+        let late = CertificateAuthority::load(directory.path(), &clock).unwrap();
+        assert_eq!(late.root_pem(), authority.root_pem());
+        assert_eq!(issue(&late, "a.example").not_after, now + DAY * 307);
+        // Another process has made another CA there: it is none of ours to write to.
+        CertificateAuthority::rotate(directory.path(), &clock).unwrap();
+        *time.0.lock().unwrap() = now + DAY * 346;
+        assert_eq!(issue(&late, "a.example").not_after, now + DAY * 353, "the old one is good until its end");
+        CertificateAuthority::load(directory.path(), &clock).unwrap();
+    }
+
+    /// Files of the first versions: an intermediate for two years, its certificate in a file of
+    /// its own; and a root's key that the operator took away.
+    #[test]
+    fn an_authority_without_its_roots_key_goes_on() {
+        let (authority, directory) = persistent();
+        let ca = directory.path().join("ca");
+        let root_key = fs::read_to_string(ca.join("root.key")).unwrap();
+        let key = fs::read_to_string(ca.join("issuing.key")).unwrap();
+        let (key, _certificate) = key.split_once("-----BEGIN CERTIFICATE").unwrap();
+        fs::write(ca.join("issuing.key"), key).unwrap();
+        fs::write(ca.join("root.key"), "").unwrap();
+        let old = CertificateAuthority::load_or_create(directory.path(), &clock()).unwrap();
+        assert_eq!(old.issuing().fingerprint(), authority.issuing().fingerprint());
+        let hosts = || Constraints::new([Host::parse("api.example.com").unwrap()]);
+        assert!(matches!(old.confine(hosts()), Err(Error::NoKey { .. })));
+        issue(&old, "anything.test");
+        fs::write(ca.join("root.key"), root_key).unwrap();
+        old.confine(hosts()).unwrap();
+        assert_ne!(old.issuing().fingerprint(), authority.issuing().fingerprint());
+        assert_eq!(old.root_pem(), authority.root_pem());
+    }
+
+    /// Threat 111: with the intermediate's key one poses as the routes' hosts and no other.
+    #[test]
+    fn clients_refuse_what_the_intermediate_may_not_vouch_for() {
+        let (authority, directory) = persistent();
+        let ca = directory.path().join("ca");
+        let confine = |hosts: &[&str]| {
+            let hosts = hosts.iter().map(|host| Host::parse(host).unwrap());
+            authority.confine(Constraints::new(hosts)).unwrap();
+        };
+        let thief = |host: &str| {
+            // Unbound by us, with the key from the disk.
+            let issuing = Issuing::load(&ca).unwrap();
+            let mut params = params("x", clock().now() - HOUR, clock().now() + DAY).unwrap();
+            params.subject_alt_names = vec![subject_alt_name(&Host::parse(host).unwrap()).unwrap()];
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            params.use_authority_key_identifier_extension = true;
+            let key = KeyPair::generate().unwrap();
+            (pem_of(params.signed_by(&key, issuing.issuer()).unwrap().der()), issuing.pem().to_owned())
+        };
+        let accepted = |(leaf, issuing): (String, String)| {
+            let write = |name: &str, text: &str| {
+                let path = directory.path().join(name);
+                fs::write(&path, text).unwrap();
+                path
+            };
+            let (root, issuing) = (write("root.pem", authority.root_pem()), write("issuing.pem", &issuing));
+            let mut openssl = Command::new("openssl");
+            openssl.args(["verify", "-x509_strict", "-purpose", "sslserver", "-no-CApath", "-no-CAstore", "-CAfile"]);
+            let output = openssl.arg(root).arg("-untrusted").arg(issuing).arg(write("leaf.pem", &leaf)).output();
+            output.expect("the openssl command is needed for this test").status.success()
+        };
+        assert!(accepted(thief("anything.test")), "nobody has said anything yet");
+        confine(&["api.example.com", "example.net"]);
+        for host in ["api.example.com", "a.example.net"] {
+            issue(&authority, host);
+            assert!(accepted(thief(host)), "{host}");
+        }
+        for host in ["example.com", "evilexample.net", "anything.test", "192.0.2.1", "[2001:db8::1]"] {
+            assert!(matches!(authority.issue(&Host::parse(host).unwrap()), Err(Error::Confined)), "{host}");
+            assert!(!accepted(thief(host)), "{host}");
+        }
+        confine(&["192.0.2.1", "[2001:db8::1]"]);
+        for (host, expected) in [("192.0.2.1", true), ("[2001:db8::1]", true), ("192.0.2.2", false), ("a.test", false)]
+        {
+            assert_eq!(authority.issue(&Host::parse(host).unwrap()).is_ok(), expected, "{host}");
+            assert_eq!(accepted(thief(host)), expected, "{host}");
+        }
+        let bound = authority.issuing();
+        confine(&["[2001:db8::1]", "192.0.2.1"]);
+        assert_eq!(authority.issuing().fingerprint(), bound.fingerprint(), "nothing has changed");
+        let again = CertificateAuthority::load(directory.path(), &clock()).unwrap();
+        assert_eq!(again.issuing().fingerprint(), bound.fingerprint());
+        authority.confine(None).unwrap();
+        assert!(accepted(thief("anything.test")));
     }
 
     /// What Python 3.13 and others check too (standards 5.1).

@@ -2,15 +2,17 @@
 //! sides. Knows hosts and keys; no connections.
 //!
 //! ```text
-//! root (2 years; the only thing a client trusts)
-//!   └── issuing intermediate (signs; its key is the one we hold in memory)
+//! root (a year; the only thing a client trusts)
+//!   └── issuing intermediate (90 days, for the hosts of the routes only; its key is the one we hold in memory)
 //!         └── leaf, one per intercepted host, 7 days, cached by `LeafCache`
 //! ```
 
 pub mod authority;
 pub mod certificate;
 pub mod client;
+pub mod constraints;
 pub mod identity;
+mod issuing;
 pub mod leaf;
 pub mod server;
 
@@ -31,6 +33,7 @@ use crate::files;
 
 pub use authority::{CertificateAuthority, Leaf};
 pub use certificate::CertificateInfo;
+pub use constraints::Constraints;
 pub use identity::ClientIdentity;
 pub use leaf::LeafCache;
 
@@ -58,6 +61,8 @@ pub enum Error {
     Mixed { directory: PathBuf },
     #[error("the certificate authority has expired: make a new one with `cupbearer ca rotate`")]
     Expired,
+    #[error("the issuing certificate may not vouch for this host")]
+    Confined,
     #[error("can't make a certificate")]
     Mint(#[source] rcgen::Error),
     #[error("the system gave no random numbers")]

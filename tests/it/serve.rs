@@ -269,3 +269,28 @@ async fn a_secret_for_everybody_stops_the_start() {
     let mut serve = town.serve().await;
     serve.wait_for("state.danger_allow_readable_secrets").await;
 }
+
+/// Threat 111: the certificate that signs is for the routes' hosts only, also after a reload, and
+/// clients take what it signs.
+#[tokio::test]
+async fn the_ca_vouches_for_the_routes_hosts_only() {
+    let town = Town::new().await;
+    let issuing = async || {
+        let text = town.home.sh("openssl x509 -in state/ca/issuing.pem -noout -text").await.expect(0).stdout;
+        let at = text.find("Name Constraints: critical").unwrap_or_else(|| panic!("{text}"));
+        text[at..].to_owned()
+    };
+    let mut serve = town.serve().await;
+    let agent = town.agent(&serve);
+    agent.get(town.url("/v1/orders")).send().await.unwrap().error_for_status().unwrap();
+    let before = issuing().await;
+    assert!(before.contains("DNS:orders.test") && before.contains("IP:0.0.0.0/0.0.0.0"), "{before}");
+    let route = "\n[[routes]]\nname = \"more\"\nhosts = [\"*.more.test\"]\nagents = [\"*\"]\n";
+    town.home.write("proxy.toml", town.config() + route);
+    serve.signal(Signal::SIGHUP);
+    serve.wait_for("reloaded").await;
+    let after = issuing().await;
+    assert!(after.contains("DNS:more.test") && after.contains("DNS:orders.test"), "{after}");
+    town.agent(&serve).get(town.url("/v1/orders")).send().await.unwrap().error_for_status().unwrap();
+    serve.terminate().await.expect(0);
+}

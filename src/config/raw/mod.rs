@@ -56,13 +56,19 @@ pub(super) struct State {
     pub(super) directory: Option<PathBuf>,
     pub(super) store: StoreSettings,
     pub(super) lock_memory: bool,
+    pub(super) name_constraints: bool,
     pub(super) danger_allow_readable_secrets: bool,
 }
 
 impl Default for State {
     fn default() -> Self {
-        let (lock_memory, danger_allow_readable_secrets) = (false, false);
-        Self { directory: None, store: StoreSettings::default(), lock_memory, danger_allow_readable_secrets }
+        Self {
+            directory: None,
+            store: StoreSettings::default(),
+            lock_memory: false,
+            name_constraints: true,
+            danger_allow_readable_secrets: false,
+        }
     }
 }
 
@@ -105,6 +111,7 @@ fn state(mut section: Section<'_>) -> State {
     // Before the first file that holds one is looked at.
     doc.readable_secrets.set(danger_allow_readable_secrets);
     let lock_memory = section.flag("lock_memory");
+    let name_constraints = section.boolean("name_constraints").is_none_or(|flag| flag.value);
     let kind = match section.entry("store") {
         Some((_, value)) if value.get_ref().is_table() => {
             let help = "write `store = \"embedded\"`, or \"memory\" to keep nothing";
@@ -123,7 +130,13 @@ fn state(mut section: Section<'_>) -> State {
         doc.problem(&section.place("key"), "a store in memory has no use for a `key`", "take one of the two out");
     }
     section.finish();
-    State { directory, store: StoreSettings { kind, key }, lock_memory, danger_allow_readable_secrets }
+    State {
+        directory,
+        store: StoreSettings { kind, key },
+        lock_memory,
+        name_constraints,
+        danger_allow_readable_secrets,
+    }
 }
 
 fn audit(mut section: Section<'_>) -> Audit {

@@ -59,6 +59,7 @@ pub(super) fn settings(doc: &Document<'_>, raw: raw::Config, file: &Path) -> Opt
         },
         dangers: dangers(&raw),
         lock_memory: raw.state.lock_memory,
+        name_constraints: raw.state.name_constraints,
         proxy: raw.limits.proxy,
         upstream: raw.limits.upstream,
         store: raw.state.store,
