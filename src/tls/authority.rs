@@ -334,7 +334,8 @@ fn whole_seconds(time: SystemTime) -> SystemTime {
 fn common_name(host: &Host) -> String {
     let text = match host {
         Host::Name(name) => name.to_string(),
-        Host::Ip(address) => address.to_string(),
+        // OpenSSL takes a bare IPv4 address here for a DNS name, which no constraint permits.
+        Host::Ip(address) => format!("address {address}"),
     };
     text.chars().take(64).collect()
 }
@@ -632,7 +633,9 @@ mod tests {
         assert!(accepted(thief("anything.test")), "nobody has said anything yet");
         confine(&["api.example.com", "example.net"]);
         for host in ["api.example.com", "a.example.net"] {
-            issue(&authority, host);
+            let leaf = issue(&authority, host);
+            let [leaf, issuing] = [0, 1].map(|at| pem_of(&leaf.certified_key.cert[at]));
+            assert!(accepted((leaf, issuing)), "{host}, as we sign it");
             assert!(accepted(thief(host)), "{host}");
         }
         for host in ["example.com", "evilexample.net", "anything.test", "192.0.2.1", "[2001:db8::1]"] {
@@ -644,6 +647,11 @@ mod tests {
         {
             assert_eq!(authority.issue(&Host::parse(host).unwrap()).is_ok(), expected, "{host}");
             assert_eq!(accepted(thief(host)), expected, "{host}");
+        }
+        for host in ["192.0.2.1", "[2001:db8::1]"] {
+            let leaf = issue(&authority, host);
+            let [leaf, issuing] = [0, 1].map(|at| pem_of(&leaf.certified_key.cert[at]));
+            assert!(accepted((leaf, issuing)), "{host}, as we sign it");
         }
         let bound = authority.issuing();
         confine(&["[2001:db8::1]", "192.0.2.1"]);
