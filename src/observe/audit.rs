@@ -9,12 +9,11 @@ use std::{
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use super::{
-    Event,
-    batch::{Ended, Texts},
+    Event, Record,
     line::{self, Scribe},
 };
 
@@ -75,8 +74,8 @@ impl AuditLog {
         }
     }
 
-    pub(super) fn record(&mut self, record: &Ended, texts: &Texts) {
-        self.scribe.write_record(&mut self.pending, record, texts);
+    pub(super) fn record(&mut self, record: &Record, duration: Duration) {
+        self.scribe.write_record(&mut self.pending, record, duration);
         self.line_written();
     }
 
@@ -179,16 +178,12 @@ mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
-    use crate::observe::{
-        batch::tests::ended,
-        line::tests::{moment, record},
-    };
+    use crate::observe::line::tests::{moment, record};
 
     fn batch(log: &mut AuditLog, records: usize) -> u64 {
         log.begin();
         for _ in 0..records {
-            let (record, texts) = ended(record());
-            log.record(&record, &texts);
+            log.record(&record(), Duration::ZERO);
         }
         log.finish()
     }
@@ -276,8 +271,7 @@ mod tests {
         }
         let mut log = AuditLog::open(full).unwrap();
         log.begin();
-        let (record, texts) = ended(record());
-        log.record(&record, &texts);
+        log.record(&record(), Duration::ZERO);
         log.event(&Event::Alert { kind: "x", detail: String::new() }, moment());
         assert_eq!(log.finish(), 2);
     }

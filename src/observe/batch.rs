@@ -1,23 +1,23 @@
-//! What ended, on the way to the collector: by value and in one piece of memory. What a request
-//! owned alone, its record and its path among it, is freed where it was made: blocks that
-//! another thread frees, tens of milliseconds later, cost an allocator several times as much.
+//! What ended, on the way to the collector, by its address. The records go round: those that the
+//! collector has written are filled again by the threads that serve. What a request owned alone,
+//! its record and its path among it, is freed or used again there, too: blocks that another
+//! thread frees, tens of milliseconds later, cost an allocator several times as much.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, SystemTime},
-};
+use std::{collections::HashMap, ops::RangeInclusive, time::SystemTime};
 
-use http::Method;
 use tokio::time::Instant;
 
-use super::{Asked, Decision, Event, Outcome, Record, TokenUse, line::cut_path, record::Protocol};
-use crate::primitives::{AgentName, ListenerName, RequestId};
+use super::{Event, Record};
+use crate::primitives::AgentName;
 
-/// Of its texts a record may bring so many bytes for its place; it takes another one for as
-/// many more.
-const TEXT_OF_A_PLACE: usize = 512;
+/// A path may have so many bytes for its record's place; it takes another one for as many more.
+const PATH_OF_A_PLACE: usize = 512;
 /// A full queue's second half has so many shares.
 const SHARES: usize = 8;
+/// Written records that are kept: so many where few are under way, and never more than so many.
+const WRITTEN: RangeInclusive<usize> = 32..=1024;
+/// So many are handed out at once.
+const HANDFUL: usize = 16;
 
 /// Entries in the order of their end.
 ///
@@ -27,7 +27,10 @@ const SHARES: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     entries: Vec<Entry>,
-    texts: Texts,
+    /// Those of former batches, to be filled again.
+    written: Vec<Used>,
+    /// So many of those are kept: what batches of late would need, and as much again.
+    keeps: usize,
     /// Places taken.
     taken: usize,
     /// Those in the second half, by agent.
@@ -41,41 +44,15 @@ pub(super) enum Ahead {
     OthersUnderWay,
 }
 
+/// A record that was written. What goes round is its place: a list of records would copy them.
+pub(super) type Used = Box<Record>;
+
+/// Small: a record stays where its request filled it.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are records, and a box for each would cost more")]
 pub(super) enum Entry {
-    Record(Ended),
+    /// And when it ended.
+    Record(Box<Record>, Instant),
     Event(Box<Event>, SystemTime),
-}
-
-/// A record whose request has ended; its texts are its batch's.
-#[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) id: RequestId,
-    pub(super) time: SystemTime,
-    pub(super) duration: Duration,
-    pub(super) listener: ListenerName,
-    pub(super) method: Option<Method>,
-    pub(super) host: Option<Span>,
-    pub(super) port: Option<u16>,
-    pub(super) path: Option<Span>,
-    pub(super) protocol: Protocol,
-    pub(super) agent: Option<AgentName>,
-    pub(super) decision: Decision,
-    pub(super) token: Option<TokenUse>,
-    pub(super) outcome: Outcome,
-    pub(super) from_agent: u64,
-    pub(super) to_agent: u64,
-}
-
-/// The hosts and paths of a batch's records.
-#[derive(Debug, Default)]
-pub(super) struct Texts(String);
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
-    start: u32,
-    end: u32,
 }
 
 impl Batch {
@@ -109,9 +86,9 @@ impl Batch {
             return false;
         }
         let shares = self.is_crowded(bound).then(|| record.agent.clone());
-        let before = self.texts.0.len();
-        self.entries.push(Entry::Record(Ended::new(*record, ended, &mut self.texts)));
-        let places = 1 + (self.texts.0.len() - before) / TEXT_OF_A_PLACE;
+        let path = record.asked.path.as_ref().map_or(0, |path| path.as_str().len());
+        let places = 1 + path / PATH_OF_A_PLACE;
+        self.entries.push(Entry::Record(record, ended));
         self.taken += places;
         if let Some(agent) = shares {
             *self.shares.entry(agent).or_default() += places;
@@ -129,56 +106,36 @@ impl Batch {
         true
     }
 
-    /// Its entries, one after the other; what isn't taken is dropped, and `self` is empty.
-    pub(super) fn drain(&mut self) -> (impl Iterator<Item = Entry>, &Texts) {
-        (self.entries.drain(..), &self.texts)
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
-    /// Gives back what `entries` don't need, after a surge.
+    /// Gives away some records to be filled again.
+    pub(super) fn hand_out(&mut self, to: &mut Vec<Used>) {
+        let rest = self.written.len().saturating_sub(HANDFUL);
+        to.extend(self.written.drain(rest..));
+    }
+
+    /// After it was written. Gives back what `entries` don't need, after a surge.
     pub(super) fn reset(&mut self, entries: usize) {
-        self.entries.clear();
-        self.entries.shrink_to(entries);
-        self.texts.0.clear();
-        self.texts.0.shrink_to(entries * 64);
-        self.taken = 0;
-        self.shares = HashMap::new();
-    }
-}
-
-impl Ended {
-    fn new(record: Record, ended: Instant, texts: &mut Texts) -> Self {
-        let Record { id, time, started, listener, asked, agent, decision, token, outcome, traffic } = record;
-        let Asked { method, authority, path, protocol } = asked;
-        Self {
-            id,
-            time,
-            duration: ended.duration_since(started),
-            listener,
-            method,
-            host: authority.as_ref().map(|authority| texts.add(authority.host_str())),
-            port: authority.as_ref().map(|authority| authority.port()),
-            path: path.map(|path| texts.add(&cut_path(path.as_str()))),
-            protocol,
-            agent,
-            decision,
-            token,
-            outcome,
-            from_agent: traffic.from_agent(),
-            to_agent: traffic.to_agent(),
+        // Batches come in all sizes: a small one is no sign that the next one is small.
+        let wanted = (2 * self.entries.len()).max(self.keeps - self.keeps / 8);
+        self.keeps = wanted.clamp(*WRITTEN.start(), *WRITTEN.end());
+        self.written.truncate(self.keeps);
+        for entry in self.entries.drain(..) {
+            match entry {
+                Entry::Record(mut record, _) if self.written.len() < self.keeps => {
+                    record.asked.path.take_if(|path| path.as_str().len() > PATH_OF_A_PLACE);
+                    self.written.push(record);
+                }
+                Entry::Record(..) | Entry::Event(..) => {}
+            }
         }
-    }
-}
-
-impl Texts {
-    fn add(&mut self, text: &str) -> Span {
-        // Far below four gigabytes: a batch is full long before.
-        let start = self.0.len() as u32;
-        self.0.push_str(text);
-        Span { start, end: self.0.len() as u32 }
-    }
-
-    pub(super) fn at(&self, span: Span) -> &str {
-        self.0.get(span.start as usize..span.end as usize).unwrap_or_default()
+        self.entries.shrink_to(entries);
+        self.taken = 0;
+        if !self.shares.is_empty() {
+            self.shares = HashMap::new();
+        }
     }
 }
 
@@ -190,13 +147,6 @@ pub(super) mod tests {
         primitives::CanonicalPath,
     };
 
-    /// As the collector gets it, after no time at all.
-    pub(in crate::observe) fn ended(record: Record) -> (Ended, Texts) {
-        let mut texts = Texts::default();
-        let started = record.started;
-        (Ended::new(record, started, &mut texts), texts)
-    }
-
     fn fill(batch: &mut Batch, record: &Record, bound: usize) -> usize {
         (0..).take_while(|_| batch.push_record(record.clone().into(), record.started, bound)).count()
     }
@@ -207,10 +157,12 @@ pub(super) mod tests {
         let mut record = record();
         record.asked.path = CanonicalPath::parse(&format!("/{}", "a".repeat(60_000))).ok();
         let count = fill(&mut batch, &record, 65_536);
-        assert!(count > 7_000 && count < 14_000, "{count}");
-        assert!(batch.texts.0.len() < 65_536 * TEXT_OF_A_PLACE);
+        assert!(count * 60_000 < 65_536 * PATH_OF_A_PLACE + 60_000, "{count}");
+        assert!(count > 200, "{count}");
         batch.reset(10);
-        assert!(batch.is_empty() && batch.texts.0.capacity() < 1000);
+        assert!(batch.is_empty());
+        // None is kept for its record's next request.
+        assert!(!batch.written.is_empty() && batch.written.iter().all(|record| record.asked.path.is_none()));
         assert_eq!(fill(&mut batch, &record, 4), 1);
     }
 
@@ -232,6 +184,25 @@ pub(super) mod tests {
         assert!(!batch.push_event(failed("no"), other.time, BOUND));
         batch.reset(0);
         assert_eq!(fill(&mut batch, &flood, BOUND), 900);
+    }
+
+    #[test]
+    fn records_go_round_as_many_as_are_needed() {
+        let mut batch = Batch::default();
+        let mut handed = Vec::new();
+        batch.hand_out(&mut handed);
+        assert!(handed.is_empty());
+        fill(&mut batch, &record(), 2_000);
+        batch.reset(10);
+        assert_eq!(batch.written.len(), *WRITTEN.end());
+        batch.hand_out(&mut handed);
+        assert_eq!(handed.len(), HANDFUL);
+        for _ in 0..100 {
+            assert!(batch.push_record(record().into(), record().started, 10));
+            batch.reset(10);
+        }
+        assert_eq!(batch.written.len(), *WRITTEN.start());
+        assert!(batch.entries.capacity() < 100);
     }
 
     /// Requests that are let in have records that still find room at their end.

@@ -6,7 +6,7 @@ use std::fmt::Error;
 use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, LabelSetEncoder};
 
 use super::{
-    batch::Ended,
+    Record,
     metrics::{RequestOutcome, TokenOutcome},
 };
 use crate::primitives::{AgentName, CredentialName, ListenerName, RouteName};
@@ -20,7 +20,7 @@ pub(super) struct RequestLabels {
 }
 
 impl RequestLabels {
-    pub(super) fn of(record: &Ended, outcome: RequestOutcome) -> Self {
+    pub(super) fn of(record: &Record, outcome: RequestOutcome) -> Self {
         Self {
             listener: record.listener.clone(),
             agent: record.agent.clone(),

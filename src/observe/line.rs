@@ -16,12 +16,11 @@ use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 
 use super::{
-    Decision, Event,
-    batch::{Ended, Texts},
+    Decision, Event, Record,
     object::{Object, is_plain, two_digits},
     record::TokenEvent,
 };
-use crate::primitives::{AgentName, Fingerprint, RouteName, digest::Hex};
+use crate::primitives::{AgentName, Authority, Fingerprint, RouteName, digest::Hex};
 
 /// Bytes of a path that the log shows; the rest is replaced by its length.
 const PATH_LIMIT: usize = 2048;
@@ -46,13 +45,14 @@ impl Scribe {
         Self { second: 0, date: date(0), upstream: None }
     }
 
-    /// Appends one line, with its line feed. The fields are in the order of the surface
-    /// contract; `prev` and `hash` come with the chain.
-    pub(super) fn write_record(&mut self, out: &mut Vec<u8>, record: &Ended, texts: &Texts) {
-        let Ended { decision, outcome, .. } = record;
-        let token = record.token.as_ref();
+    /// Appends one line, with its line feed, for a record that took `duration`. The fields are
+    /// in the order of the surface contract; `prev` and `hash` come with the chain.
+    pub(super) fn write_record(&mut self, out: &mut Vec<u8>, record: &Record, duration: Duration) {
+        let Record { asked, decision, outcome, traffic, .. } = record;
+        let (authority, token) = (asked.authority.as_ref(), record.token.as_ref());
+        let path = asked.path.as_ref().map(|path| cut(path.as_str(), PATH_LIMIT));
         let reason = Some(decision.reason.as_ref()).filter(|text| !text.is_empty()).map(free_text);
-        let method = record.method.as_ref().map(|method| cut(method.as_str(), METHOD_LIMIT));
+        let method = asked.method.as_ref().map(|method| cut(method.as_str(), METHOD_LIMIT));
         let fingerprint = token.map(|token| token.fingerprint.hex());
         let mut line = Object::begin(out);
         line.written(br#"{"time":"#, |out| self.write_time(out, record.time));
@@ -61,10 +61,10 @@ impl Scribe {
         line.name(br#","subject":"#, None);
         line.name(br#","listener":"#, Some(record.listener.as_str()));
         line.text(br#","method":"#, method.as_deref());
-        line.name(br#","host":"#, record.host.map(|host| texts.at(host)));
-        line.number(br#","port":"#, record.port.map(u64::from));
-        line.text(br#","path":"#, record.path.map(|path| texts.at(path)));
-        line.name(br#","protocol":"#, Some(record.protocol.as_str()));
+        line.name(br#","host":"#, authority.map(Authority::host_str));
+        line.number(br#","port":"#, authority.map(|authority| authority.port().into()));
+        line.text(br#","path":"#, path.as_deref());
+        line.name(br#","protocol":"#, Some(asked.protocol.as_str()));
         line.name(br#","route":"#, decision.route.as_ref().map(RouteName::as_str));
         line.name(br#","decision":"#, verdict(decision));
         line.text(br#","reason":"#, reason.as_deref());
@@ -74,9 +74,9 @@ impl Scribe {
         line.number(br#","token_wait_us":"#, token.map(|token| micros(token.wait)));
         line.name(br#","upstream_addr":"#, outcome.upstream_addr.map(|address| self.address(address)));
         line.number(br#","status":"#, outcome.status.map(u64::from));
-        line.number(br#","bytes_in":"#, Some(record.from_agent));
-        line.number(br#","bytes_out":"#, Some(record.to_agent));
-        line.number(br#","duration_us":"#, Some(micros(record.duration)));
+        line.number(br#","bytes_in":"#, Some(traffic.from_agent()));
+        line.number(br#","bytes_out":"#, Some(traffic.to_agent()));
+        line.number(br#","duration_us":"#, Some(micros(duration)));
         line.flag(br#","retried":"#, outcome.retried);
         line.text(br#","error":"#, outcome.error);
         line.end();
@@ -335,11 +335,6 @@ fn cut(text: &str, limit: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{kept}…({} bytes)", text.len()))
 }
 
-/// As much of a path as a line shows.
-pub(super) fn cut_path(path: &str) -> Cow<'_, str> {
-    cut(path, PATH_LIMIT)
-}
-
 /// Text that came from elsewhere: cut, and without characters that act on a terminal.
 fn free_text(text: &str) -> Cow<'_, str> {
     let cut = cut(text, TEXT_LIMIT);
@@ -372,7 +367,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::{
-        observe::{Asked, Outcome, Record, TokenUse, Traffic, batch::tests::ended, record::Protocol},
+        observe::{Asked, Outcome, TokenUse, Traffic, record::Protocol},
         primitives::{
             AgentName, Authority, CanonicalPath, CredentialName, Fingerprint, ListenerName, RequestIds, RouteName,
         },
@@ -458,9 +453,7 @@ pub(crate) mod tests {
     }
 
     fn write(scribe: &mut Scribe, out: &mut Vec<u8>, record: &Record) {
-        let (mut record, texts) = ended(record.clone());
-        record.duration = Duration::from_micros(23_001);
-        scribe.write_record(out, &record, &texts);
+        scribe.write_record(out, record, Duration::from_micros(23_001));
     }
 
     fn line(record: &Record) -> String {

@@ -6,7 +6,10 @@
 //! is bounded by the configuration. A label that doesn't apply (a request without a
 //! route) is the empty string, which no configured name can be.
 
-use std::{borrow::Cow, time::SystemTime};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 
 use prometheus_client::{
     encoding::text::encode,
@@ -15,8 +18,7 @@ use prometheus_client::{
 };
 
 use super::{
-    Decision, Event, Outcome, Summary,
-    batch::Ended,
+    Decision, Event, Outcome, Record, Summary,
     connections::{ConnectionGauge, ConnectionLabels, ConnectionState},
     labels::{AlertLabels, DenialLabels, ExpiryLabels, FailureLabels, RequestLabels, TokenLabels},
     recent::RecentCounters,
@@ -108,11 +110,11 @@ impl Metrics {
         self.audit_dropped.inc_by(lines);
     }
 
-    pub(super) fn record(&self, record: &Ended, recent: &mut RecentCounters) {
+    pub(super) fn record(&self, record: &Record, duration: Duration, recent: &mut RecentCounters) {
         let outcome = RequestOutcome::of(&record.decision, &record.outcome);
         self.summary.record(record, outcome);
         recent.count(record, outcome, &self.requests);
-        self.request_duration.observe(record.duration.as_secs_f64());
+        self.request_duration.observe(duration.as_secs_f64());
         if let Some(upstream) = record.outcome.upstream_time {
             self.upstream_duration.observe(upstream.as_secs_f64());
         }
@@ -273,7 +275,7 @@ impl TokenOutcome {
 
 /// Policy's reason, else the code of the refusal. A reason that was put together at run
 /// time may hold what an agent sent, and prose is no label: both count as their code.
-fn denial_reason(record: &Ended) -> &'static str {
+fn denial_reason(record: &Record) -> &'static str {
     let is_code = |text: &str| {
         !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
     };
@@ -285,15 +287,9 @@ fn denial_reason(record: &Ended) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{
-        observe::{
-            Record,
-            batch::tests::ended,
-            line::tests::{failed, moment, record, refused, token_event},
-        },
+        observe::line::tests::{failed, moment, record, refused, token_event},
         primitives::{CredentialName, ListenerName},
     };
 
@@ -305,10 +301,8 @@ mod tests {
     #[test]
     fn the_names_are_the_contracts() {
         let (metrics, mut recent) = (Metrics::default(), RecentCounters::default());
-        let (mut answered, _) = ended(record());
-        answered.duration = Duration::from_millis(30);
-        metrics.record(&answered, &mut recent);
-        metrics.record(&ended(refused()).0, &mut recent);
+        metrics.record(&record(), Duration::from_millis(30), &mut recent);
+        metrics.record(&refused(), Duration::ZERO, &mut recent);
         metrics.event(&Event::TokenIssued(token_event()));
         metrics.event(&failed("no"));
         let _open = metrics.connections(&ListenerName::parse("proxy").unwrap()).enter(ConnectionState::Serving);
@@ -377,9 +371,9 @@ mod tests {
             let outcome = Outcome { status: Some(403), error: Some("host_not_allowed"), ..Outcome::default() };
             Record { decision, outcome, ..record() }
         };
-        metrics.record(&ended(denied("denied_by_route".into())).0, &mut recent);
-        metrics.record(&ended(denied("evil\"} 1\n".to_owned().into())).0, &mut recent);
-        metrics.record(&ended(denied("no route names the host".into())).0, &mut recent);
+        metrics.record(&denied("denied_by_route".into()), Duration::ZERO, &mut recent);
+        metrics.record(&denied("evil\"} 1\n".to_owned().into()), Duration::ZERO, &mut recent);
+        metrics.record(&denied("no route names the host".into()), Duration::ZERO, &mut recent);
         let denials: Vec<_> =
             samples(&metrics).into_iter().filter(|line| line.starts_with("cupbearer_denials")).collect();
         assert_eq!(denials.len(), 2, "{denials:?}");

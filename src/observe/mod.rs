@@ -22,7 +22,7 @@ mod summary;
 
 pub use connections::{ConnectionGauge, ConnectionState, OpenConnection};
 pub use metrics::Metrics;
-pub use record::{Asked, Decision, Event, Noted, Outcome, Record, TokenUse, Traffic};
+pub use record::{Asked, Decision, Event, Noted, Opening, Outcome, Record, TokenUse, Traffic};
 pub use recorder::{Recorder, Settings};
 pub use summary::Summary;
 

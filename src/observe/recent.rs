@@ -6,7 +6,7 @@ use std::ptr;
 
 use prometheus_client::metrics::{counter::Counter, family::Family};
 
-use super::{batch::Ended, labels::RequestLabels, metrics::RequestOutcome};
+use super::{Record, labels::RequestLabels, metrics::RequestOutcome};
 
 /// How many are kept; a power of two. What has no place is looked up the long way.
 const KEPT: usize = 128;
@@ -22,7 +22,7 @@ impl Default for RecentCounters {
 }
 
 impl RecentCounters {
-    pub(super) fn count(&mut self, record: &Ended, outcome: RequestOutcome, all: &Family<RequestLabels, Counter>) {
+    pub(super) fn count(&mut self, record: &Record, outcome: RequestOutcome, all: &Family<RequestLabels, Counter>) {
         let names = Names::of(record);
         let slot = &mut self.0[names.slot(outcome)];
         if let Some((labels, counter)) = slot
@@ -49,7 +49,7 @@ struct Names<'a> {
 }
 
 impl<'a> Names<'a> {
-    fn of(record: &'a Ended) -> Self {
+    fn of(record: &'a Record) -> Self {
         Self {
             listener: record.listener.as_str(),
             agent: record.agent.as_ref().map(|name| name.as_str()),
@@ -89,16 +89,13 @@ impl PartialEq for Names<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        observe::{batch::tests::ended, line::tests::record},
-        primitives::AgentName,
-    };
+    use crate::{observe::line::tests::record, primitives::AgentName};
 
     #[test]
     fn each_request_counts_where_its_names_say() {
         let (all, mut recent) = (Family::default(), RecentCounters::default());
         let agents: Vec<_> = (0..500).map(|number| AgentName::parse(&format!("agent-{number}")).unwrap()).collect();
-        let (mut record, _) = ended(record());
+        let mut record = record();
         for round in 0..3 {
             for agent in &agents {
                 // The same name from another place, as after a reload.
@@ -109,7 +106,7 @@ mod tests {
         record.agent = None;
         recent.count(&record, RequestOutcome::Ok, &all);
         recent.count(&record, RequestOutcome::Refused, &all);
-        let count = |record: &Ended, outcome| all.get_or_create(&RequestLabels::of(record, outcome)).get();
+        let count = |record: &Record, outcome| all.get_or_create(&RequestLabels::of(record, outcome)).get();
         assert_eq!((count(&record, RequestOutcome::Ok), count(&record, RequestOutcome::Refused)), (1, 1));
         for agent in agents {
             record.agent = Some(agent);

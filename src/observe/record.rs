@@ -35,6 +35,16 @@ pub struct Record {
     pub traffic: Arc<Traffic>,
 }
 
+/// What is known of a request as it begins.
+#[derive(Debug)]
+pub struct Opening<'a> {
+    pub id: RequestId,
+    pub time: SystemTime,
+    pub started: Instant,
+    pub listener: &'a ListenerName,
+    pub asked: Asked,
+}
+
 /// What the agent asked for, as far as it could be understood.
 #[derive(Clone, Debug)]
 pub struct Asked {
@@ -125,6 +135,42 @@ impl Traffic {
     }
 }
 
+// === impl Record ===
+
+impl Record {
+    pub(super) fn open(opening: Opening<'_>) -> Self {
+        let Opening { id, time, started, listener, asked } = opening;
+        Self {
+            id,
+            time,
+            started,
+            listener: listener.clone(),
+            asked,
+            agent: None,
+            decision: Decision::default(),
+            token: None,
+            outcome: Outcome::default(),
+            traffic: Arc::default(),
+        }
+    }
+
+    /// As [`open`](Self::open), in the place of another request's; nothing of that is left.
+    pub(super) fn reopen(&mut self, opening: Opening<'_>) {
+        let Self { id, time, started, listener, asked, agent, decision, token, outcome, traffic } = self;
+        (*id, *time, *started, *asked) = (opening.id, opening.time, opening.started, opening.asked);
+        // A name's count is every worker's: not moved where the name is there already.
+        if !std::ptr::eq(listener.as_str(), opening.listener.as_str()) {
+            *listener = opening.listener.clone();
+        }
+        (*agent, *decision, *token, *outcome) = (None, Decision::default(), None, Outcome::default());
+        match Arc::get_mut(traffic) {
+            Some(traffic) => *traffic = Traffic::default(),
+            // An upload that its answer didn't wait for still counts there.
+            None => *traffic = Arc::default(),
+        }
+    }
+}
+
 // === impl Noted ===
 
 /// A stage's result that writes itself into the record.
@@ -201,4 +247,35 @@ pub struct TokenEvent {
     pub generation: u64,
     pub expires_at: SystemTime,
     pub duration: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::line::tests::{record, refused};
+
+    /// Or it would tell of another agent's request.
+    #[test]
+    fn a_record_that_is_filled_again_is_as_good_as_new() {
+        let started = Instant::now();
+        let known = refused();
+        let opening = || Opening {
+            id: known.id,
+            time: known.time,
+            started,
+            listener: &known.listener,
+            asked: known.asked.clone(),
+        };
+        let fresh = format!("{:?}", Record::open(opening()));
+        let mut again = record();
+        assert_ne!(format!("{again:?}"), fresh);
+        again.reopen(opening());
+        assert_eq!(format!("{again:?}"), fresh);
+        // Where an upload still counts.
+        let mut again = record();
+        let upload = Arc::clone(&again.traffic);
+        again.reopen(opening());
+        upload.add_from_agent(7);
+        assert_eq!(format!("{again:?}"), fresh);
+    }
 }

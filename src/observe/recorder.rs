@@ -8,6 +8,7 @@
 //! ```
 
 use std::{
+    cell::RefCell,
     io,
     path::PathBuf,
     sync::{
@@ -23,13 +24,14 @@ use tokio::time::Instant;
 use super::{
     Event, Record,
     audit::AuditLog,
-    batch::{Ahead, Batch, Entry},
+    batch::{Ahead, Batch, Entry, Used},
     metrics::Metrics,
     recent::RecentCounters,
+    record::Opening,
 };
 use crate::primitives::{AgentName, Clock, SystemClock};
 
-/// Entries that wait for the collector at most. Some 60 MB at worst, with their texts: the
+/// Entries that wait for the collector at most. Some 60 MB at worst, with their paths: the
 /// disk has to stand still for that.
 const BOUND: usize = 65_536;
 /// Gathering makes one wake-up and one write of what would be thousands under load.
@@ -38,6 +40,11 @@ const GATHER: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_secs(1);
 /// A batch's memory above this many entries is given back after a surge.
 const KEPT: usize = 8192;
+
+thread_local! {
+    /// Records that were written, for this thread to fill again.
+    static SPARE: RefCell<Vec<Used>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Where records go.
 #[derive(Clone, Debug, Default)]
@@ -87,11 +94,30 @@ impl Recorder {
         self.0.shared.refuses
     }
 
+    /// A record to be filled and [ended](Self::end): one that was written already, where this
+    /// thread has one.
+    pub fn begin(opening: Opening<'_>) -> Box<Record> {
+        let used = SPARE.try_with(|spare| spare.try_borrow_mut().ok()?.pop());
+        match used.ok().flatten() {
+            Some(mut record) => {
+                record.reopen(opening);
+                record
+            }
+            None => Box::new(Record::open(opening)),
+        }
+    }
+
     /// Hands over a finished request; its duration ends here. Never waits for a sink: past
     /// the bound the record is dropped and counted in `cupbearer_audit_dropped_total`.
     pub fn end(&self, record: Box<Record>) {
         let ended = Instant::now();
-        self.0.shared.push(|batch, bound| batch.push_record(record, ended, bound));
+        self.0.shared.push(|batch, bound| {
+            let _ = SPARE.try_with(|spare| match spare.try_borrow_mut() {
+                Ok(mut spare) if spare.is_empty() => batch.hand_out(&mut spare),
+                Ok(_) | Err(_) => {}
+            });
+            batch.push_record(record, ended, bound)
+        });
     }
 
     /// Hands over an event, dated now. Bounded like [`end`](Self::end).
@@ -260,7 +286,7 @@ impl Sinks {
         let mut batch = Batch::default();
         loop {
             let (flush, last) = self.take(&mut batch);
-            self.write(&mut batch);
+            self.write(&batch);
             batch.reset(KEPT);
             self.tell();
             if let Some(flush) = flush {
@@ -304,25 +330,24 @@ impl Sinks {
         (flush, queue.closed)
     }
 
-    /// Leaves `batch` empty.
-    fn write(&mut self, batch: &mut Batch) {
+    fn write(&mut self, batch: &Batch) {
         let count = batch.len() as u64;
         let dropped = self.shared.metrics.audit_dropped();
         self.begin(dropped - self.told, batch.is_empty());
         let metrics = &self.shared.metrics;
-        let (entries, texts) = batch.drain();
-        for entry in entries {
+        for entry in batch.entries() {
             match entry {
-                Entry::Record(record) => {
-                    metrics.record(&record, &mut self.counters);
+                Entry::Record(record, ended) => {
+                    let duration = ended.duration_since(record.started);
+                    metrics.record(record, duration, &mut self.counters);
                     if let Some(audit) = &mut self.audit {
-                        audit.record(&record, texts);
+                        audit.record(record, duration);
                     }
                 }
                 Entry::Event(event, time) => {
-                    metrics.event(&event);
+                    metrics.event(event);
                     if let Some(audit) = &mut self.audit {
-                        audit.event(&event, time);
+                        audit.event(event, *time);
                     }
                 }
             }
@@ -506,12 +531,12 @@ mod tests {
         // A file where the directory was: nothing can be written.
         fs::remove_dir_all(directory.path().join("state")).unwrap();
         fs::write(directory.path().join("state"), "").unwrap();
-        sinks.write(&mut batch(2));
-        sinks.write(&mut batch(1));
+        sinks.write(&batch(2));
+        sinks.write(&batch(1));
         assert_eq!(shared.metrics.audit_dropped(), 5);
         fs::remove_file(directory.path().join("state")).unwrap();
-        sinks.write(&mut batch(1));
-        sinks.write(&mut batch(1));
+        sinks.write(&batch(1));
+        sinks.write(&batch(1));
         let lines = lines(&path);
         assert_eq!(lines.len(), 3);
         assert_eq!(lines[0]["event"], "alert.audit_dropped");
@@ -592,6 +617,22 @@ mod tests {
         recorder.end(record().into());
         recorder.flush();
         assert!(recorder.metrics().encode().contains("cupbearer_request_duration_seconds_count 1"));
+    }
+
+    #[test]
+    fn records_come_back_to_be_filled_again() {
+        let recorder = Recorder::start(&Settings::default()).unwrap();
+        let spare = || SPARE.with_borrow(|spare| spare.len());
+        assert_eq!(spare(), 0);
+        for _ in 0..5 {
+            recorder.end(record().into());
+            recorder.flush();
+        }
+        let came_back = spare();
+        assert!(came_back > 0);
+        let Record { id, time, started, listener, asked, .. } = refused();
+        let again = Recorder::begin(Opening { id, time, started, listener: &listener, asked });
+        assert_eq!((spare(), again.agent), (came_back - 1, None));
     }
 
     #[test]

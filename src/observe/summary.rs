@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use super::{Event, batch::Ended, metrics::RequestOutcome};
+use super::{Event, Record, metrics::RequestOutcome};
 
 /// Counted by the collector, read by anyone.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub(super) fn record(&self, record: &Ended, outcome: RequestOutcome) {
+    pub(super) fn record(&self, record: &Record, outcome: RequestOutcome) {
         // git asks without its key first and comes back with it: nobody was refused.
         if record.outcome.error == Some("agent_unknown") {
             return;
@@ -35,8 +35,8 @@ impl Summary {
             | RequestOutcome::Upstream5xx
             | RequestOutcome::AgentGone => {}
         }
-        add(&self.from_agent, record.from_agent);
-        add(&self.to_agent, record.to_agent);
+        add(&self.from_agent, record.traffic.from_agent());
+        add(&self.to_agent, record.traffic.to_agent());
     }
 
     pub(super) fn event(&self, event: &Event) {
@@ -111,7 +111,6 @@ mod tests {
         let mut record = crate::observe::line_tests::record();
         record.traffic = std::sync::Arc::default();
         record.traffic.add_to_agent(1536);
-        let (record, _) = crate::observe::batch::tests::ended(record);
         summary.record(&record, RequestOutcome::Ok);
         summary.record(&record, RequestOutcome::Refused);
         assert_eq!(

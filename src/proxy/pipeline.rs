@@ -12,7 +12,7 @@ use tokio::{
 use crate::{
     credential::Broker,
     identity::{Agent, Evidence, Registry},
-    observe::{Asked, Decision, Outcome, Record, Recorder, Traffic, record::Protocol},
+    observe::{Asked, Opening, Recorder, record::Protocol},
     policy::{self, Permit},
     primitives::{Authority, Clock, RequestId, RequestIds},
     route::{NoRoute, Table, Target},
@@ -165,24 +165,17 @@ impl Proxy {
     pub(super) fn open_record_of(&self, ingress: &Ingress, method: Option<Method>, protocol: Protocol) -> Open {
         // Whatever the request names, this is where it came through.
         let asked = Asked { method, authority: ingress.authority().cloned(), path: None, protocol };
-        // First the place, then the record in it: it is large enough that moving it shows.
-        let place = Box::new_uninit();
-        let record = Record {
+        let record = Recorder::begin(Opening {
             id: self.shared.ids.next(),
             time: self.shared.clock.now(),
             started: Instant::now(),
-            listener: ingress.listener().clone(),
+            listener: ingress.listener(),
             asked,
-            agent: None,
-            decision: Decision::default(),
-            token: None,
-            outcome: Outcome::default(),
-            traffic: Arc::new(Traffic::default()),
-        };
+        });
         let tunnel = match ingress {
             Ingress::Tunnel(tunnel) => Some(Arc::clone(tunnel)),
             Ingress::Forward { .. } | Ingress::Reverse { .. } | Ingress::Socks { .. } => None,
         };
-        Open::new(Box::write(place, record), Arc::clone(&self.recorder), tunnel)
+        Open::new(record, Arc::clone(&self.recorder), tunnel)
     }
 }
