@@ -12,7 +12,7 @@ use tokio::{
 use crate::{
     credential::Broker,
     identity::{Agent, Evidence, Registry},
-    observe::{Asked, Opening, Recorder, record::Protocol},
+    observe::{Asked, Noted, Opening, Recorder, record::Protocol},
     policy::{self, Permit},
     primitives::{Authority, Clock, RequestId, RequestIds},
     route::{NoRoute, Table, Target},
@@ -65,6 +65,24 @@ pub struct Proxy {
     pub(super) large_codings: Arc<Semaphore>,
 }
 
+/// What a stage came to: noted, and handed on where it is good. A macro, since a function would
+/// have each stage's value moved into it and out of it again.
+macro_rules! noted {
+    ($record:ident, $stage:expr) => {
+        match $stage {
+            Ok(value) => {
+                Noted::note(&value, $record);
+                value
+            }
+            Err(error) => {
+                let error = Error::from(error);
+                Noted::note(&error, $record);
+                return Err(error);
+            }
+        }
+    };
+}
+
 /// Nobody asks for such a coding, so that it is the exception; at 16 MiB each.
 const MOST_LARGE_CODINGS: usize = 16;
 
@@ -108,11 +126,9 @@ impl Proxy {
         record: &mut Open,
     ) -> Result<Answered, Error> {
         let (inbound, permit) = self.permit(rules, arrival, request, record)?;
-        let kept_off = rules.broker.off_limits(permit, &inbound.target().path).await;
-        let permit = record.note(kept_off.map_err(Error::from))?;
-        let prepared = self.prepare(rules, inbound, &permit, record);
-        let Prepared { mut outbound, request } = record.note(prepared)?;
-        let lease = record.note(rules.broker.lease(&permit, outbound.asking()).await.map_err(Error::from))?;
+        let permit = noted!(record, rules.broker.off_limits(permit, &inbound.target().path).await);
+        let Prepared { mut outbound, request } = noted!(record, self.prepare(rules, inbound, &permit, record));
+        let lease = noted!(record, rules.broker.lease(&permit, outbound.asking()).await);
         let sent = self.forward(&rules.broker, (&mut outbound, request), &permit, lease, record).await;
         record.note(sent)
     }
@@ -127,14 +143,13 @@ impl Proxy {
         record: &mut Open,
     ) -> Result<(Inbound<'a>, Permit), Error> {
         let settings = &self.shared.settings;
-        let inbound = record.note(Inbound::normalise(arrival, &rules.routes, settings, request))?;
+        let inbound = noted!(record, Inbound::normalise(arrival, &rules.routes, settings, request));
         let stranger = |unknown| self.shared.stranger(arrival.seat, inbound.evidence(), unknown);
-        let agent = record.note(rules.registry.identify(inbound.evidence()).map_err(stranger))?;
-        let seated = arrival.seat.take(&agent, settings, record);
-        record.note(seated)?;
-        let candidates = record
-            .note(rules.routes.find(inbound.target()).map_err(|none| no_route(none, &agent, inbound.target())))?;
-        let permit = record.note(policy::decide(&agent, &candidates, inbound.target()).map_err(Error::from))?;
+        let agent = noted!(record, rules.registry.identify(inbound.evidence()).map_err(stranger));
+        noted!(record, arrival.seat.take(&agent, settings, record));
+        let nowhere = |none| no_route(none, &agent, inbound.target());
+        let candidates = noted!(record, rules.routes.find(inbound.target()).map_err(nowhere));
+        let permit = noted!(record, policy::decide(&agent, &candidates, inbound.target()));
         Ok((inbound, permit))
     }
 
