@@ -115,10 +115,12 @@ impl<R: AsyncRead + Unpin + Send + 'static> Receiver<R> {
     }
 
     /// While a request is answered: ready once the peer has left. Reads what comes behind the
-    /// request, up to a limit, but never what is its body's reader's.
-    pub fn poll_departure(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// request, up to a limit, but never what is its body's reader's. `wanted`: set where
+    /// `100 Continue` has to be sent now, once.
+    pub fn poll_departure(&self, cx: &mut Context<'_>, wanted: &mut bool) -> Poll<()> {
         let mut guard = self.lock();
         let state = &mut *guard;
+        *wanted |= std::mem::take(&mut state.wanted);
         if state.gone {
             return Poll::Ready(());
         }
@@ -146,11 +148,6 @@ impl<R: AsyncRead + Unpin + Send + 'static> Receiver<R> {
             }
         }
         Poll::Pending
-    }
-
-    /// Whether `100 Continue` has to be sent now: once.
-    pub fn takes_continue(&self) -> bool {
-        std::mem::take(&mut self.lock().wanted)
     }
 
     /// The request was answered: its body, if there is any left, is nobody's. True: another
@@ -196,11 +193,12 @@ impl<R: AsyncRead + Unpin + Send + 'static> Receiver<R> {
         }
     }
 
-    /// How much of the body is still to come that nobody wants; `None`: somebody does, or who
-    /// knows.
-    pub fn unwanted(&self) -> Option<u64> {
+    /// Whether another request may follow, for all that is known now: of a body that was never
+    /// asked for nobody knows whether it comes, and of one that nobody wants no more than `most`
+    /// bytes are read.
+    pub fn may_go_on(&self, most: u64) -> bool {
         let state = self.lock();
-        state.decoder.left().filter(|_| state.abandoned)
+        !state.withheld && (!state.abandoned || state.decoder.left().is_none_or(|left| left <= most))
     }
 
     /// Reads and forgets; ready at the end of what comes.
@@ -215,11 +213,6 @@ impl<R: AsyncRead + Unpin + Send + 'static> Receiver<R> {
             }
         }
         Poll::Ready(())
-    }
-
-    /// The body is still waiting to be asked for.
-    pub fn withholds(&self) -> bool {
-        self.lock().withheld
     }
 
     /// Nothing has come of the next request.

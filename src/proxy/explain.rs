@@ -95,7 +95,7 @@ fn judge_request(
     explanation: &mut Explanation,
 ) -> Result<(), Error> {
     inbound::check_method(method)?;
-    let target = inbound::forward_target(method, url, rules.routes)?;
+    let target = inbound::forward_target(method, url, rules.routes, |text, port| Authority::parse(text, Some(port)))?;
     let upstream = inbound::upstream_uri(&target, url)?.to_string();
     explanation.url = Some(upstream.split('?').next().unwrap_or_default().to_owned());
     let agent = rules.registry.named(agent).ok_or(crate::identity::Unknown::Mismatch)?;

@@ -43,7 +43,7 @@ impl Proxy {
         lease: Lease,
         record: &mut Record,
     ) -> Result<Answered, Error> {
-        let turn = Turn::default();
+        let turn = Turn::of(&lease);
         turn.begin(&lease, &outbound.recipient(permit)).await;
         let sent = self.send(permit, outbound, (&lease, &turn), request, record).await?;
         if recover::may_call_for_a_remedy(permit, &sent) {

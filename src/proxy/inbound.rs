@@ -20,7 +20,7 @@ use hyper::ext::Protocol;
 use crate::{
     identity::{Evidence, TunnelIdentity},
     observe::{Noted, Record},
-    primitives::{Authority, CanonicalPath, ListenerName},
+    primitives::{Authority, CanonicalPath, HostError, ListenerName},
     route::{Scheme, Table, Target},
 };
 
@@ -155,7 +155,10 @@ impl<'a> Inbound<'a> {
         check_framing(&parts, marks)?;
         check_method(&parts.method)?;
         let target = match arrival.ingress {
-            Ingress::Forward { .. } => forward_target(&parts.method, &parts.uri, routes)?,
+            Ingress::Forward { .. } => {
+                let seat = arrival.seat;
+                forward_target(&parts.method, &parts.uri, routes, |text, port| seat.authority(text, port))?
+            }
             Ingress::Tunnel(tunnel) => tunnel_target(&parts, tunnel, arrival.clear, routes)?,
             // No request comes this way but inside a tunnel.
             Ingress::Socks { .. } => return Err(BadRequest::Socks.into()),
@@ -240,8 +243,14 @@ pub(super) fn check_method(method: &Method) -> Result<(), BadRequest> {
     }
 }
 
-/// Absolute-form (RFC 9112 §3.2.2): the target decides and `Host` is ignored.
-pub(super) fn forward_target(method: &Method, uri: &Uri, routes: &Table) -> Result<Target, Error> {
+/// Absolute-form (RFC 9112 §3.2.2): the target decides and `Host` is ignored. `authority` reads
+/// one; what stands for its port is the scheme's.
+pub(super) fn forward_target(
+    method: &Method,
+    uri: &Uri,
+    routes: &Table,
+    authority: impl FnOnce(&str, u16) -> Result<Authority, HostError>,
+) -> Result<Target, Error> {
     let scheme = match uri.scheme_str() {
         Some("http") => Scheme::Http,
         Some("https") => Scheme::Https,
@@ -249,7 +258,7 @@ pub(super) fn forward_target(method: &Method, uri: &Uri, routes: &Table) -> Resu
         None => return Err(BadRequest::NotAbsoluteForm.into()),
     };
     let text = uri.authority().map_or("", http::uri::Authority::as_str);
-    let authority = Authority::parse(text, Some(scheme.default_port()))?;
+    let authority = authority(text, scheme.default_port())?;
     let path = CanonicalPath::parse(uri.path())?;
     Ok(upgraded(Target { scheme, authority, method: method.clone(), path }, routes))
 }

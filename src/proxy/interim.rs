@@ -4,7 +4,10 @@
 
 use std::{
     fmt::Write,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Waker,
 };
 
@@ -16,7 +19,14 @@ const MOST_WAITING: usize = 64 * 1024;
 
 /// Where interim answers of one h1 connection wait for the stream to be between messages.
 #[derive(Clone, Debug, Default)]
-pub struct InterimSink(Arc<Mutex<Waiting>>);
+pub struct InterimSink(Arc<Sink>);
+
+#[derive(Debug, Default)]
+struct Sink {
+    waiting: Mutex<Waiting>,
+    /// Whether anything waits, which is seldom: told without a lock.
+    any: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -41,6 +51,7 @@ impl InterimSink {
                 return;
             }
             waiting.bytes.extend_from_slice(head.as_bytes());
+            self.0.any.store(true, Ordering::Release);
             waiting.reader.take()
         };
         if let Some(waker) = waker {
@@ -48,9 +59,18 @@ impl InterimSink {
         }
     }
 
+    pub fn has_any(&self) -> bool {
+        self.0.any.load(Ordering::Acquire)
+    }
+
     /// What waits; it has to be written before anything else.
     pub fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut self.lock().bytes)
+        if !self.has_any() {
+            return Vec::new();
+        }
+        let mut waiting = self.lock();
+        self.0.any.store(false, Ordering::Release);
+        std::mem::take(&mut waiting.bytes)
     }
 
     /// Who is to be woken when something waits.
@@ -62,6 +82,6 @@ impl InterimSink {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

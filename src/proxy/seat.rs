@@ -1,11 +1,15 @@
 //! What one agent may have under way at once (threat 87): connections and requests, whichever
 //! doors they come through. A connection is the agent's who first showed a key on it.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::{Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
 
 use crate::{
     identity::{Agent, Counted, Unknown},
     observe::{Noted, Record},
+    primitives::{Authority, HostError},
 };
 
 use super::{Error, Peer, Settings, open::Open};
@@ -15,6 +19,15 @@ use super::{Error, Peer, Settings, open::Open};
 pub struct Seat {
     counted: OnceLock<Counted>,
     peer: Peer,
+    named: Mutex<Option<Named>>,
+}
+
+/// An authority as a request named it, and what that is in canonical form.
+#[derive(Debug)]
+struct Named {
+    text: Box<str>,
+    default_port: u16,
+    authority: Authority,
 }
 
 /// An agent has as much under way as it may, or somebody has guessed too often.
@@ -34,11 +47,24 @@ pub enum TooMany {
 
 impl Seat {
     pub fn new(peer: Peer) -> Self {
-        Self { counted: OnceLock::new(), peer }
+        Self { peer, ..Self::default() }
     }
 
     pub(super) fn peer(&self) -> Peer {
         self.peer
+    }
+
+    /// As [`Authority::parse`]. A connection's requests name one authority again and again, in
+    /// one spelling.
+    pub(super) fn authority(&self, text: &str, default_port: u16) -> Result<Authority, HostError> {
+        // Nothing panics while it is held.
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(named) = named.as_ref().filter(|named| named.default_port == default_port && *named.text == *text) {
+            return Ok(named.authority.clone());
+        }
+        let authority = Authority::parse(text, Some(default_port))?;
+        *named = Some(Named { text: text.into(), default_port, authority: authority.clone() });
+        Ok(authority)
     }
 
     /// Counts the request for as long as its record is open, and its connection once. There is
@@ -71,4 +97,25 @@ impl Noted for TooMany {
 
 impl Noted for Seated {
     fn note(&self, _: &mut Record) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_is_what_its_own_text_says() {
+        let seat = Seat::default();
+        for (text, port, is) in [
+            ("a.example", 80, "a.example:80"),
+            ("a.example", 80, "a.example:80"),
+            ("a.example", 443, "a.example:443"),
+            ("A.example:80", 443, "a.example:80"),
+            ("b.example", 443, "b.example:443"),
+        ] {
+            assert_eq!(seat.authority(text, port).unwrap().as_str(), is);
+        }
+        assert!(seat.authority("b.example:", 443).is_err());
+        assert_eq!(seat.authority("b.example", 443).unwrap().as_str(), "b.example:443");
+    }
 }

@@ -18,23 +18,33 @@ use crate::credential::{Lease, Recipient};
 /// nobody else waiting any more.
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// A request's turn; it ends with the value, at the latest. `None`: not begun, or over.
-#[derive(Debug, Default)]
-pub(super) struct Turn(Mutex<Option<OwnedSemaphorePermit>>);
+/// A request's turn; it ends with the value, at the latest. `None`: there are no proofs, and no
+/// turns.
+#[derive(Debug)]
+pub(super) struct Turn(Option<Held>);
+
+/// `None`: not begun, or over.
+type Held = Mutex<Option<OwnedSemaphorePermit>>;
 
 impl Turn {
+    pub(super) fn of(lease: &Lease) -> Self {
+        Self(lease.is_bound_to_key().then(Held::default))
+    }
+
     /// Waits for it, where this upstream has turns and it isn't had already.
     pub(super) async fn begin(&self, lease: &Lease, to: &Recipient<'_>) {
-        // Only proofs have nonces.
-        if lease.is_bound_to_key() && !self.is_held() {
+        let Some(held) = &self.0 else { return };
+        if !self.is_held() {
             let permit = lease.turn(to).await;
-            *self.lock() = permit;
+            *lock(held) = permit;
         }
     }
 
     /// The proof was judged, or takes too long to be.
     pub(super) fn end(&self) {
-        self.lock().take();
+        if let Some(held) = &self.0 {
+            lock(held).take();
+        }
     }
 
     /// Drives `sending`, for which the turn was taken.
@@ -49,10 +59,10 @@ impl Turn {
     }
 
     fn is_held(&self) -> bool {
-        self.lock().is_some()
+        self.0.as_ref().is_some_and(|held| lock(held).is_some())
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(held: &Held) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }

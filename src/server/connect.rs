@@ -23,6 +23,7 @@ use crate::{
 
 use super::{
     connection::{Io, Session, Version},
+    corked::Corked,
     h1::Reply,
     peek::{Carried, Peeked, sniff},
     upgrade::Next,
@@ -84,8 +85,8 @@ async fn terminate<S: Io>(
     session: &Session,
     io: Peeked<S>,
     authority: &Authority,
-) -> io::Result<tokio_rustls::server::TlsStream<Peeked<S>>> {
-    let start = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
+) -> io::Result<Box<tokio_rustls::server::TlsStream<Corked<Peeked<S>>>>> {
+    let start = LazyConfigAcceptor::new(Acceptor::default(), Corked::new(io)).await?;
     let asked = start.client_hello().server_name().map(Host::parse);
     let agrees = match asked {
         None => true,
@@ -96,5 +97,8 @@ async fn terminate<S: Io>(
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the server name isn't the tunnel's host"));
     }
     let config = session.connections.leaves.server_config(authority.host()).map_err(io::Error::other)?;
-    start.into_stream(config).await
+    // Boxed: a session is large, and the stream is handed on from here to the last request.
+    let mut stream = Box::new(start.into_stream(config).await?);
+    stream.get_mut().0.uncork();
+    Ok(stream)
 }

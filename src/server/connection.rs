@@ -29,11 +29,14 @@ use crate::{
 
 use super::{
     Limits, connect,
+    corked::Corked,
     drain::Drain,
     h1::{self, Reply},
     listener::{Door, Place},
     peek::{Peeked, is_h2},
+    rare::Rare,
     socks,
+    together::Together,
     upgrade::{self, Next},
 };
 
@@ -114,11 +117,12 @@ impl Connections {
             counted.set(ConnectionState::Serving);
             return session.serve_clear(stream).await;
         };
-        match boxed(|| timeout(limit, TlsAcceptor::from(Arc::clone(tls)).accept(stream))).await {
-            Ok(Ok(stream)) => {
+        match boxed(|| timeout(limit, TlsAcceptor::from(Arc::clone(tls)).accept(Corked::new(stream)))).await {
+            Ok(Ok(mut stream)) => {
+                stream.get_mut().0.uncork();
                 counted.set(ConnectionState::Serving);
                 let version = Version::by_alpn(stream.get_ref().1.alpn_protocol());
-                boxed(|| session.serve(Peeked::new(Bytes::new(), stream), version)).await;
+                boxed(|| session.serve(Peeked::new(Bytes::new(), Box::new(stream)), version)).await;
             }
             Ok(Err(error)) => tracing::debug!(%error, "an agent's TLS handshake failed"),
             Err(_) => tracing::debug!("an agent's TLS handshake took too long"),
@@ -181,7 +185,7 @@ impl Session {
             async move { session.answer(request, Some(&interim)).await }
         };
         let mut drain = session.drain.clone();
-        let ends = (&session.drain, drain.stopped());
+        let ends = (&session.drain, Rare::new(drain.stopped()));
         // Boxed with all that follows: a connection at rest has no use for the room.
         if let Some((io, next)) = h1::converse(io, session.connections.h1(), ends, serve, session.unreadable()).await {
             boxed(|| next.follow(&session, io)).await;
@@ -199,15 +203,16 @@ impl Session {
             let session = &session;
             async move { session.pass(request, Some(&interim)).await }
         };
-        let stop = async {
+        let stop = Rare::new(async {
             let mut drain = session.drain.clone();
             tokio::select! { () = drain.stopped() => {}, () = session.revoked() => {} }
-        };
+        });
         let ends = (&session.drain, stop);
         let mut conversation = pin!(h1::converse(io, session.connections.h1(), ends, serve, session.unreadable()));
         let ended = tokio::select! {
+            biased;
             ended = conversation.as_mut() => ended,
-            () = session.revoked() => timeout(FAREWELL, conversation).await.ok().flatten(),
+            () = Rare::new(session.revoked()) => timeout(FAREWELL, conversation).await.ok().flatten(),
         };
         if let Some((io, switched)) = ended {
             boxed(|| upgrade::switch(&session, io, *switched)).await;
@@ -230,9 +235,10 @@ impl Session {
         let requests = Arc::clone(&self);
         let service = service_fn(move |request: Request<Incoming>| {
             let session = Arc::clone(&requests);
-            async move { Ok::<_, Infallible>(session.answer_h2(request).await) }
+            // Boxed: hyper hands it on from one place to the next.
+            boxed(|| async move { Ok::<_, Infallible>(session.answer_h2(request).await) })
         });
-        let connection = self.connections.h2().serve_connection(TokioIo::new(io), service);
+        let connection = self.connections.h2().serve_connection(TokioIo::new(Together::new(io)), service);
         run(connection, &self, |connection| connection.graceful_shutdown()).await;
     }
 

@@ -86,9 +86,21 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> 
         socket.set_reuse_port(true)?;
     }
     socket.set_nonblocking(true)?;
+    // Linux hands these on to each connection, which spares it five calls.
+    prepare(SockRef::from(&socket))?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// What each connection has to be.
+fn prepare(socket: SockRef<'_>) -> io::Result<()> {
+    // Without it Nagle's algorithm and delayed acknowledgements cost 40 ms a request.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(STUCK))?;
+    Ok(())
 }
 
 /// Accepts until told to stop. Runs on a worker's own runtime.
@@ -133,12 +145,8 @@ impl Accept for TcpListener {
 
     async fn next(&self) -> io::Result<(TcpStream, Peer)> {
         let (stream, address) = self.accept().await?;
-        // Without it Nagle's algorithm and delayed acknowledgements cost 40 ms a request.
-        stream.set_nodelay(true)?;
-        let socket = SockRef::from(&stream);
-        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL))?;
-        #[cfg(target_os = "linux")]
-        socket.set_tcp_user_timeout(Some(STUCK))?;
+        #[cfg(not(target_os = "linux"))]
+        prepare(SockRef::from(&stream))?;
         Ok((stream, Peer::at(address.ip())))
     }
 }
@@ -197,7 +205,7 @@ mod tests {
         let _agent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _place) = accept(&listener, &Places::new(1)).await.unwrap();
         let socket = SockRef::from(&stream);
-        assert!(socket.keepalive().unwrap());
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(STUCK));
     }
 }

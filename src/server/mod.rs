@@ -15,12 +15,15 @@
 
 pub mod connect;
 pub mod connection;
+mod corked;
 pub mod drain;
 mod h1;
 pub mod listener;
 pub mod peek;
+mod rare;
 mod relay;
 pub mod socks;
+mod together;
 pub mod unix;
 mod upgrade;
 

@@ -108,6 +108,8 @@ pub(super) fn server_defaults(config: &mut ServerConfig, ticketer: Arc<dyn Produ
     // Tickets carry the state; without this each config would keep 256 sessions of its own.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = ticketer;
+    // Each resumed connection gets its next one.
+    config.send_tls13_tickets = 1;
     // Early data can be replayed by anyone who recorded it.
     config.max_early_data_size = 0;
 }

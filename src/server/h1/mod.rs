@@ -16,7 +16,7 @@ mod timer;
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -71,6 +71,10 @@ struct Conversation<S> {
     writer: Wire<WriteHalf<S>>,
     interim: InterimSink,
     limits: Limits,
+    /// What TLS had to say behind its handshake may still wait for company.
+    is_new: bool,
+    /// Whom interim answers call.
+    told: Option<Waker>,
 }
 
 /// Of a request, what its answer has to know.
@@ -100,10 +104,7 @@ where
     S: Io,
     F: Future<Output = Reply<N>>,
 {
-    let (ahead, io) = io.into_parts();
-    let (read, write) = tokio::io::split(io);
-    let (receiver, writer) = (Receiver::new(ahead, read), Wire::new(write, 0));
-    let mut conversation = Conversation { receiver, writer, interim: InterimSink::default(), limits };
+    let mut conversation = Conversation::new(io, limits);
     let mut stop = pin!(stop);
     let mut timer = Timer::default();
     // A request's future is large: it lies where the one before it lay, but not in a connection
@@ -141,6 +142,13 @@ where
 }
 
 impl<S: Io> Conversation<S> {
+    fn new(io: Peeked<S>, limits: Limits) -> Self {
+        let (ahead, io) = io.into_parts();
+        let (read, write) = tokio::io::split(io);
+        let (receiver, writer) = (Receiver::new(ahead, read), Wire::new(write, 0));
+        Self { receiver, writer, interim: InterimSink::default(), limits, is_new: true, told: None }
+    }
+
     /// The next request. `None`: there is none.
     async fn wait<T>(
         &mut self,
@@ -161,6 +169,10 @@ impl<S: Io> Conversation<S> {
                     }
                     Fired::End => return Poll::Ready(Ok(None)),
                 }
+            }
+            if std::mem::take(&mut self.is_new) {
+                // Who doesn't take it now takes it with the first answer.
+                let _ = self.writer.poll_flush(cx);
             }
             // A request that has begun is still served.
             if self.receiver.is_at_rest() && stop.as_mut().poll(cx).is_ready() {
@@ -183,7 +195,9 @@ impl<S: Io> Conversation<S> {
             if let Poll::Ready(answer) = answering.poll(cx) {
                 return Poll::Ready(Some(answer));
             }
-            if self.poll_interim(cx).is_err() || self.receiver.poll_departure(cx).is_ready() {
+            let mut is_wanted = false;
+            let has_left = self.receiver.poll_departure(cx, &mut is_wanted).is_ready();
+            if has_left || self.poll_interim(cx, is_wanted).is_err() {
                 return Poll::Ready(None);
             }
             Poll::Pending
@@ -191,14 +205,18 @@ impl<S: Io> Conversation<S> {
         .await
     }
 
-    /// Writes what goes before the answer.
-    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
-        self.interim.watch(cx.waker());
+    /// Writes what goes before the answer. `is_wanted`: `100 Continue` among it.
+    fn poll_interim(&mut self, cx: &mut Context<'_>, is_wanted: bool) -> Result<(), Fault> {
+        // Whoever put something there has called, and has to be told again whom to call.
+        if self.interim.has_any() || !self.told.as_ref().is_some_and(|told| told.will_wake(cx.waker())) {
+            self.interim.watch(cx.waker());
+            self.told = Some(cx.waker().clone());
+        }
         // What an agent doesn't read waits in the sink, which has a limit.
         if self.writer.unwritten().is_empty() {
             self.writer.out.append(&mut self.interim.take());
         }
-        if self.receiver.takes_continue() {
+        if is_wanted {
             self.writer.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         if self.writer.is_flushed() {
@@ -222,12 +240,10 @@ impl<S: Io> Conversation<S> {
         if head.status == StatusCode::NO_CONTENT {
             head.headers.remove(CONTENT_LENGTH);
         }
-        // Of a body that was never asked for nobody knows whether it comes.
         let keeps = asked.keeps
             && !wants_end
             && coding != Some(Coding::UntilClose)
-            && !self.receiver.withholds()
-            && self.receiver.unwanted().is_none_or(|left| left <= MOST_SKIPPED as u64)
+            && self.receiver.may_go_on(MOST_SKIPPED as u64)
             && !drain.has_stopped();
         let connection = match (keeps, asked.version) {
             (true, Version::HTTP_10) => Some("keep-alive"),
@@ -242,7 +258,7 @@ impl<S: Io> Conversation<S> {
             if let Poll::Ready(sent) = outgoing.poll(cx, &mut self.writer) {
                 return Poll::Ready(sent);
             }
-            self.receiver.poll_departure(cx).map(|()| Err(Fault::Closed))
+            self.receiver.poll_departure(cx, &mut false).map(|()| Err(Fault::Closed))
         })
         .await;
         drop(outgoing);
