@@ -29,8 +29,12 @@ const EARLY: usize = 4 * 1024;
 /// Room for most heads.
 const USUAL: usize = 512;
 
-/// Fields that are added to a head on its way: a token, `Via` and what goes with a body.
+/// Fields that are added to a request's head on its way: a token, `Via` and what goes with a
+/// body.
 const ADDED: usize = 4;
+
+/// … and to an answer's: `Via`.
+const ADDED_TO_ANSWER: usize = 1;
 
 /// What a server takes of a request's head.
 #[derive(Clone, Copy, Debug)]
@@ -186,7 +190,7 @@ pub fn read_answer(read: &mut BytesMut, searched: &mut usize) -> Result<Option<A
     let mut response = Response::new(());
     *response.status_mut() = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Fault::Malformed)?;
     *response.version_mut() = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    *response.headers_mut() = header_map(&head, parsed.headers)?;
+    *response.headers_mut() = header_map(&head, parsed.headers, ADDED_TO_ANSWER)?;
     Ok(Some(Answer { response, terms: Terms::of(parsed.headers) }))
 }
 
@@ -231,7 +235,7 @@ pub fn read_request(read: &mut BytesMut, searched: &mut usize, limits: Limits) -
         parsed.method.and_then(|method| Method::from_bytes(method.as_bytes()).ok()).ok_or(Fault::Malformed)?;
     parts.uri = Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).map_err(|_| Fault::Malformed)?;
     parts.version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    parts.headers = header_map(&head, parsed.headers)?;
+    parts.headers = header_map(&head, parsed.headers, ADDED)?;
     let (terms, version) = (Terms::of(parsed.headers), parts.version);
     let decoder = terms.decoder(version)?.unwrap_or(Decoder::none());
     let withholds = version == Version::HTTP_11 && !decoder.is_done() && terms.expects();
@@ -316,7 +320,7 @@ pub fn read_trailers(read: &mut BytesMut, searched: &mut usize) -> Result<Option
     let block = read.split_to(end).freeze();
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     match httparse::parse_headers(&block, &mut fields) {
-        Ok(httparse::Status::Complete((length, fields))) if length == end => header_map(&block, fields).map(Some),
+        Ok(httparse::Status::Complete((length, fields))) if length == end => header_map(&block, fields, 0).map(Some),
         _ => Err(Fault::Malformed),
     }
 }
@@ -341,9 +345,10 @@ fn end_of_head(read: &[u8], searched: &mut usize) -> Option<usize> {
     None
 }
 
-/// All but what is the connection's and said in full by [`Terms`]. Values share the head's memory.
-fn header_map(head: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap, Fault> {
-    let mut map = HeaderMap::with_capacity(fields.len() + ADDED);
+/// All but what is the connection's and said in full by [`Terms`]. Values share the head's
+/// memory. `added`: so many more are expected.
+fn header_map(head: &Bytes, fields: &[httparse::Header<'_>], added: usize) -> Result<HeaderMap, Fault> {
+    let mut map = HeaderMap::with_capacity(fields.len() + added);
     for field in fields.iter().filter(|field| !Terms::hold_all_of(field)) {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Fault::Malformed)?;
         let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value)).map_err(|_| Fault::Malformed)?;

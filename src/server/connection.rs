@@ -23,7 +23,7 @@ use crate::{
     http1::head,
     observe::{ConnectionGauge, ConnectionState},
     primitives::{RequestId, boxed},
-    proxy::{AgentBody, AgentRequest, Arrival, Body, Ingress, InterimSink, Peer, Proxy, Switched, is_extended},
+    proxy::{AgentBody, AgentRequest, Arrival, Body, Ingress, InterimSink, Peer, Proxy, is_extended},
     tls::LeafCache,
 };
 
@@ -201,7 +201,10 @@ impl Session {
         }
         let serve = |request: AgentRequest, interim: InterimSink| {
             let session = &session;
-            async move { session.pass(request, Some(&interim)).await }
+            async move {
+                let answer = session.connections.proxy.serve(session.arrival(Some(&interim)), request).await;
+                Reply { response: answer.response, next: answer.switched }
+            }
         };
         let stop = Rare::new(async {
             let mut drain = session.drain.clone();
@@ -260,19 +263,13 @@ impl Session {
         if is_proxy && request.head.method == Method::CONNECT && !is_extended(&request.head) {
             return connect::judge(self, &request.head).await;
         }
-        let Reply { response, next } = self.pass(request, interim).await;
-        Reply { response, next: next.map(Next::Switched) }
+        let answer = self.connections.proxy.serve(self.arrival(interim), request).await;
+        Reply { response: answer.response, next: answer.switched.map(Next::Switched) }
     }
 
     /// Records what an agent is told about a request that can't be read.
     fn unreadable(&self) -> impl FnOnce(StatusCode) -> RequestId {
         |status| self.connections.proxy.record_unreadable(&self.ingress, status)
-    }
-
-    /// Through the corridor, and whatever follows a change of protocol.
-    async fn pass(&self, request: AgentRequest, interim: Option<&InterimSink>) -> Reply<Box<Switched>> {
-        let answer = self.connections.proxy.serve(self.arrival(interim), request).await;
-        Reply { response: answer.response, next: answer.switched }
     }
 }
 

@@ -9,7 +9,10 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use crate::proxy::{Ingress, Peer, Seat};
+use crate::{
+    primitives::boxed,
+    proxy::{Ingress, Peer, Seat},
+};
 
 use super::{
     connection::{Connections, Io},
@@ -114,7 +117,9 @@ pub async fn accept_loop(listener: impl Accept, door: Door, connections: Arc<Con
         };
         match accepted {
             Ok((stream, place)) => {
-                tokio::spawn(Arc::clone(&connections).serve_at(place, stream, Arc::clone(&door), drain.clone()));
+                let (connections, door, drain) = (Arc::clone(&connections), Arc::clone(&door), drain.clone());
+                // Boxed: a task is moved several times before it lies where it stays.
+                tokio::spawn(boxed(|| connections.serve_at(place, stream, door, drain)));
             }
             Err(error) => {
                 tracing::warn!(%error, "can't accept a connection; trying again");
