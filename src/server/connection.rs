@@ -36,7 +36,7 @@ use super::{
     peek::{Peeked, is_h2},
     rare::Rare,
     socks,
-    together::Together,
+    together::drive,
     upgrade::{self, Next},
 };
 
@@ -241,8 +241,9 @@ impl Session {
             // Boxed: hyper hands it on from one place to the next.
             boxed(|| async move { Ok::<_, Infallible>(session.answer_h2(request).await) })
         });
-        let connection = self.connections.h2().serve_connection(TokioIo::new(Together::new(io)), service);
-        run(connection, &self, |connection| connection.graceful_shutdown()).await;
+        let builder = self.connections.h2();
+        let connection = drive(io, |io| builder.serve_connection(TokioIo::new(io), service));
+        run(connection, &self, |mut driven| driven.connection.as_mut().graceful_shutdown()).await;
     }
 
     /// h2 streams share the connection: hyper has no way for interim answers there, and a tunnel
