@@ -122,11 +122,15 @@ impl Mark {
     /// Servers that turn fields into variables (`HTTP_X_FORWARDED_FOR`) can't tell
     /// `x_forwarded_for` from what it imitates.
     fn of_underscored(name: &str) -> Self {
-        const IMITATED: Mark =
-            Mark::HOP_BY_HOP.and(Mark::SPOOFABLE).and(Mark::OVERRIDE).and(Mark::PROTECTED).and(Mark::AGENT_KEY);
+        const IMITATED: Mark = Mark::HOP_BY_HOP.and(Mark::SPOOFABLE).and(Mark::OVERRIDE).and(Mark::PROTECTED);
         let imitated = name.replace('_', "-");
-        let is_spoofable = imitated.starts_with("x-forwarded-") || Self::registered(&imitated).is(IMITATED);
-        if is_spoofable { Self::SPOOFABLE } else { Self::NONE }
+        match Self::registered(&imitated) {
+            _ if imitated.starts_with("x-forwarded-") => Self::SPOOFABLE,
+            mark if mark.is(IMITATED) => Self::SPOOFABLE,
+            // It goes where what it imitates goes, and stays where that stays.
+            mark if mark.is(Self::AGENT_KEY) => Self::AGENT_KEY,
+            _ => Self::NONE,
+        }
     }
 }
 
@@ -241,6 +245,9 @@ mod tests {
         }
         for name in &crate::identity::REVERSE_FIELDS {
             assert!(Mark::of(name).is(Mark::AGENT_KEY), "{name}");
+        }
+        for name in ["x_api_key", "api_key", "x-goog_api_key"] {
+            assert_eq!(Mark::of(&HeaderName::from_static(name)), Mark::AGENT_KEY, "{name}");
         }
     }
 
