@@ -21,7 +21,9 @@ pub(super) fn serve(global: &Global) -> Result {
     let settings = context::load_silently(global)?;
     warn(&settings);
     context::lock_memory(&settings)?;
-    let surroundings = context::surroundings(context::authority(&settings)?, context::store(&settings)?)?;
+    let authority = context::authority(&settings)?;
+    authority.warn_of_end();
+    let surroundings = context::surroundings(authority, context::store(&settings)?)?;
     let runtime = control_runtime().context("can't start the control runtime")?;
     runtime.block_on(async {
         let mut signals = Signals::listen().context("can't listen for signals")?;

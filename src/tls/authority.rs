@@ -47,7 +47,7 @@ const PERSISTENT_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 const EPHEMERAL_LIFE: Duration = DAY;
 /// Under every limit that a client sets (Apple's 825 days is the lowest for private CAs).
 const LEAF_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
-/// When to tell the operator that the CA will expire: an intermediate is renewed long before.
+/// From when on the operator is told that the root will end: an intermediate is renewed by itself.
 const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Root and intermediate; mints leaves.
@@ -213,10 +213,19 @@ impl CertificateAuthority {
         self.root.not_after().min(self.issuing.load().certificate().not_after())
     }
 
-    /// Whether less than 30 days are left, so that the operator should be told to run
-    /// `cupbearer ca rotate`. Always so for one that lives in memory.
-    pub fn expires_soon(&self) -> bool {
-        self.expires_at() <= self.clock.now() + WARN_BEFORE
+    /// Logs, once a day, that the root has less than 30 days left: what clients trust has to be
+    /// replaced by then. Called at the start, and with every leaf.
+    pub fn warn_of_end(&self) {
+        let Some(home) = &self.home else { return };
+        let (now, end) = (self.clock.now(), self.root.not_after());
+        if now + WARN_BEFORE >= end && home.warns_first(now) {
+            let ends = OffsetDateTime::from(end).date();
+            tracing::warn!(
+                %ends,
+                "the certificate authority ends: run `cupbearer ca rotate` before that, give every client the new \
+                 root, and restart"
+            );
+        }
     }
 
     /// Mints a certificate for exactly `host`: an exact dNSName, or an iPAddress.
@@ -225,6 +234,7 @@ impl CertificateAuthority {
     /// `Expired` once the CA is; else only what the crypto library can't do.
     pub fn issue(&self, host: &Host) -> Result<Leaf, Error> {
         let now = self.clock.now();
+        self.warn_of_end();
         if let Err(error) = self.renew_if_due()
             && self.home.as_ref().is_some_and(Home::complains_first)
         {
@@ -514,7 +524,6 @@ mod tests {
         assert_eq!(authority.root().not_before(), now - HOUR);
         assert_eq!(authority.root().not_after(), now + DAY * 365);
         assert_eq!(authority.expires_at(), now + DAY * 90, "the intermediate's");
-        assert!(!authority.expires_soon());
 
         *time.0.lock().unwrap() = now + DAY;
         let leaf = issue(&authority, "a.example");
@@ -526,7 +535,6 @@ mod tests {
 
         *time.0.lock().unwrap() = now + DAY * 363;
         let last = issue(&authority, "a.example");
-        assert!(authority.expires_soon());
         assert_eq!(last.not_after, authority.root().not_after());
         assert_eq!(last.renew_at, last.not_after, "a new one would not live longer");
 
@@ -540,6 +548,31 @@ mod tests {
         let ephemeral = CertificateAuthority::ephemeral(&clock).unwrap();
         assert_eq!(ephemeral.expires_at(), now + DAY * 366);
         assert_eq!(issue(&ephemeral, "a.example").not_after, ephemeral.expires_at());
+    }
+
+    #[test]
+    fn the_end_of_the_root_is_told_of_once_a_day_in_its_last_month() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let time = Arc::new(Settable(Mutex::new(now)));
+        let clock: Arc<dyn Clock> = time.clone();
+        let directory = tempfile::tempdir().unwrap();
+        let authority = CertificateAuthority::load_or_create(directory.path(), &clock).unwrap();
+        let told_after = |authority: &CertificateAuthority, days: u32| {
+            *time.0.lock().unwrap() = now + DAY * days;
+            let log = directory.path().join("log");
+            let writer = Arc::new(std::fs::File::create(&log).unwrap());
+            let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(writer).finish();
+            tracing::subscriber::with_default(subscriber, || {
+                authority.warn_of_end();
+                issue(authority, "a.example");
+            });
+            let log = std::fs::read_to_string(log).unwrap();
+            assert!(log.is_empty() || (log.contains("cupbearer ca rotate") && log.contains("ends=2028-01-15")), "{log}");
+            log.lines().count()
+        };
+        assert_eq!([0, 334, 335, 335, 336].map(|days| told_after(&authority, days)), [0, 0, 1, 0, 1]);
+        let ephemeral = CertificateAuthority::ephemeral(&clock).unwrap();
+        assert_eq!(told_after(&ephemeral, 336), 0, "it is made to end");
     }
 
     /// Threat 111: what can be stolen with the intermediate's key ends soon.

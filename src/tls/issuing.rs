@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -126,11 +126,13 @@ pub(super) struct Home {
     /// `None`: nobody has said anything. Held while an intermediate is made.
     wish: Mutex<Option<Wish>>,
     complained: AtomicBool,
+    /// The day on which the operator was last told of the root's end.
+    warned: AtomicU64,
 }
 
 impl Home {
     pub(super) fn new(directory: PathBuf) -> Self {
-        Self { directory, wish: Mutex::default(), complained: AtomicBool::new(false) }
+        Self { directory, wish: Mutex::default(), complained: AtomicBool::new(false), warned: AtomicU64::new(0) }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -149,6 +151,12 @@ impl Home {
     /// Once is enough, for what would be said with every leaf.
     pub(super) fn complains_first(&self) -> bool {
         !self.complained.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether it is the first time on that day.
+    pub(super) fn warns_first(&self, now: SystemTime) -> bool {
+        let today = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() / (24 * 3600);
+        self.warned.swap(today, Ordering::Relaxed) != today
     }
 
     /// The root's key, for a moment. An operator may have taken it away.
