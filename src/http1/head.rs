@@ -6,13 +6,13 @@ use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version,
     header::{CONTENT_LENGTH, COOKIE, DATE, HOST, TRANSFER_ENCODING},
     request::Parts,
     response,
 };
 
-use super::{Coding, Decoder, Fault, MAX_HEAD, Terms};
+use super::{Coding, Decoder, Fault, MAX_HEAD, Terms, used};
 
 /// Fields of a head, and of trailers.
 const MAX_FIELDS: usize = 100;
@@ -190,7 +190,9 @@ pub fn read_answer(read: &mut BytesMut, searched: &mut usize) -> Result<Option<A
     let mut response = Response::new(());
     *response.status_mut() = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Fault::Malformed)?;
     *response.version_mut() = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    *response.headers_mut() = header_map(&head, parsed.headers, ADDED_TO_ANSWER)?;
+    let mut fields = used::map(parsed.headers.len() + ADDED_TO_ANSWER);
+    fill(&mut fields, &head, parsed.headers)?;
+    *response.headers_mut() = fields;
     Ok(Some(Answer { response, terms: Terms::of(parsed.headers) }))
 }
 
@@ -215,12 +217,12 @@ pub fn read_request(read: &mut BytesMut, searched: &mut usize, limits: Limits) -
     }
     *searched = 0;
     let head = read.split_to(end).freeze();
-    let (mut few, mut many);
+    let mut few = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut many = Vec::new();
     let fields = if limits.fields <= MAX_FIELDS {
-        few = [const { MaybeUninit::uninit() }; MAX_FIELDS];
         &mut few[..limits.fields]
     } else {
-        many = vec![MaybeUninit::uninit(); limits.fields];
+        many.resize_with(limits.fields, MaybeUninit::uninit);
         &mut many[..]
     };
     let mut parsed = httparse::Request::new(&mut []);
@@ -230,12 +232,12 @@ pub fn read_request(read: &mut BytesMut, searched: &mut usize, limits: Limits) -
         _ => return Err(Fault::Malformed),
     }
     let target = target(parsed.path, limits)?;
-    let mut parts = Box::new(Request::new(()).into_parts().0);
+    let mut parts = used::head(parsed.headers.len() + ADDED);
     parts.method =
         parsed.method.and_then(|method| Method::from_bytes(method.as_bytes()).ok()).ok_or(Fault::Malformed)?;
     parts.uri = Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).map_err(|_| Fault::Malformed)?;
     parts.version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    parts.headers = header_map(&head, parsed.headers, ADDED)?;
+    fill(&mut parts.headers, &head, parsed.headers)?;
     let (terms, version) = (Terms::of(parsed.headers), parts.version);
     let decoder = terms.decoder(version)?.unwrap_or(Decoder::none());
     let withholds = version == Version::HTTP_11 && !decoder.is_done() && terms.expects();
@@ -320,7 +322,11 @@ pub fn read_trailers(read: &mut BytesMut, searched: &mut usize) -> Result<Option
     let block = read.split_to(end).freeze();
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     match httparse::parse_headers(&block, &mut fields) {
-        Ok(httparse::Status::Complete((length, fields))) if length == end => header_map(&block, fields, 0).map(Some),
+        Ok(httparse::Status::Complete((length, fields))) if length == end => {
+            let mut trailers = HeaderMap::with_capacity(fields.len());
+            fill(&mut trailers, &block, fields)?;
+            Ok(Some(trailers))
+        }
         _ => Err(Fault::Malformed),
     }
 }
@@ -346,13 +352,12 @@ fn end_of_head(read: &[u8], searched: &mut usize) -> Option<usize> {
 }
 
 /// All but what is the connection's and said in full by [`Terms`]. Values share the head's
-/// memory. `added`: so many more are expected.
-fn header_map(head: &Bytes, fields: &[httparse::Header<'_>], added: usize) -> Result<HeaderMap, Fault> {
-    let mut map = HeaderMap::with_capacity(fields.len() + added);
+/// memory.
+fn fill(map: &mut HeaderMap, head: &Bytes, fields: &[httparse::Header<'_>]) -> Result<(), Fault> {
     for field in fields.iter().filter(|field| !Terms::hold_all_of(field)) {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Fault::Malformed)?;
         let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value)).map_err(|_| Fault::Malformed)?;
         map.append(name, value);
     }
-    Ok(map)
+    Ok(())
 }

@@ -16,6 +16,7 @@ mod received;
 mod terms;
 #[cfg(test)]
 mod tests;
+pub mod used;
 mod wire;
 
 use std::io;

@@ -130,7 +130,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Corked<S> {
         cx: &mut Context<'_>,
         data: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_slices(cx, data, |io, cx| io.poll_write_vectored(cx, data))
+        self.poll_slices(cx, data, |io, cx| match data {
+            // TLS says nearly everything in one, and the kernel takes that for less.
+            [one] => io.poll_write(cx, one),
+            several => io.poll_write_vectored(cx, several),
+        })
     }
 
     fn is_write_vectored(&self) -> bool {

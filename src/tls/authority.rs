@@ -567,7 +567,10 @@ mod tests {
                 issue(authority, "a.example");
             });
             let log = std::fs::read_to_string(log).unwrap();
-            assert!(log.is_empty() || (log.contains("cupbearer ca rotate") && log.contains("ends=2028-01-15")), "{log}");
+            assert!(
+                log.is_empty() || (log.contains("cupbearer ca rotate") && log.contains("ends=2028-01-15")),
+                "{log}"
+            );
             log.lines().count()
         };
         assert_eq!([0, 334, 335, 335, 336].map(|days| told_after(&authority, days)), [0, 0, 1, 0, 1]);

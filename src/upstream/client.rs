@@ -36,6 +36,7 @@ use super::{
     transport::Transport,
 };
 use crate::{
+    http1::used,
     observe::{Noted, Record},
     policy::Permit,
     primitives::{Authority, boxed},
@@ -129,7 +130,10 @@ where
                     let address = connection.address();
                     let exchange = h1::exchange(connection, (&head, body), &slot.target.host, patience, to.on_interim);
                     match exchange.await {
-                        Ok(response) => return Ok(Sent { response, ahead: Bytes::new(), address }),
+                        Ok(response) => {
+                            used::give_head(head);
+                            return Ok(Sent { response, ahead: Bytes::new(), address });
+                        }
                         Err(failed) => SendFailure::of_h1(failed, address, head),
                     }
                 }

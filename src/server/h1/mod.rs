@@ -32,7 +32,7 @@ use tokio::{
 
 use super::{connection::Io, drain::Drain, peek::Peeked};
 use crate::{
-    http1::{Arrived, Coding, Fault, Outgoing, Receiver, Wire, head},
+    http1::{Arrived, Coding, Fault, Outgoing, Receiver, Wire, head, used},
     primitives::RequestId,
     proxy::{AgentBody, AgentRequest, Body, InterimSink},
 };
@@ -253,6 +253,7 @@ impl<S: Io> Conversation<S> {
         // What came with the answer goes before it; behind it, it would be the next one's.
         self.writer.out.append(&mut self.interim.take());
         head::write_answer(&mut self.writer.out, &head, coding, connection, date::write);
+        used::give_map(head.headers);
         let mut outgoing = Outgoing::patient(body, coding.unwrap_or(Coding::Length(0)));
         let sent = poll_fn(|cx| {
             if let Poll::Ready(sent) = outgoing.poll(cx, &mut self.writer) {
