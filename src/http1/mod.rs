@@ -12,6 +12,7 @@ pub mod decode;
 mod gather;
 pub mod head;
 mod outgoing;
+mod peeked;
 mod received;
 mod terms;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use std::io;
 pub use decode::{Decoded, Decoder};
 pub use gather::poll_write_gathered;
 pub use outgoing::Outgoing;
+pub use peeked::Peeked;
 pub use received::{Arrived, Received, Receiver};
 pub use terms::{Framing, Terms};
 pub use wire::Wire;

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 
 use crate::{
+    http1::Peeked,
     observe::ConnectionState,
     primitives::{Authority, Host},
     proxy::{Body, Handshake, Ingress, Opening, Tunnel},
@@ -23,9 +24,9 @@ use crate::{
 
 use super::{
     connection::{Io, Session, Version},
-    corked::Corked,
+    corked::{self, Corked},
     h1::Reply,
-    peek::{Carried, Peeked, sniff},
+    peek::{Carried, sniff},
     upgrade::Next,
 };
 
@@ -98,7 +99,5 @@ async fn terminate<S: Io>(
     }
     let config = session.connections.leaves.server_config(authority.host()).map_err(io::Error::other)?;
     // Boxed: a session is large, and the stream is handed on from here to the last request.
-    let mut stream = Box::new(start.into_stream(config).await?);
-    stream.get_mut().0.uncork();
-    Ok(stream)
+    Ok(Box::new(corked::finish(start.into_stream(config)).await?))
 }

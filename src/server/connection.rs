@@ -20,7 +20,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    http1::head,
+    http1::{Peeked, head},
     observe::{ConnectionGauge, ConnectionState},
     primitives::{RequestId, boxed},
     proxy::{AgentBody, AgentRequest, Arrival, Body, Ingress, InterimSink, Peer, Proxy, is_extended},
@@ -29,11 +29,11 @@ use crate::{
 
 use super::{
     Limits, connect,
-    corked::Corked,
+    corked::{self, Corked},
     drain::Drain,
     h1::{self, Reply},
     listener::{Door, Place},
-    peek::{Peeked, is_h2},
+    peek::is_h2,
     rare::Rare,
     socks,
     together::drive,
@@ -117,9 +117,9 @@ impl Connections {
             counted.set(ConnectionState::Serving);
             return session.serve_clear(stream).await;
         };
-        match boxed(|| timeout(limit, TlsAcceptor::from(Arc::clone(tls)).accept(Corked::new(stream)))).await {
-            Ok(Ok(mut stream)) => {
-                stream.get_mut().0.uncork();
+        let handshake = || corked::finish(TlsAcceptor::from(Arc::clone(tls)).accept(Corked::new(stream)));
+        match boxed(|| timeout(limit, handshake())).await {
+            Ok(Ok(stream)) => {
                 counted.set(ConnectionState::Serving);
                 let version = Version::by_alpn(stream.get_ref().1.alpn_protocol());
                 boxed(|| session.serve(Peeked::new(Bytes::new(), Box::new(stream)), version)).await;

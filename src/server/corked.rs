@@ -8,7 +8,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_rustls::{Accept, server::TlsStream};
 
 /// The first byte of a record that is encrypted (RFC 8446 §5.2). No handshake begins with one.
 const ENCRYPTED: u8 = 0x17;
@@ -38,13 +39,32 @@ enum State {
     Leaving,
 }
 
+/// Drives a handshake to its end.
+pub(super) async fn finish<S>(handshake: Accept<Corked<S>>) -> io::Result<TlsStream<Corked<S>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    match handshake.into_fallible().await {
+        Ok(mut stream) => {
+            stream.get_mut().0.uncork();
+            Ok(stream)
+        }
+        Err((error, mut io)) => {
+            // Why it failed is the peer's to know, too, and may be encrypted already.
+            io.uncork();
+            let _ = io.flush().await;
+            Err(error)
+        }
+    }
+}
+
 impl<S> Corked<S> {
     pub(super) fn new(io: S) -> Self {
         Self { io, state: State::Corked, held: Vec::new(), written: 0 }
     }
 
     /// The handshake is over.
-    pub(super) fn uncork(&mut self) {
+    fn uncork(&mut self) {
         self.state = State::Open;
     }
 
@@ -156,9 +176,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Corked<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use std::sync::Arc;
+
+    use rustls::{ClientConnection, RootCertStore};
+    use tokio::io::{AsyncReadExt, DuplexStream};
+    use tokio_rustls::TlsAcceptor;
 
     use super::*;
+    use crate::{
+        primitives::{Clock, Host, SystemClock},
+        tls::{CertificateAuthority, LeafCache, client::upstream_config},
+    };
 
     /// What has arrived by now.
     async fn arrived(peer: &mut DuplexStream) -> Vec<u8> {
@@ -198,6 +226,44 @@ mod tests {
         io.flush().await.unwrap();
         assert_eq!(arrived(&mut peer).await, b"\x17tickets");
         assert!(io.held.capacity() == 0);
+    }
+
+    #[tokio::test]
+    async fn a_peer_hears_why_its_handshake_failed() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let authority = Arc::new(CertificateAuthority::ephemeral(&clock).unwrap());
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.root_der().clone()).unwrap();
+        let leaves = LeafCache::new(authority, clock, 4).unwrap();
+        let config = leaves.server_config(&Host::parse("api.test").unwrap()).unwrap();
+        let (io, mut peer) = corked(100_000);
+        let handshake = tokio::spawn(finish(TlsAcceptor::from(config).accept(io)));
+
+        let mut client = ClientConnection::new(upstream_config(roots), "api.test".try_into().unwrap()).unwrap();
+        let mut said = Vec::new();
+        while client.is_handshaking() {
+            said.clear();
+            client.write_tls(&mut said).unwrap();
+            if said.is_empty() {
+                let mut heard = [0; 4096];
+                let length = peer.read(&mut heard).await.unwrap();
+                client.read_tls(&mut &heard[..length]).unwrap();
+                client.process_new_packets().unwrap();
+            } else if said[0] == 0x16 {
+                peer.write_all(&said).await.unwrap();
+            }
+        }
+        // What the client ends with, spoilt on its way.
+        said.clear();
+        client.write_tls(&mut said).unwrap();
+        *said.last_mut().unwrap() ^= 1;
+        peer.write_all(&said).await.unwrap();
+        assert!(handshake.await.unwrap().is_err());
+        let mut alert = Vec::new();
+        peer.read_to_end(&mut alert).await.unwrap();
+        client.read_tls(&mut &*alert).unwrap();
+        let told = client.process_new_packets().unwrap_err();
+        assert_eq!(told, rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac));
     }
 
     /// A handshake waits for its peer, and its peer for what it has said.

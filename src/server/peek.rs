@@ -4,14 +4,16 @@
 
 use std::{
     future::poll_fn,
-    io::{self, IoSlice},
+    io,
     mem::MaybeUninit,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::http1::Peeked;
 
 /// How an HTTP/2 client begins (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -37,10 +39,10 @@ pub enum Carried {
 /// Reads until it is clear what the stream carries; `None` if it ended before.
 pub async fn sniff<IO: AsyncRead + Unpin>(io: &mut Peeked<IO>) -> io::Result<Option<Carried>> {
     loop {
-        if let Some(carried) = classify(&io.prefix) {
+        if let Some(carried) = classify(io.ahead()) {
             return Ok(Some(carried));
         }
-        if io.fill().await? == 0 {
+        if fill(io).await? == 0 {
             return Ok(None);
         }
     }
@@ -51,10 +53,10 @@ pub async fn sniff<IO: AsyncRead + Unpin>(io: &mut Peeked<IO>) -> io::Result<Opt
 /// it is h1, its head is already here.
 pub async fn is_h2<IO: AsyncRead + Unpin>(io: &mut Peeked<IO>) -> io::Result<bool> {
     loop {
-        if io.prefix.starts_with(PREFACE) {
+        if io.ahead().starts_with(PREFACE) {
             return Ok(true);
         }
-        if !PREFACE.starts_with(&io.prefix) || io.fill().await? == 0 {
+        if !PREFACE.starts_with(io.ahead()) || fill(io).await? == 0 {
             return Ok(false);
         }
     }
@@ -81,85 +83,24 @@ fn classify(prefix: &[u8]) -> Option<Carried> {
     }
 }
 
-/// A stream whose first bytes were read ahead.
-#[derive(Debug)]
-pub struct Peeked<IO> {
-    prefix: Bytes,
-    io: IO,
-}
-
-impl<IO> Peeked<IO> {
-    pub fn new(prefix: Bytes, io: IO) -> Self {
-        Self { prefix, io }
-    }
-
-    /// What was read ahead, and the stream.
-    pub fn into_parts(self) -> (Bytes, IO) {
-        (self.prefix, self.io)
-    }
-}
-
-impl<IO: AsyncRead + Unpin> Peeked<IO> {
-    async fn fill(&mut self) -> io::Result<usize> {
-        // On the stack: a connection that is silent holds no buffer.
-        let (io, prefix) = (&mut self.io, &mut self.prefix);
-        poll_fn(|cx| {
-            let mut space = [const { MaybeUninit::uninit() }; MOST_READ];
-            let mut space = ReadBuf::uninit(&mut space);
-            ready!(Pin::new(&mut *io).poll_read(cx, &mut space))?;
-            let read = space.filled();
-            *prefix = if prefix.is_empty() { Bytes::copy_from_slice(read) } else { [prefix, read].concat().into() };
-            Poll::Ready(Ok(read.len()))
-        })
-        .await
-    }
-}
-
-impl<IO: AsyncRead + Unpin> AsyncRead for Peeked<IO> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.prefix.is_empty() {
-            return Pin::new(&mut self.io).poll_read(cx, buf);
-        }
-        let length = self.prefix.len().min(buf.remaining());
-        buf.put_slice(&self.prefix[..length]);
-        self.prefix.advance(length);
-        if self.prefix.is_empty() {
-            // Gives the buffer back: the connection may live for hours.
-            self.prefix = Bytes::new();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Peeked<IO> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, data)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, data)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
+/// Reads ahead; 0 at the end.
+async fn fill<IO: AsyncRead + Unpin>(io: &mut Peeked<IO>) -> io::Result<usize> {
+    // On the stack: a connection that is silent holds no buffer.
+    let (prefix, io) = io.parts_mut();
+    poll_fn(|cx| {
+        let mut space = [const { MaybeUninit::uninit() }; MOST_READ];
+        let mut space = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut *io).poll_read(cx, &mut space))?;
+        let read = space.filled();
+        *prefix = if prefix.is_empty() { Bytes::copy_from_slice(read) } else { [prefix, read].concat().into() };
+        Poll::Ready(Ok(read.len()))
+    })
+    .await
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
+    use std::{collections::VecDeque, task::Context};
 
     use proptest::prelude::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

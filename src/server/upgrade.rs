@@ -9,6 +9,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use crate::{
+    http1::Peeked,
     observe::ConnectionState,
     proxy::{Blind, Handshake, Switched, Tunnel},
 };
@@ -16,7 +17,6 @@ use crate::{
 use super::{
     connect,
     connection::{Io, Session},
-    peek::Peeked,
     relay::carry,
 };
 

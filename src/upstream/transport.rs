@@ -7,32 +7,21 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
 use super::Stream;
-use crate::http1::poll_write_gathered;
+use crate::http1::{Peeked, poll_write_gathered};
 
 #[derive(Debug)]
-pub(super) enum Transport {
+pub enum Transport {
     Clear(Stream),
     /// Boxed: a TLS session is large, and moved with every request.
     Tls(Box<TlsStream<Stream>>),
 }
 
 /// What a connection carries after a 101: first what was read ahead.
-#[derive(Debug)]
-pub struct Upgraded {
-    ahead: Bytes,
-    transport: Transport,
-}
-
-impl Upgraded {
-    pub(super) fn new(ahead: Bytes, transport: Transport) -> Self {
-        Self { ahead, transport }
-    }
-}
+pub type Upgraded = Peeked<Transport>;
 
 // === impl Transport ===
 
@@ -95,45 +84,5 @@ impl AsyncWrite for Transport {
             Self::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
         }
-    }
-}
-
-// === impl Upgraded ===
-
-impl AsyncRead for Upgraded {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.ahead.is_empty() {
-            return Pin::new(&mut self.transport).poll_read(cx, buf);
-        }
-        let length = self.ahead.len().min(buf.remaining());
-        buf.put_slice(&self.ahead[..length]);
-        self.ahead.advance(length);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Upgraded {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.transport.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_shutdown(cx)
     }
 }

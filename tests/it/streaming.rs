@@ -1,13 +1,19 @@
 //! What passes through while it is under way: events one by one, bodies of any size with
 //! back-pressure, trailers, interim answers, and ends of every kind.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use cupbearer::demo::{Protocols, WorldSettings};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::Value;
-use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 
 use crate::{
     agents::{Agent, Way, data, empty, fed, full, open, raw_head, records, text},
@@ -651,9 +657,10 @@ async fn an_upstream_that_never_says_continue_gets_the_body_in_the_end() {
     let upstream = Scripted::start("http/1.1").await;
     let stage = upstream.stage("continue_timeout = \"300ms\"").await;
     for way in Way::H1 {
+        let begun = Instant::now();
         let (mut agent, mut wire) = expecting(&stage, &upstream, way).await;
-        agent.silence().await;
         assert_eq!(agent.head().await, CONTINUE);
+        assert!(begun.elapsed() >= Duration::from_millis(300), "{way:?}: not before its time");
         agent.write("hello").await;
         assert_eq!(wire.exactly(5).await, b"hello");
         wire.write("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;

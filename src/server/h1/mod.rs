@@ -30,9 +30,9 @@ use tokio::{
     time::timeout,
 };
 
-use super::{connection::Io, drain::Drain, peek::Peeked};
+use super::{connection::Io, drain::Drain};
 use crate::{
-    http1::{Arrived, Coding, Fault, Outgoing, Receiver, Wire, head, used},
+    http1::{Arrived, Coding, Fault, Outgoing, Peeked, Receiver, Wire, head, used},
     primitives::RequestId,
     proxy::{AgentBody, AgentRequest, Body, InterimSink},
 };

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use crate::{
+    http1::Peeked,
     identity::TunnelIdentity,
     observe::ConnectionState,
     proxy::{Knock, Opening, SocksOpening},
@@ -25,7 +26,6 @@ use crate::{
 use super::{
     connect,
     connection::{Io, Session},
-    peek::Peeked,
     relay::carry,
 };
 use message::{

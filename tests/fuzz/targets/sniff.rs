@@ -11,7 +11,10 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use cupbearer::server::peek::{Carried, Peeked, sniff};
+use cupbearer::{
+    http1::Peeked,
+    server::peek::{Carried, sniff},
+};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 /// A stream whose bytes are all there, in chunks.
