@@ -9,6 +9,7 @@ pub mod credential;
 pub mod demo;
 pub mod files;
 pub mod http1;
+pub mod http2;
 pub mod identity;
 pub mod launch;
 pub mod observe;

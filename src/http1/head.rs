@@ -312,6 +312,17 @@ pub fn write_answer(
     out.extend_from_slice(b"\r\n");
 }
 
+/// Writes an interim answer (RFC 9110 §15.2).
+pub fn write_interim(out: &mut Vec<u8>, status: StatusCode, fields: &HeaderMap) {
+    for part in ["HTTP/1.1 ", status.as_str(), " ", status.canonical_reason().unwrap_or(""), "\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    for (name, value) in fields {
+        write_field(out, name, value);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Takes trailers off the front of `read` like a head.
 pub fn read_trailers(read: &mut BytesMut, searched: &mut usize) -> Result<Option<HeaderMap>, Fault> {
     let end = if read.starts_with(b"\r\n") { Some(2) } else { end_of_head(read, searched) };

@@ -101,15 +101,13 @@ impl<S: AsyncRead + Unpin> Wire<S> {
 
     /// Reads more; `Ok(0)` at the end.
     pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
-        let mut room = self.read.capacity() - self.read.len();
         // What lies behind the last message is used up first: as long as somebody has a part of
         // a buffer it can't be used again, and another one costs more than a head's parsing.
-        if room < self.room / 2 {
+        if self.read.capacity() - self.read.len() < self.room / 2 {
             self.read.reserve(self.room);
-            room = self.read.capacity() - self.read.len();
         }
         let read = ready!(pin!(self.io.read_buf(&mut self.read)).poll(cx)).map_err(Fault::Io)?;
-        if read == room {
+        if read >= self.room {
             self.room = (self.room * 2).min(LARGEST_READ);
         }
         Poll::Ready(Ok(read))

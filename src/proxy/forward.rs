@@ -105,7 +105,7 @@ impl Proxy {
         // Before it is stripped: the credential may exchange it (RFC 8693), by explicit opt-in.
         let subject = own_token(rules, permit, &parts.headers);
         // HTTP/1.0 knows no interim answers.
-        let interim = arrival.interim.filter(|_| parts.version == Version::HTTP_11).cloned();
+        let interim = arrival.interim.filter(|_| parts.version != Version::HTTP_10).cloned();
         if permit.credential().is_some() && inbound::has_token_in_query(&parts.uri) {
             return Err(BadRequest::TokenInQuery.into());
         }

@@ -9,13 +9,13 @@ use std::{
     },
 };
 
+use h2::ext::Protocol;
 use http::{
     Method, Uri, Version,
     header::{EXPECT, HOST, TRANSFER_ENCODING},
     request::Parts,
     uri::PathAndQuery,
 };
-use hyper::ext::Protocol;
 
 use crate::{
     identity::{Evidence, TunnelIdentity},

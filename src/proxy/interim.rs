@@ -1,9 +1,7 @@
-//! Interim answers (1xx other than 100 and 101) on their way back to the agent. A proxy
-//! has to pass those that it didn't ask for itself (RFC 9110 §15.2), and hyper's server
-//! can't send them, so they are put into the agent's stream beneath it.
+//! Interim answers (1xx other than 101) on their way back to the agent: a proxy has to pass
+//! those that it didn't ask for itself (RFC 9110 §15.2).
 
 use std::{
-    fmt::Write,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -11,13 +9,16 @@ use std::{
     task::Waker,
 };
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 /// Bytes of interim answers that may wait for a slow agent; what is over is dropped, as
 /// an interim answer may be.
 const MOST_WAITING: usize = 64 * 1024;
 
-/// Where interim answers of one h1 connection wait for the stream to be between messages.
+/// About what a field takes besides its name and value.
+const OVERHEAD: usize = 32;
+
+/// Where interim answers wait for whoever writes to the agent to be between messages.
 #[derive(Clone, Debug, Default)]
 pub struct InterimSink(Arc<Sink>);
 
@@ -30,27 +31,23 @@ struct Sink {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    bytes: Vec<u8>,
+    answers: Vec<(StatusCode, HeaderMap)>,
+    bytes: usize,
     reader: Option<Waker>,
 }
 
 impl InterimSink {
     /// Queues an interim answer and wakes the connection.
     pub fn push(&self, status: StatusCode, fields: &HeaderMap) {
-        let mut head = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or(""));
-        for (name, value) in fields {
-            // What isn't text doesn't belong into a hint.
-            if let Ok(value) = value.to_str() {
-                let _ = write!(head, "{name}: {value}\r\n");
-            }
-        }
-        head.push_str("\r\n");
+        let text = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + OVERHEAD;
+        let size = OVERHEAD + fields.iter().map(text).sum::<usize>();
         let waker = {
             let mut waiting = self.lock();
-            if waiting.bytes.len() + head.len() > MOST_WAITING {
+            if waiting.bytes + size > MOST_WAITING {
                 return;
             }
-            waiting.bytes.extend_from_slice(head.as_bytes());
+            waiting.bytes += size;
+            waiting.answers.push((status, fields.clone()));
             self.0.any.store(true, Ordering::Release);
             waiting.reader.take()
         };
@@ -64,13 +61,14 @@ impl InterimSink {
     }
 
     /// What waits; it has to be written before anything else.
-    pub fn take(&self) -> Vec<u8> {
+    pub fn take(&self) -> Vec<(StatusCode, HeaderMap)> {
         if !self.has_any() {
             return Vec::new();
         }
         let mut waiting = self.lock();
         self.0.any.store(false, Ordering::Release);
-        std::mem::take(&mut waiting.bytes)
+        waiting.bytes = 0;
+        std::mem::take(&mut waiting.answers)
     }
 
     /// Who is to be woken when something waits.

@@ -13,12 +13,12 @@
 
 use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use base64::prelude::{BASE64_STANDARD, Engine};
+use h2::ext::Protocol;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE},
     request::Parts,
 };
-use hyper::ext::Protocol;
 
 use crate::{
     identity::TunnelIdentity,

@@ -2,7 +2,6 @@
 //! peer leaves, a limit is reached or the process winds up.
 
 use std::{
-    convert::Infallible,
     future::{Future, pending},
     pin::{Pin, pin},
     sync::Arc,
@@ -10,9 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use http::{Method, StatusCode};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
@@ -23,7 +20,7 @@ use crate::{
     http1::{Peeked, head},
     observe::{ConnectionGauge, ConnectionState},
     primitives::{RequestId, boxed},
-    proxy::{AgentBody, AgentRequest, Arrival, Body, Ingress, InterimSink, Peer, Proxy, is_extended},
+    proxy::{AgentRequest, Arrival, Ingress, InterimSink, Peer, Proxy, is_extended},
     tls::LeafCache,
 };
 
@@ -32,6 +29,7 @@ use super::{
     corked::{self, Corked},
     drain::Drain,
     h1::{self, Reply},
+    h2,
     listener::{Door, Place},
     peek::is_h2,
     rare::Rare,
@@ -39,12 +37,6 @@ use super::{
     together::drive,
     upgrade::{self, Next},
 };
-
-/// What one h2 stream may hold of an upload that its upstream hasn't taken yet.
-const H2_STREAM_WINDOW: u32 = 256 * 1024;
-/// Never what stops a stream: else one upload that stalls would hold up all others on
-/// its connection. What it may hold is bounded by its streams, which are counted.
-const H2_CONNECTION_WINDOW: u32 = 1 << 30;
 
 /// From the end of a tunnel's permission to its own: so that a client can be told, and doesn't
 /// find a connection broken that it was about to use.
@@ -134,21 +126,14 @@ impl Connections {
         h1::Limits { head: head::Limits { bytes, fields, target: bytes }, head_timeout: self.limits.head_timeout }
     }
 
-    fn h2(&self) -> http2::Builder<TokioExecutor> {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .enable_connect_protocol()
-            .max_concurrent_streams(self.limits.h2_streams)
-            .initial_stream_window_size(H2_STREAM_WINDOW)
-            .initial_connection_window_size(H2_CONNECTION_WINDOW)
-            .max_header_list_size(u32::try_from(self.limits.request_head).unwrap_or(u32::MAX))
-            .max_send_buf_size(64 * 1024)
-            .max_pending_accept_reset_streams(self.limits.h2_resets)
-            .max_local_error_reset_streams(self.limits.h2_errors)
-            .keep_alive_interval(self.limits.head_timeout)
-            .keep_alive_timeout(self.limits.head_timeout);
-        builder
+    fn h2(&self) -> h2::Limits {
+        h2::Limits {
+            head: self.limits.request_head,
+            streams: self.limits.h2_streams,
+            resets: self.limits.h2_resets,
+            errors: self.limits.h2_errors,
+            keep_alive: self.limits.head_timeout,
+        }
     }
 }
 
@@ -231,35 +216,21 @@ impl Session {
     }
 
     async fn serve_h2<S: Io>(self: Arc<Self>, mut io: Peeked<S>) {
-        // hyper would wait for a preface without end.
+        // A preface would be waited for without end.
         if self.first_bytes(&mut io).await != Some(Version::H2) {
             return tracing::debug!("an agent's connection doesn't begin as HTTP/2");
         }
+        let limits = self.connections.h2();
         let requests = Arc::clone(&self);
-        let service = service_fn(move |request: Request<Incoming>| {
-            let session = Arc::clone(&requests);
-            // Boxed: hyper hands it on from one place to the next.
-            boxed(|| async move { Ok::<_, Infallible>(session.answer_h2(request).await) })
+        let connection = drive(io, |io| {
+            h2::Connection::new(io, limits, move |request, respond| {
+                tokio::spawn(Arc::clone(&requests).answer_stream(request, respond));
+            })
         });
-        let builder = self.connections.h2();
-        let connection = drive(io, |io| builder.serve_connection(TokioIo::new(io), service));
-        run(connection, &self, |mut driven| driven.connection.as_mut().graceful_shutdown()).await;
+        run(connection, &self, |mut driven| driven.connection.wind_up()).await;
     }
 
-    /// h2 streams share the connection: hyper has no way for interim answers there, and a tunnel
-    /// is a stream among others, never the connection itself.
-    async fn answer_h2(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
-        let agent = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
-        let (head, body) = request.into_parts();
-        let request = AgentRequest { head: Box::new(head), body: AgentBody::H2(body) };
-        let Reply { response, next } = self.answer(request, None).await;
-        if let (Some(next), Some(agent)) = (next, agent) {
-            next.follow_on_h2(self, agent);
-        }
-        response
-    }
-
-    async fn answer(&self, request: AgentRequest, interim: Option<&InterimSink>) -> Reply<Next> {
+    pub(super) async fn answer(&self, request: AgentRequest, interim: Option<&InterimSink>) -> Reply<Next> {
         let is_proxy = matches!(self.ingress, Ingress::Forward { .. });
         if is_proxy && request.head.method == Method::CONNECT && !is_extended(&request.head) {
             return connect::judge(self, &request.head).await;
@@ -278,7 +249,7 @@ impl Session {
 /// a tunnel that the rules don't allow any more has a moment only.
 async fn run<C>(connection: C, session: &Session, wind_up: impl FnOnce(Pin<&mut C>))
 where
-    C: Future<Output = hyper::Result<()>>,
+    C: Future<Output = Result<(), ::h2::Error>>,
 {
     let mut connection = pin!(connection);
     let mut drain = session.drain.clone();

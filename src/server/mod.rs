@@ -16,8 +16,10 @@
 pub mod connect;
 pub mod connection;
 mod corked;
+mod date;
 pub mod drain;
 mod h1;
+mod h2;
 pub mod listener;
 pub mod peek;
 mod rare;
@@ -107,8 +109,8 @@ pub struct Limits {
     pub h2_streams: u32,
     /// h2 streams that an agent reset before they were looked at (rapid reset, threat 75); past
     /// it the connection ends. So does one after `h2_errors` streams that we had to reset.
-    pub h2_resets: Option<usize>,
-    pub h2_errors: Option<usize>,
+    pub h2_resets: usize,
+    pub h2_errors: usize,
     /// Minted certificates kept.
     pub leaf_cache: usize,
 }

@@ -5,11 +5,10 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 
 use crate::{
     http1::Peeked,
+    http2::Duplex,
     observe::ConnectionState,
     proxy::{Blind, Handshake, Switched, Tunnel},
 };
@@ -50,18 +49,12 @@ impl Next {
         }
     }
 
-    /// On a stream of an h2 connection, in a task of its own.
+    /// On a stream of an h2 connection, to its end.
     ///
     /// Boxed once a tunnel: a tunnel's h2 requests are answered by what answers `CONNECT`, and
     /// the type of that circle can't be written down.
-    pub(super) fn follow_on_h2(self, session: Arc<Session>, agent: OnUpgrade) {
-        let following: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
-            match agent.await {
-                Ok(agent) => self.follow(&session, Peeked::new(Bytes::new(), TokioIo::new(agent))).await,
-                Err(_) => self.agent_gone(),
-            }
-        });
-        tokio::spawn(following);
+    pub(super) fn follow_on_h2(self, session: Arc<Session>, agent: Duplex) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move { self.follow(&session, Peeked::new(Bytes::new(), agent)).await })
     }
 }
 

@@ -20,15 +20,26 @@ const FLOORS: &[&[&str]] = &[
     &["identity"],
     &["tls"],
     &["observe"],
-    &["files", "http1"],
+    &["files", "http1", "http2"],
     &["primitives"],
 ];
 
 const MOST_LINES: usize = 600;
 
 /// The floors that a request walks through, and how many lines fit a screen.
-const REQUEST_PATH: &[&str] =
-    &["server", "proxy", "credential", "upstream", "policy", "route", "identity", "observe", "http1", "primitives"];
+const REQUEST_PATH: &[&str] = &[
+    "server",
+    "proxy",
+    "credential",
+    "upstream",
+    "policy",
+    "route",
+    "identity",
+    "observe",
+    "http1",
+    "http2",
+    "primitives",
+];
 const SCREEN: usize = 50;
 
 fn sources() -> Vec<PathBuf> {

@@ -33,8 +33,8 @@ impl Default for Limits {
                 tunnel_idle_timeout: seconds(600),
                 tunnel_timeout: seconds(24 * 3600),
                 h2_streams: 100,
-                h2_resets: Some(20),
-                h2_errors: Some(100),
+                h2_resets: 20,
+                h2_errors: 100,
                 leaf_cache: 1000,
             },
             drain: seconds(30),
@@ -85,8 +85,8 @@ pub(in crate::config) fn limits(section: Option<Section<'_>>) -> Limits {
     set(&mut server.tunnel_idle_timeout, read.duration("tunnel_idle_timeout"));
     set(&mut server.tunnel_timeout, read.duration("tunnel_timeout"));
     set(&mut server.h2_streams, read.count("h2_streams", 1..=10_000).and_then(|count| u32::try_from(count).ok()));
-    set(&mut server.h2_resets, count(read, "h2_resets", 1..=100_000).map(Some));
-    set(&mut server.h2_errors, count(read, "h2_errors", 1..=100_000).map(Some));
+    set(&mut server.h2_resets, count(read, "h2_resets", 1..=100_000));
+    set(&mut server.h2_errors, count(read, "h2_errors", 1..=100_000));
     set(&mut server.leaf_cache, count(read, "leaf_cache", 1..=1_000_000));
     set(&mut limits.drain, read.duration_or_zero("drain").map(|length| length.value));
     limits.proxy.request_fields = server.request_fields;

@@ -9,13 +9,16 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::http1::{Fault, Received};
+use crate::{
+    http1::{Fault, Received},
+    http2,
+};
 
 /// What an agent sends.
 #[derive(Debug)]
 pub enum AgentBody {
     H1(Received),
-    H2(hyper::body::Incoming),
+    H2(http2::Received),
 }
 
 /// Why it broke off.
@@ -24,7 +27,7 @@ pub enum AgentBodyError {
     #[error(transparent)]
     H1(#[from] Fault),
     #[error(transparent)]
-    H2(#[from] hyper::Error),
+    H2(#[from] h2::Error),
 }
 
 impl AgentBodyError {
@@ -44,13 +47,10 @@ fn left(kind: io::ErrorKind) -> bool {
     matches!(kind, E::UnexpectedEof | E::ConnectionReset | E::ConnectionAborted | E::BrokenPipe)
 }
 
-fn has_left(error: &hyper::Error) -> bool {
-    use std::error::Error;
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+fn has_left(error: &h2::Error) -> bool {
     // Over h2 an agent that leaves may say so: it cancels the stream (RFC 9113 §7).
-    let reset = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
-    let cancelled = reset.is_some_and(|reset| reset.is_remote() && reset.reason() == Some(h2::Reason::CANCEL));
-    cancelled || error.is_incomplete_message() || cause.is_some_and(|cause| left(cause.kind()))
+    let cancelled = error.is_remote() && error.reason() == Some(h2::Reason::CANCEL);
+    cancelled || error.get_io().is_some_and(|cause| left(cause.kind()))
 }
 
 impl Body for AgentBody {

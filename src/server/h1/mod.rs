@@ -9,7 +9,6 @@
 //!
 //! What a request's head or body leaves in doubt ends the connection (threats 55 to 68).
 
-mod date;
 mod refusal;
 mod timer;
 
@@ -30,7 +29,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{connection::Io, drain::Drain};
+use super::{connection::Io, date, drain::Drain};
 use crate::{
     http1::{Arrived, Coding, Fault, Outgoing, Peeked, Receiver, Wire, head, used},
     primitives::RequestId,
@@ -214,7 +213,7 @@ impl<S: Io> Conversation<S> {
         }
         // What an agent doesn't read waits in the sink, which has a limit.
         if self.writer.unwritten().is_empty() {
-            self.writer.out.append(&mut self.interim.take());
+            self.write_interim();
         }
         if is_wanted {
             self.writer.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -225,6 +224,12 @@ impl<S: Io> Conversation<S> {
         match self.writer.poll_write_out(cx) {
             Poll::Ready(written) => written,
             Poll::Pending => Ok(()),
+        }
+    }
+
+    fn write_interim(&mut self) {
+        for (status, fields) in self.interim.take() {
+            head::write_interim(&mut self.writer.out, status, &fields);
         }
     }
 
@@ -251,7 +256,7 @@ impl<S: Io> Conversation<S> {
             (false, _) => Some("close"),
         };
         // What came with the answer goes before it; behind it, it would be the next one's.
-        self.writer.out.append(&mut self.interim.take());
+        self.write_interim();
         head::write_answer(&mut self.writer.out, &head, coding, connection, date::write);
         used::give_map(head.headers);
         let mut outgoing = Outgoing::patient(body, coding.unwrap_or(Coding::Length(0)));

@@ -1,0 +1,256 @@
+//! HTTP/2 from an agent (RFC 9113): the h2 crate's connection, whose streams are answered each
+//! in a task of its own.
+//!
+//! ```text
+//! Connection: handshake, then accept -> stream: judged and answered; meanwhile interim answers,
+//!   |                                           100 Continue, the agent's leaving
+//!   |                                     -> head and body, with back-pressure
+//!   +- keep-alive, graceful end           -> or bytes both ways (CONNECT)
+//! ```
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{
+    Reason, RecvStream,
+    server::{self, Builder, Handshake, SendResponse},
+};
+use http::{
+    HeaderMap, HeaderName, Method, Request, Response,
+    header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TE, TRANSFER_ENCODING, UPGRADE},
+    request,
+};
+use http_body::Body as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{connection::Session, date, upgrade::Next};
+use crate::{
+    http2::{Duplex, KeepAlive, Received, Sending},
+    primitives::boxed,
+    proxy::{AgentBody, AgentRequest, Body, InterimSink},
+};
+
+/// What one stream may hold of an upload that its upstream hasn't taken yet.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// Never what stops a stream: else one upload that stalls would hold up all others on its
+/// connection. What it may hold is bounded by its streams, which are counted.
+const CONNECTION_WINDOW: u32 = 1 << 30;
+/// What one stream holds that the agent's window doesn't admit yet.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// What goes with a connection and has no place in an answer (RFC 9113 §8.2.2).
+const OF_THE_CONNECTION: [HeaderName; 6] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// The limits of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Bytes of a head, as HTTP/2 counts them.
+    pub(super) head: usize,
+    pub(super) streams: u32,
+    /// Streams that the agent resets before they are looked at, and those that we have to.
+    /// (threat 75).
+    pub(super) resets: usize,
+    pub(super) errors: usize,
+    /// How often the agent is asked whether it is there, and how long its answer may take.
+    pub(super) keep_alive: Duration,
+}
+
+/// A connection, driven by being polled. `accept` takes each request.
+pub(super) struct Connection<IO, A> {
+    state: State<IO>,
+    accept: A,
+    period: Duration,
+    winds_up: bool,
+}
+
+enum State<IO> {
+    Begins(Handshake<IO, Bytes>),
+    Serves(server::Connection<IO, Bytes>, Option<KeepAlive>),
+}
+
+impl<IO, A> Connection<IO, A>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+    A: FnMut(Request<RecvStream>, SendResponse<Bytes>) + Unpin,
+{
+    pub(super) fn new(io: IO, limits: Limits, accept: A) -> Self {
+        let handshake = Builder::new()
+            .enable_connect_protocol()
+            .max_concurrent_streams(limits.streams)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX))
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_pending_accept_reset_streams(limits.resets)
+            .max_local_error_reset_streams(Some(limits.errors))
+            .handshake(io);
+        Self { state: State::Begins(handshake), accept, period: limits.keep_alive, winds_up: false }
+    }
+
+    /// No other request is taken; it ends with the last that is under way.
+    pub(super) fn wind_up(&mut self) {
+        if let State::Serves(connection, _) = &mut self.state
+            && !self.winds_up
+        {
+            connection.graceful_shutdown();
+        }
+        self.winds_up = true;
+    }
+}
+
+impl<IO, A> Future for Connection<IO, A>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+    A: FnMut(Request<RecvStream>, SendResponse<Bytes>) + Unpin,
+{
+    type Output = Result<(), h2::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        let this = &mut *self;
+        if let State::Begins(handshake) = &mut this.state {
+            let mut connection = ready!(Pin::new(handshake).poll(cx))?;
+            if this.winds_up {
+                connection.graceful_shutdown();
+            }
+            let keep_alive = connection.ping_pong().map(|ping| KeepAlive::new(ping, this.period));
+            this.state = State::Serves(connection, keep_alive);
+        }
+        let State::Serves(connection, keep_alive) = &mut this.state else { return Poll::Pending };
+        loop {
+            if keep_alive.as_mut().is_some_and(|keep_alive| keep_alive.poll(cx).is_ready()) {
+                tracing::debug!("an agent's connection doesn't answer any more");
+                *keep_alive = None;
+                connection.abrupt_shutdown(Reason::NO_ERROR);
+            }
+            match ready!(connection.poll_accept(cx)) {
+                Some(Ok((request, respond))) => (this.accept)(request, respond),
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+impl Session {
+    /// One request, to the end of its answer or of its tunnel.
+    pub(super) async fn answer_stream(self: Arc<Self>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+        let interim = InterimSink::default();
+        let (head, stream) = request.into_parts();
+        let (body, tunnel) = match split(&head, stream, &interim) {
+            Ok(split) => split,
+            Err(reason) => return respond.send_reset(reason),
+        };
+        let request = AgentRequest { head: Box::new(head), body: AgentBody::H2(body) };
+        // Boxed: an answer may take hours, and has no use for the room.
+        let mut answering = boxed(|| self.answer(request, Some(&interim)));
+        let reply = poll_fn(|cx| {
+            if let Poll::Ready(reply) = answering.as_mut().poll(cx) {
+                return Poll::Ready(Some(reply));
+            }
+            send_interim(&interim, &mut respond, Some(cx));
+            respond.poll_reset(cx).map(|_| None)
+        });
+        let Some(reply) = reply.await else { return };
+        drop(answering);
+        send_interim(&interim, &mut respond, None);
+        match (reply.next, tunnel) {
+            (Some(next), Some(stream)) => self.tunnel(next, reply.response, respond, stream).await,
+            _ => send(reply.response, respond).await,
+        }
+    }
+
+    async fn tunnel(
+        self: Arc<Self>,
+        next: Next,
+        response: Response<Body>,
+        mut respond: SendResponse<Bytes>,
+        receiving: RecvStream,
+    ) {
+        let (mut head, _) = response.into_parts();
+        fit(&mut head.headers);
+        head.headers.remove(CONTENT_LENGTH);
+        match respond.send_response(Response::from_parts(head, ()), false) {
+            Ok(sending) => next.follow_on_h2(self, Duplex::new(sending, receiving)).await,
+            Err(error) => {
+                tracing::debug!(%error, "an agent left before its tunnel was open");
+                next.agent_gone();
+            }
+        }
+    }
+}
+
+/// What of a stream is a request's body, and what a tunnel's.
+fn split(
+    head: &request::Parts,
+    stream: RecvStream,
+    interim: &InterimSink,
+) -> Result<(Received, Option<RecvStream>), Reason> {
+    if head.method == Method::CONNECT {
+        // Its bytes are the tunnel's (RFC 9110 §9.3.6).
+        let has_length = head.headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
+        return if has_length { Err(Reason::PROTOCOL_ERROR) } else { Ok((Received::none(), Some(stream))) };
+    }
+    let body = Received::new(stream, &head.headers);
+    if !head.headers.contains_key(EXPECT) {
+        return Ok((body, None));
+    }
+    let interim = interim.clone();
+    Ok((body.on_wanted(move || interim.push(http::StatusCode::CONTINUE, &HeaderMap::new())), None))
+}
+
+/// Sends what goes before the answer. `cx`: who is told of more.
+fn send_interim(interim: &InterimSink, respond: &mut SendResponse<Bytes>, cx: Option<&Context<'_>>) {
+    if let Some(cx) = cx {
+        interim.watch(cx.waker());
+    }
+    for (status, fields) in interim.take() {
+        let mut head = Response::new(());
+        (*head.status_mut(), *head.headers_mut()) = (status, fields);
+        if let Err(error) = respond.send_informational(head) {
+            tracing::debug!(%error, "an interim answer can't be sent");
+        }
+    }
+}
+
+async fn send(response: Response<Body>, mut respond: SendResponse<Bytes>) {
+    let (mut head, body) = response.into_parts();
+    fit(&mut head.headers);
+    let has_ended = body.is_end_stream();
+    if !has_ended && let Some(length) = body.size_hint().exact() {
+        head.headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    let sent = match respond.send_response(Response::from_parts(head, ()), has_ended) {
+        Ok(_) if has_ended => Ok(()),
+        Ok(stream) => Sending::new(body, stream).await,
+        Err(error) => {
+            respond.send_reset(Reason::INTERNAL_ERROR);
+            Err(error.into())
+        }
+    };
+    if let Err(error) = sent {
+        tracing::debug!(%error, "an answer to an agent broke off");
+    }
+}
+
+/// Makes an answer's fields those of an HTTP/2 answer.
+fn fit(fields: &mut HeaderMap) {
+    for name in &OF_THE_CONNECTION {
+        fields.remove(name);
+    }
+    if !fields.contains_key(DATE) {
+        fields.insert(DATE, date::value());
+    }
+}
