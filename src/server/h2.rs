@@ -254,3 +254,55 @@ fn fit(fields: &mut HeaderMap) {
         fields.insert(DATE, date::value());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_secs(60);
+
+    fn serve(io: tokio::io::DuplexStream) -> impl Future<Output = Result<(), h2::Error>> {
+        let limits = Limits { head: 1024, streams: 10, resets: 10, errors: 10, keep_alive: PERIOD };
+        Connection::new(io, limits, |_, _| {})
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_answers_no_more_is_left() {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let serving = tokio::spawn(serve(near));
+        let client = h2::client::handshake(far).await.unwrap();
+        let begun = Instant::now();
+        // Its connection is held and not driven.
+        serving.await.unwrap().unwrap();
+        assert_eq!(begun.elapsed().as_secs(), 2 * PERIOD.as_secs());
+        drop(client);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_answers_is_not() {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let mut serving = tokio::spawn(serve(near));
+        let (sender, connection) = h2::client::handshake(far).await.unwrap();
+        tokio::spawn(async move { drop(connection.await) });
+        assert!(timeout(100 * PERIOD, &mut serving).await.is_err());
+        drop(sender);
+        serving.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn told_to_wind_up_it_ends_when_nothing_is_under_way() {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let limits = Limits { head: 1024, streams: 10, resets: 10, errors: 10, keep_alive: PERIOD };
+        let mut connection = Connection::new(near, limits, |_, _| {});
+        let (sender, client) = h2::client::handshake(far).await.unwrap();
+        // Also before the handshake is over.
+        connection.wind_up();
+        let client = tokio::spawn(client);
+        // Who of the two closes first is left open.
+        drop(timeout(PERIOD / 2, connection).await.unwrap());
+        drop(client.await.unwrap());
+        drop(sender);
+    }
+}

@@ -548,6 +548,24 @@ async fn an_answer_over_h2_ends_the_upload() {
     }
 }
 
+/// Whatever reason it gives: the upstream mustn't take what came for the whole.
+#[tokio::test]
+async fn an_upload_that_its_agent_resets_is_not_whole() {
+    for reason in [h2::Reason::NO_ERROR, h2::Reason::CANCEL] {
+        let upstream = Scripted::start("http/1.1").await;
+        let stage = upstream.stage("").await;
+        let (agent, mut sender) = h2_agent(&stage, &upstream.authority(), Way::TunnelH2).await;
+        let request = agent.request(Method::POST, "/v1/upload").body(()).unwrap();
+        let (_asked, mut upload) = sender.send_request(request, false).unwrap();
+        upload.send_data(Bytes::from_static(b"some"), false).unwrap();
+        let mut wire = upstream.accept().await;
+        wire.head().await;
+        assert_eq!(wire.chunks(4).await, b"some");
+        upload.send_reset(reason);
+        assert_eq!(wire.rest().await, "", "{reason:?}: the last chunk");
+    }
+}
+
 /// The agent learns that nothing was wrong with its request, whatever the upstream speaks.
 #[tokio::test]
 async fn an_h2_agent_is_told_to_stop_its_upload() {
@@ -715,18 +733,68 @@ async fn early_hints_reach_the_agent_before_the_answer() {
     }
 }
 
-/// An h2 agent has none of them (hyper's server can't send them there), but its answer.
+/// An agent that sees interim answers over h2, and its requests as a way in wants them.
+async fn h2_agent(stage: &Stage, authority: &str, way: Way) -> (Agent, h2::client::SendRequest<Bytes>) {
+    let io = open(stage, authority, way).await;
+    let (sender, connection) = soon(h2::client::handshake(io)).await.unwrap();
+    tokio::spawn(async move { drop(connection.await) });
+    (Agent::connect(stage, authority, way).await, soon(sender.ready()).await.unwrap())
+}
+
+/// The next interim answer.
+async fn interim(asked: &mut h2::client::ResponseFuture) -> Response<()> {
+    soon(std::future::poll_fn(|cx| asked.poll_informational(cx))).await.unwrap().unwrap()
+}
+
 #[tokio::test]
-async fn early_hints_do_no_harm_to_an_h2_agent() {
+async fn early_hints_reach_an_h2_agent() {
     let upstream = Scripted::start("http/1.1").await;
     let stage = upstream.stage("").await;
-    let mut agent = Agent::connect(&stage, &upstream.authority(), Way::TunnelH2).await;
-    let asked = start(&mut agent, Method::GET, "/v1/page", empty());
-    let mut wire = upstream.accept().await;
-    wire.head().await;
-    wire.write("HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n").await;
-    wire.write("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\npage").await;
-    assert_eq!(text(answer(asked).await).await, "page");
+    for way in Way::H2 {
+        let (agent, mut sender) = h2_agent(&stage, &upstream.authority(), way).await;
+        let request = agent.request(Method::GET, "/v1/page").body(()).unwrap();
+        let (mut asked, _) = sender.send_request(request, true).unwrap();
+        let mut wire = upstream.accept().await;
+        wire.head().await;
+        for number in 1..=2 {
+            let link = format!("</{number}.css>; rel=preload");
+            wire.write(format!("HTTP/1.1 103 Early Hints\r\nlink: {link}\r\nconnection: x\r\nx: y\r\n\r\n")).await;
+            let hints = interim(&mut asked).await;
+            assert_eq!(hints.status(), 103, "{way:?}: {hints:?}");
+            assert_eq!(hints.headers()["link"], link);
+            assert_eq!(hints.headers().len(), 1, "{hints:?}");
+        }
+        wire.write("HTTP/1.1 102 Processing\r\n\r\n").await;
+        assert_eq!(interim(&mut asked).await.status(), 102);
+        wire.write("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 4\r\n\r\npage").await;
+        let mut answer = soon(asked).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(soon(answer.body_mut().data()).await.unwrap().unwrap(), "page", "{way:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_h2_agent_is_told_to_continue_when_the_body_is_wanted() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage(NO_TIMEOUT).await;
+    for way in Way::H2 {
+        let (agent, mut sender) = h2_agent(&stage, &upstream.authority(), way).await;
+        let expecting = |path| {
+            let request = agent.request(Method::POST, path).header("expect", "100-continue");
+            request.header("content-length", "5").body(()).unwrap()
+        };
+        let (refused, _upload) = sender.send_request(expecting("/v2"), false).unwrap();
+        assert_eq!(soon(refused).await.unwrap().status(), 403, "{way:?}");
+        let (mut asked, mut upload) = sender.send_request(expecting("/v1/orders"), false).unwrap();
+        let mut wire = upstream.accept().await;
+        assert_eq!(field(&wire.head().await, "expect"), Some("100-continue"));
+        wire.write(CONTINUE).await;
+        assert_eq!(interim(&mut asked).await.status(), 100, "{way:?}");
+        upload.send_data(Bytes::from_static(b"hello"), true).unwrap();
+        assert_eq!(wire.exactly(5).await, b"hello");
+        wire.write("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
+        assert_eq!(soon(asked).await.unwrap().status(), 200, "{way:?}");
+    }
 }
 
 #[tokio::test]
