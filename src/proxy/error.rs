@@ -311,7 +311,7 @@ fn upstream(error: &upstream::Error) -> Verdict {
         E::ResponseTimeout { .. } => {
             new(504, "upstream_timeout", "http_response_timeout", "try again, or raise the route's response_timeout")
         }
-        E::Http(_) | E::Http1(_) | E::Framing => {
+        E::Http2(_) | E::Http1(_) | E::Framing => {
             new(502, "upstream_protocol", "http_protocol_error", "the host's answer broke off or isn't HTTP")
         }
     }
@@ -328,7 +328,7 @@ fn upstream_message(error: &upstream::Error) -> Cow<'static, str> {
         E::ConnectTimeout { .. } => "connecting to the upstream took too long",
         E::Tls { .. } => "the upstream's TLS can't be trusted",
         E::ResponseTimeout { .. } => "the upstream took too long to answer",
-        E::Http(_) | E::Http1(_) | E::Framing => "the upstream's answer can't be used",
+        E::Http2(_) | E::Http1(_) | E::Framing => "the upstream's answer can't be used",
     };
     message.into()
 }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::{
     credential::{self, Asking, Broker, Lease, Recipient},
     http1::Fault,
+    http2::Broken,
     observe::{Noted, Record},
     policy::Permit,
     primitives::{Secret, boxed},
@@ -145,7 +146,7 @@ impl Proxy {
         let to = Destination {
             permit,
             now: started,
-            without_interim: &|| outbound.rewinder.continued(),
+            without_continue: &|| outbound.rewinder.continued(),
             on_interim: &|status, fields| outbound.on_interim((lease, permit, turn), status, fields),
             identity: lease.identity(),
             h1_only: outbound.upgrade.is_some() || outbound.waits_for_a_nonce(lease),
@@ -320,7 +321,8 @@ fn recipient<'a>(permit: &'a Permit, method: &'a Method, path: &'a str) -> Recip
 /// The connection ended before an answer began; whether the request arrived is unknown.
 fn broke_off(error: &upstream::Error) -> bool {
     match error {
-        upstream::Error::Http(_) | upstream::Error::Http1(Fault::Closed | Fault::Io(_)) => true,
+        upstream::Error::Http2(broken) => !matches!(broken, Broken::Body(_)),
+        upstream::Error::Http1(Fault::Closed | Fault::Io(_)) => true,
         upstream::Error::Dns { .. }
         | upstream::Error::NoAddress { .. }
         | upstream::Error::AddressNotAllowed { .. }

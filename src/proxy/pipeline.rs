@@ -20,7 +20,7 @@ use crate::{
 };
 
 use super::{
-    AgentRequest, Answer, Error, Guesses, RequestBody, Settings, Unmatched, Via,
+    AgentRequest, Answer, Error, Guesses, Settings, Unmatched, Via,
     error::BadRequest,
     forward::{Answered, Prepared},
     inbound::{Arrival, Inbound, Ingress},
@@ -60,7 +60,7 @@ pub struct Proxy {
     /// The shared one behind a count of its own: every request takes part in it, and workers
     /// that write to the same count wait for each other.
     recorder: Arc<Recorder>,
-    pub(super) upstream: Client<RequestBody>,
+    pub(super) upstream: Client,
     /// Answers in codings that take megabytes to undo: how many at once.
     pub(super) large_codings: Arc<Semaphore>,
 }
@@ -99,7 +99,7 @@ impl Shared {
 }
 
 impl Proxy {
-    pub fn new(shared: Arc<Shared>, upstream: Client<RequestBody>) -> Self {
+    pub fn new(shared: Arc<Shared>, upstream: Client) -> Self {
         let recorder = Arc::new(shared.recorder.clone());
         Self { shared, recorder, upstream, large_codings: Arc::new(Semaphore::new(MOST_LARGE_CODINGS)) }
     }

@@ -1,15 +1,14 @@
 //! The request's body on its way out, watched so that the wait for an answer is
-//! counted from its last byte and a long upload isn't taken for a slow answer; and stopped
-//! where hyper would go on with it though the answer has ended.
+//! counted from its last byte and a long upload isn't taken for a slow answer.
 
 use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -17,7 +16,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Error, pool::lock};
+use super::Error;
 
 /// A request's body that tells how far it is. One without a body is free of cost.
 #[derive(Debug)]
@@ -33,21 +32,7 @@ struct Progress {
     /// Microseconds from `started` to the last frame handed over; [`WAITING`] while
     /// the agent owes us the next one.
     last: AtomicU64,
-    wanted: Mutex<Wanted>,
 }
-
-/// Whether anybody wants the rest of a body.
-#[derive(Debug)]
-enum Wanted {
-    /// And who waits for it.
-    Yes(Option<Waker>),
-    No,
-}
-
-/// Dropped with an answer over h2: what is left of the request's body isn't sent any more
-/// (RFC 9113 §8.1, threat 64). Its stream is cancelled, since it didn't end.
-#[derive(Debug)]
-pub(super) struct Answered(Option<Arc<Progress>>);
 
 const WAITING: u64 = u64::MAX;
 
@@ -55,10 +40,6 @@ impl<B: Body> Tracked<B> {
     pub(super) fn new(inner: B, started: Instant) -> Self {
         let progress = (!inner.is_end_stream()).then(|| Arc::new(Progress::new(started)));
         Self { inner, progress }
-    }
-
-    pub(super) fn answered(&self) -> Answered {
-        Answered(self.progress.clone())
     }
 
     pub(super) fn into_inner(self) -> B {
@@ -82,9 +63,7 @@ where
         let Some(progress) = &self.progress else { return frame };
         let last = if frame.is_pending() { WAITING } else { progress.started.elapsed().as_micros() as u64 };
         progress.last.store(last, Ordering::Relaxed);
-        // What hyper tells the upstream is the reason in the error.
-        let is_left = !matches!(frame, Poll::Ready(None)) && !progress.is_wanted(cx);
-        if is_left { Poll::Ready(Some(Err(h2::Error::from(h2::Reason::CANCEL).into()))) } else { frame }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -142,17 +121,7 @@ impl Patience {
 
 impl Progress {
     fn new(started: Instant) -> Self {
-        Self { started, last: AtomicU64::new(0), wanted: Mutex::new(Wanted::Yes(None)) }
-    }
-
-    /// `cx`: who is told when it isn't any more.
-    fn is_wanted(&self, cx: &Context<'_>) -> bool {
-        match &mut *lock(&self.wanted) {
-            Wanted::Yes(Some(reader)) => reader.clone_from(cx.waker()),
-            Wanted::Yes(reader @ None) => *reader = Some(cx.waker().clone()),
-            Wanted::No => return false,
-        }
-        true
+        Self { started, last: AtomicU64::new(0) }
     }
 
     /// When a frame was last handed over; now, while the agent owes one.
@@ -160,15 +129,6 @@ impl Progress {
         match self.last.load(Ordering::Relaxed) {
             WAITING => now,
             last => self.started + Duration::from_micros(last),
-        }
-    }
-}
-
-impl Drop for Answered {
-    fn drop(&mut self) {
-        let Some(progress) = &self.0 else { return };
-        if let Wanted::Yes(Some(reader)) = std::mem::replace(&mut *lock(&progress.wanted), Wanted::No) {
-            reader.wake();
         }
     }
 }

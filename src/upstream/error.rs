@@ -9,6 +9,7 @@ use std::{
 use super::ParentFault;
 use crate::{
     http1::Fault,
+    http2::Broken,
     observe::{Noted, Record},
 };
 
@@ -35,7 +36,7 @@ pub enum Error {
     ResponseTimeout { limit: Duration },
     /// The upstream broke HTTP/2, or the connection, before its answer was complete.
     #[error("the upstream's answer broke off or isn't HTTP")]
-    Http(#[source] hyper::Error),
+    Http2(#[source] Broken),
     /// The same over HTTP/1.1.
     #[error("the upstream's answer broke off or isn't HTTP")]
     Http1(#[source] Fault),
@@ -66,10 +67,7 @@ impl Error {
                 Some(_) | None => "tls_protocol_error",
             },
             Self::ResponseTimeout { .. } => "http_response_timeout",
-            Self::Http(error) if error.is_parse_too_large() => "http_response_header_section_size",
-            Self::Http(error) if error.is_parse() => "http_protocol_error",
-            Self::Http(error) if error.is_incomplete_message() => "http_response_incomplete",
-            Self::Http(_) => "connection_terminated",
+            Self::Http2(_) => "connection_terminated",
             Self::Http1(Fault::TooLarge | Fault::TargetTooLong) => "http_response_header_section_size",
             Self::Http1(Fault::Closed) => "http_response_incomplete",
             Self::Http1(Fault::Io(_) | Fault::Body(_)) => "connection_terminated",
@@ -98,7 +96,7 @@ impl Error {
             Self::Parent(fault) => Self::Parent(fault.clone()),
             Self::ConnectTimeout { limit } => Self::ConnectTimeout { limit: *limit },
             Self::Tls { host, source } => Self::Tls { host: host.clone(), source: share_io(source) },
-            Self::ResponseTimeout { .. } | Self::Http(_) | Self::Http1(_) | Self::Framing => return None,
+            Self::ResponseTimeout { .. } | Self::Http2(_) | Self::Http1(_) | Self::Framing => return None,
         })
     }
 }

@@ -16,6 +16,7 @@ mod connect;
 pub mod dial;
 mod error;
 mod h1;
+mod h2;
 pub mod parent;
 mod pool;
 pub mod resolve;
@@ -58,10 +59,10 @@ pub struct Destination<'a> {
     pub permit: &'a Permit,
     /// When it is sent.
     pub now: Instant,
-    /// Called when the request goes over h2, where hyper tells of no interim answer:
-    /// whoever holds its body back for a `100 Continue` would wait for nothing.
-    pub without_interim: &'a (dyn Fn() + Sync),
-    /// Told of each interim answer (1xx) over h1.
+    /// Called when the request goes over h2, whose servers hardly say `100 Continue`: whoever
+    /// holds its body back for that would mostly wait for nothing.
+    pub without_continue: &'a (dyn Fn() + Sync),
+    /// Told of each interim answer (1xx).
     pub on_interim: &'a (dyn Fn(StatusCode, &HeaderMap) + Sync),
     /// What the connection shows of us, where a token is bound to it (RFC 8705 §3).
     pub identity: Option<&'a Arc<ClientIdentity>>,
@@ -74,7 +75,7 @@ impl<'a> Destination<'a> {
     /// For a request that waits for no interim answer.
     pub fn new(permit: &'a Permit) -> Self {
         let now = Instant::now();
-        Self { permit, now, without_interim: &|| (), on_interim: &|_, _| (), identity: None, h1_only: false }
+        Self { permit, now, without_continue: &|| (), on_interim: &|_, _| (), identity: None, h1_only: false }
     }
 }
 

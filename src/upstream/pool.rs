@@ -17,14 +17,13 @@ use std::{
 };
 
 use http::{HeaderValue, uri};
-use hyper::client::conn::http2;
 use rustls::ClientConfig;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Destination, Error, Settings,
-    body::Tracked,
     h1::{self, Home},
+    h2::H2,
     transport::Transport,
 };
 use crate::{
@@ -45,14 +44,10 @@ const MAX_RESTING: usize = 256;
 /// How long the first requests wait for a peer's `SETTINGS`.
 const SETTINGS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a peer's limit is called before its first `SETTINGS` (hyper then gives its
-/// number, or `usize::MAX` where it sets none).
-pub(super) const UNSETTLED: usize = usize::MAX - 1;
-
 /// All connections of one worker.
-pub(super) struct Pool<B> {
+pub(super) struct Pool {
     limits: Arc<Limits>,
-    slots: Mutex<BTreeMap<Key, Arc<Slot<B>>>>,
+    slots: Mutex<BTreeMap<Key, Arc<Slot>>>,
     sweeping: AtomicBool,
 }
 
@@ -77,13 +72,13 @@ struct Key {
 }
 
 /// The connections of one key.
-pub(super) struct Slot<B> {
+pub(super) struct Slot {
     _upstream: Arc<Upstream>,
     /// The upstream's, with the identity that its connections show and the sessions they resume.
     pub(super) tls: Arc<ClientConfig>,
     limits: Arc<Limits>,
     pub(super) target: Target,
-    state: Mutex<State<B>>,
+    state: Mutex<State>,
     /// Told whenever a connection that others wait for was opened, or wasn't.
     opened: Notify,
     /// New connections resume the sessions of former ones.
@@ -98,12 +93,12 @@ pub(super) struct Target {
     pub(super) host: HeaderValue,
 }
 
-struct State<B> {
+struct State {
     /// What ALPN chose last; `None` before the first connection.
     protocol: Option<Protocol>,
     /// The most recently used is the last.
     idle: Vec<(Box<h1::Connection>, Instant)>,
-    h2: Vec<Arc<H2<B>>>,
+    h2: Vec<Arc<H2>>,
     opening: bool,
     failures: usize,
     failure: Option<Error>,
@@ -126,27 +121,34 @@ enum Protocol {
 }
 
 /// The use of a connection: an h1 one goes home by itself, when its exchange has ended well.
-pub(super) enum Loan<B> {
+pub(super) enum Loan {
     H1(Box<h1::Connection>),
-    H2(Arc<H2<B>>, ConnectionGuard),
+    H2(Arc<H2>, ConnectionGuard),
+}
+
+impl Loan {
+    fn h2(connection: Arc<H2>) -> Self {
+        let guard = connection.enter();
+        Self::H2(connection, guard)
+    }
 }
 
 /// What a request that needs a connection has to do.
-pub(super) enum Acquired<B> {
-    Pooled(Loan<B>),
-    Open(Opening<B>),
+pub(super) enum Acquired {
+    Pooled(Loan),
+    Open(Opening),
 }
 
 // === impl Pool ===
 
-impl<B: Send + 'static> Pool<B> {
+impl Pool {
     pub(super) fn new(settings: Settings) -> Self {
         let limits = Arc::new(Limits { settings, idle: AtomicUsize::new(0) });
         Self { limits, slots: Mutex::default(), sweeping: AtomicBool::new(false) }
     }
 
     /// The slot of a permit, made where there is none.
-    pub(super) fn slot(self: &Arc<Self>, to: &Destination<'_>) -> Arc<Slot<B>> {
+    pub(super) fn slot(self: &Arc<Self>, to: &Destination<'_>) -> Arc<Slot> {
         let permit = to.permit;
         let upstream = &permit.route().upstream;
         let key = Key {
@@ -210,7 +212,7 @@ impl<B: Send + 'static> Pool<B> {
     }
 }
 
-impl<B> fmt::Debug for Pool<B> {
+impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").field("slots", &lock(&self.slots).len()).finish_non_exhaustive()
     }
@@ -218,7 +220,7 @@ impl<B> fmt::Debug for Pool<B> {
 
 // === impl Slot ===
 
-impl<B: Send + 'static> Slot<B> {
+impl Slot {
     fn new(upstream: Arc<Upstream>, tls: Arc<ClientConfig>, limits: Arc<Limits>, key: &Key) -> Self {
         let h1_only = key.h1_only || key.scheme == Scheme::Http;
         let protocol = h1_only.then_some(Protocol::H1);
@@ -238,16 +240,16 @@ impl<B: Send + 'static> Slot<B> {
 
     /// A connection with room, if there is one. `fresh`: an idle h1 connection won't do,
     /// since one has just proved to be closed.
-    pub(super) fn take(&self, fresh: bool, now: Instant) -> Option<Loan<B>> {
+    pub(super) fn take(&self, fresh: bool, now: Instant) -> Option<Loan> {
         self.take_from(&mut lock(&self.state), fresh, now)
     }
 
-    fn take_from(&self, state: &mut State<B>, fresh: bool, now: Instant) -> Option<Loan<B>> {
+    fn take_from(&self, state: &mut State, fresh: bool, now: Instant) -> Option<Loan> {
         if !state.h2.is_empty() {
             state.h2.retain(|connection| connection.is_usable());
             let max_streams = self.limits.settings.max_streams;
             if let Some(connection) = state.h2.iter().find(|connection| connection.has_room(max_streams)) {
-                return Some(connection.clone().lend());
+                return Some(Loan::h2(connection.clone()));
             }
         }
         if fresh {
@@ -265,7 +267,7 @@ impl<B: Send + 'static> Slot<B> {
     /// A connection with room, or the turn to open one. While one is being opened that
     /// may turn out to have room for many (h2, or not known yet), the others wait for
     /// it, and share its failure.
-    pub(super) async fn acquire(self: &Arc<Self>, fresh: bool) -> Result<Acquired<B>, Error> {
+    pub(super) async fn acquire(self: &Arc<Self>, fresh: bool) -> Result<Acquired, Error> {
         let mut seen = None;
         loop {
             let opened = {
@@ -309,7 +311,7 @@ impl<B: Send + 'static> Slot<B> {
     }
 }
 
-impl<B: Send> Home for Slot<B> {
+impl Home for Slot {
     /// One that there is no room for is closed by being dropped.
     fn take_in(&self, connection: Box<h1::Connection>) {
         let mut state = lock(&self.state);
@@ -321,7 +323,7 @@ impl<B: Send> Home for Slot<B> {
     }
 }
 
-impl<B> Drop for Slot<B> {
+impl Drop for Slot {
     fn drop(&mut self) {
         let idle = lock(&self.state).idle.len();
         self.limits.idle.fetch_sub(idle, Ordering::Relaxed);
@@ -351,14 +353,14 @@ impl Target {
 
 /// The turn to open a connection. Dropped without one (the agent left, or time is up),
 /// it passes to the next that waits.
-pub(super) struct Opening<B> {
-    slot: Arc<Slot<B>>,
+pub(super) struct Opening {
+    slot: Arc<Slot>,
     /// Nobody waits for this one.
     alone: bool,
 }
 
-impl<B: Send + 'static> Opening<B> {
-    pub(super) fn h1(self, transport: Transport, address: SocketAddr) -> Loan<B> {
+impl Opening {
+    pub(super) fn h1(self, transport: Transport, address: SocketAddr) -> Loan {
         let mut state = lock(&self.slot.state);
         state.protocol = Some(Protocol::H1);
         state.connected = self.slot.resumes.then(Instant::now);
@@ -367,28 +369,14 @@ impl<B: Send + 'static> Opening<B> {
         Loan::H1(h1::Connection::new(transport, address, home))
     }
 
-    /// `peer_limit`: how many streams the peer allows now, where that is known.
-    pub(super) fn h2(
-        self,
-        sender: http2::SendRequest<Tracked<B>>,
-        peer_limit: PeerLimit,
-        address: SocketAddr,
-    ) -> Loan<B> {
-        let connection = Arc::new(H2 {
-            sender: Mutex::new(sender),
-            peer_limit,
-            address,
-            in_flight: AtomicUsize::new(0),
-            settled: AtomicBool::new(false),
-            retired: AtomicBool::new(false),
-            idle_since: Mutex::new(Instant::now()),
-        });
+    pub(super) fn h2(self, connection: H2) -> Loan {
+        let connection = Arc::new(connection);
         let mut state = lock(&self.slot.state);
         state.protocol = Some(Protocol::H2);
         state.connected = self.slot.resumes.then(Instant::now);
         state.h2.push(connection.clone());
         drop(state);
-        let loan = connection.clone().lend();
+        let loan = Loan::h2(connection.clone());
         tokio::spawn(self.settle(connection));
         loan
     }
@@ -396,14 +384,14 @@ impl<B: Send + 'static> Opening<B> {
     /// Lets the others wait a little longer than the first: until the peer has said how
     /// many streams it allows, which follows its handshake at once. Else a burst would
     /// queue up behind the few streams of one connection.
-    async fn settle(self, connection: Arc<H2<B>>) {
+    async fn settle(self, connection: Arc<H2>) {
         let mut delay = Duration::from_millis(1);
         let deadline = Instant::now() + SETTINGS_TIMEOUT;
-        while (connection.peer_limit)() == Some(UNSETTLED) && connection.is_usable() && Instant::now() < deadline {
+        while !connection.is_settled() && connection.is_usable() && Instant::now() < deadline {
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(Duration::from_millis(16));
         }
-        connection.settled.store(true, Ordering::Relaxed);
+        connection.settle();
     }
 
     /// Hands the error to those who waited for this connection, and back.
@@ -419,7 +407,7 @@ impl<B: Send + 'static> Opening<B> {
     }
 }
 
-impl<B> Drop for Opening<B> {
+impl Drop for Opening {
     fn drop(&mut self) {
         if !self.alone {
             lock(&self.slot.state).opening = false;
@@ -428,70 +416,20 @@ impl<B> Drop for Opening<B> {
     }
 }
 
-// === impl H2 ===
-
-pub(super) type PeerLimit = Box<dyn Fn() -> Option<usize> + Send + Sync>;
-
-/// An HTTP/2 connection: as many exchanges at a time as both sides allow.
-pub(super) struct H2<B> {
-    pub(super) sender: Mutex<http2::SendRequest<Tracked<B>>>,
-    peer_limit: PeerLimit,
-    pub(super) address: SocketAddr,
-    in_flight: AtomicUsize,
-    /// The peer has said how many streams it allows.
-    settled: AtomicBool,
-    /// Gets no new requests.
-    retired: AtomicBool,
-    idle_since: Mutex<Instant>,
-}
-
-impl<B: Send + 'static> H2<B> {
-    /// Something on it went wrong that may be the connection's fault: those who are on
-    /// it may end, nobody else gets on.
-    pub(super) fn retire(&self) {
-        self.retired.store(true, Ordering::Relaxed);
-    }
-
-    fn is_usable(&self) -> bool {
-        !self.retired.load(Ordering::Relaxed) && !lock(&self.sender).is_closed()
-    }
-
-    fn has_room(&self, max_streams: usize) -> bool {
-        let in_flight = self.in_flight.load(Ordering::Relaxed);
-        let settled = self.settled.load(Ordering::Relaxed);
-        in_flight == 0
-            || (settled
-                && in_flight < max_streams
-                && (self.peer_limit)().is_none_or(|peer_limit| in_flight < peer_limit))
-    }
-
-    fn idle_for(&self, limit: Duration) -> bool {
-        self.in_flight.load(Ordering::Relaxed) == 0 && lock(&self.idle_since).elapsed() >= limit
-    }
-
-    fn lend(self: Arc<Self>) -> Loan<B> {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        let guard = ConnectionGuard(Some(self.clone()));
-        Loan::H2(self, guard)
-    }
-}
-
-impl<B: Send + 'static> Leased for H2<B> {
-    fn release(self: Arc<Self>) {
-        if self.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
-            *lock(&self.idle_since) = Instant::now();
-        }
-    }
-}
-
 // === impl ConnectionGuard ===
 
-trait Leased: Send + Sync {
+pub(super) trait Leased: Send + Sync {
     fn release(self: Arc<Self>);
 }
 
 /// The use of one stream of a connection; to be dropped after the answer's body.
 pub(super) struct ConnectionGuard(Option<Arc<dyn Leased>>);
+
+impl ConnectionGuard {
+    pub(super) fn new(leased: Arc<dyn Leased>) -> Self {
+        Self(Some(leased))
+    }
+}
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {

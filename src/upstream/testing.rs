@@ -204,7 +204,7 @@ impl Dial for Memory {
 
 /// A client whose every connection the test answers by hand, over `http://origin.test`.
 pub(super) struct Rig {
-    pub(super) client: Client<TestBody>,
+    pub(super) client: Client,
     pub(super) dial: Arc<Memory>,
     pub(super) accepted: mpsc::UnboundedReceiver<DuplexStream>,
     pub(super) upstream: Arc<Upstream>,

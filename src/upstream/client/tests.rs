@@ -428,8 +428,7 @@ async fn a_truncated_body_is_an_error() {
 #[tokio::test(start_paused = true)]
 async fn connecting_has_a_limit() {
     let (dial, _accepted) = Memory::new(&[], &["93.184.216.34"]);
-    let client: Client<TestBody> =
-        Client::new(settings(), Wall::default(), Names::new(&[&["93.184.216.34"]]), dial.clone());
+    let client: Client = Client::new(settings(), Wall::default(), Names::new(&[&["93.184.216.34"]]), dial.clone());
     let upstream = upstream(TestCa::new().client(&[]), &[]);
     let permit = permit("agent", &upstream, Scheme::Https, "origin.test:443");
     let to = Destination::new(&permit);
@@ -450,8 +449,7 @@ async fn connecting_has_a_limit() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_connection_fails_all_that_waited_for_it() {
     let (dial, _accepted) = Memory::new(&["93.184.216.34"], &[]);
-    let client: Client<TestBody> =
-        Client::new(settings(), Wall::default(), Names::new(&[&["93.184.216.34"]]), dial.clone());
+    let client: Client = Client::new(settings(), Wall::default(), Names::new(&[&["93.184.216.34"]]), dial.clone());
     let upstream = upstream(TestCa::new().client(&[]), &[]);
     let permit = permit("agent", &upstream, Scheme::Https, "origin.test:443");
     let to = Destination::new(&permit);
@@ -467,7 +465,7 @@ async fn a_failed_connection_fails_all_that_waited_for_it() {
 #[tokio::test(start_paused = true)]
 async fn a_blind_tunnel_meets_the_same_wall() {
     let (dial, mut accepted) = Memory::new(&[], &[]);
-    let client: Client<TestBody> = Client::new(settings(), Wall::default(), Names::new(&[&["10.0.0.1"]]), dial.clone());
+    let client: Client = Client::new(settings(), Wall::default(), Names::new(&[&["10.0.0.1"]]), dial.clone());
     let upstream = upstream(TestCa::new().client(&[]), &[]);
     let permit = permit("agent", &upstream, Scheme::Https, "origin.test:443");
     let refused = client.connect_raw(permit.authority(), &[]).await;

@@ -9,11 +9,14 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    super::{body::Answered, pool::ConnectionGuard, transport::Upgraded},
+    super::{h2::Upload, pool::ConnectionGuard, transport::Upgraded},
     Connection,
     detached::{self, Detached},
 };
-use crate::http1::{Decoded, Decoder, Fault, Outgoing};
+use crate::{
+    http1::{Decoded, Decoder, Fault, Outgoing},
+    http2::Received,
+};
 
 /// Why an answer's body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +24,7 @@ pub enum IncomingError {
     #[error(transparent)]
     H1(#[from] Fault),
     #[error(transparent)]
-    H2(#[from] hyper::Error),
+    H2(#[from] h2::Error),
 }
 
 /// An answer's body. Its last frame gives the connection back; dropped before that, it ends the
@@ -38,8 +41,8 @@ enum Kind {
     Detached(Detached),
     Switched(Box<Connection>),
     H2 {
-        body: hyper::body::Incoming,
-        _stream: (ConnectionGuard, Answered),
+        body: Received,
+        _stream: (ConnectionGuard, Option<Upload>),
     },
 }
 
@@ -115,7 +118,7 @@ impl Incoming {
         Self(Kind::Switched(connection))
     }
 
-    pub(in crate::upstream) fn h2(body: hyper::body::Incoming, stream: (ConnectionGuard, Answered)) -> Self {
+    pub(in crate::upstream) fn h2(body: Received, stream: (ConnectionGuard, Option<Upload>)) -> Self {
         Self(Kind::H2 { body, _stream: stream })
     }
 
@@ -166,15 +169,13 @@ impl Body for Incoming {
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
-            Kind::H2 { body, .. } => match ready!(Pin::new(&mut *body).poll_frame(cx)) {
-                // The stream was reset with `NO_ERROR`, which hyper takes for the end. It is one
-                // only behind a whole answer (RFC 9113 §8.1).
-                None if !body.is_end_stream() => {
+            Kind::H2 { body, .. } => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                if matches!(frame, Some(Err(_))) {
                     self.0 = Kind::Broken;
-                    Poll::Ready(Some(Err(Fault::Closed.into())))
                 }
-                frame => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
-            },
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
         }
     }
 

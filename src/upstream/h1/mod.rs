@@ -44,7 +44,7 @@ pub use incoming::{Incoming, IncomingError};
 const FIRST_READ: usize = 8 * 1024;
 
 /// Interim answers to one request: a server that never comes to its point is given up.
-const MAX_INTERIM: usize = 64;
+pub(super) const MAX_INTERIM: usize = 64;
 
 /// Where a connection goes when its exchange has ended well.
 pub(super) trait Home: Send + Sync {

@@ -132,7 +132,7 @@ fn together(count: usize) -> Handler {
     })
 }
 
-fn client(settings: Settings) -> Arc<Client<TestBody>> {
+fn client(settings: Settings) -> Arc<Client> {
     Arc::new(Client::new(settings, Wall::default(), Names::new(&[&["127.0.0.1"]]), Arc::new(TcpDial)))
 }
 
@@ -140,13 +140,13 @@ fn to(origin: &Origin, tls: Arc<ClientConfig>) -> Permit {
     permit("agent", &upstream(tls, &["127.0.0.0/8"]), Scheme::Https, &origin.authority())
 }
 
-async fn send(client: &Client<TestBody>, permit: &Permit, request: Unsent) -> Result<Sent, SendFailure<TestBody>> {
+async fn send(client: &Client, permit: &Permit, request: Unsent) -> Result<Sent, SendFailure<TestBody>> {
     // A bug shows as a failure and not as a test that hangs.
     tokio::time::timeout(Duration::from_secs(20), client.send(Destination::new(permit), request)).await.unwrap()
 }
 
 /// `count` requests at once; each gives its connection back at its end.
-async fn burst(client: &Arc<Client<TestBody>>, permit: &Permit, count: usize) {
+async fn burst(client: &Arc<Client>, permit: &Permit, count: usize) {
     let mut sending = JoinSet::new();
     for _ in 0..count {
         let (client, permit) = (client.clone(), permit.clone());
@@ -415,7 +415,7 @@ async fn our_own_listener_is_not_reached() {
     let origin = Origin::start(ca.server("origin.test", H2), 100, mirror()).await;
     let own = SocketAddr::new(IpAddr::from([0, 0, 0, 0]), origin.address.port());
     let names = Names::new(&[&["127.0.0.1"]]);
-    let client: Client<TestBody> = Client::new(settings(), Wall::new(vec![own]), names, Arc::new(TcpDial));
+    let client: Client = Client::new(settings(), Wall::new(vec![own]), names, Arc::new(TcpDial));
     let failure = send(&client, &to(&origin, ca.client(H2)), get("https://x/")).await.expect_err("our own");
     assert!(matches!(failure.error, Error::AddressNotAllowed { .. }), "{failure:?}");
     assert_eq!(origin.connections(), 0);
