@@ -32,6 +32,8 @@ pub struct Outgoing<B> {
     broken: Option<Fault>,
     /// Something of the body was taken: it can't be sent again from here.
     taken: bool,
+    /// Its end was told.
+    told: bool,
 }
 
 impl<B> Outgoing<B>
@@ -49,12 +51,17 @@ where
             patient: false,
             broken: None,
             taken: false,
+            told: false,
         }
     }
 
     /// An answer whose body breaks off: its reader gets the head and what there was.
     pub fn patient(body: B, coding: Coding) -> Self {
         Self { patient: true, ..Self::new(body, coding) }
+    }
+
+    pub fn into_body(self) -> B {
+        self.body
     }
 
     /// The body, if nothing of it was taken yet.
@@ -67,8 +74,25 @@ where
     where
         S: AsyncWrite + Unpin,
     {
+        self.poll_telling(cx, wire, |_| ())
+    }
+
+    /// The same. `ended`: called once, when the body has ended and before its last frame is
+    /// written.
+    pub fn poll_telling<S>(
+        &mut self,
+        cx: &mut Context<'_>,
+        wire: &mut Wire<S>,
+        ended: impl Fn(&mut B),
+    ) -> Poll<Result<(), Fault>>
+    where
+        S: AsyncWrite + Unpin,
+    {
         loop {
             let waiting = self.fill(cx, wire)?;
+            if self.ended && !std::mem::replace(&mut self.told, true) {
+                ended(&mut self.body);
+            }
             if wire.unwritten().is_empty() && self.frame.is_empty() && self.after.is_empty() {
                 ready!(wire.poll_flush(cx))?;
                 if let Some(fault) = self.broken.take() {

@@ -155,13 +155,13 @@ impl<R: AsyncRead + Unpin + Send + 'static> Receiver<R> {
     pub fn finish(&self) -> bool {
         let mut state = self.lock();
         state.end_message();
-        let State { wire, decoder, withheld, .. } = &mut *state;
+        let State { wire, decoder, withheld, wanted, .. } = &mut *state;
         loop {
             match decoder.decode(&mut wire.read) {
                 Ok(Decoded::Data(_) | Decoded::Trailers(_)) => {}
                 Ok(Decoded::End) => return true,
                 // A body that was never asked for may still come.
-                Ok(Decoded::More) if *withheld => return false,
+                Ok(Decoded::More) if *withheld || *wanted => return false,
                 Ok(Decoded::More) => match wire.poll_read(&mut Context::from_waker(Waker::noop())) {
                     Poll::Ready(Ok(1..)) => {}
                     Poll::Ready(Ok(0) | Err(_)) | Poll::Pending => return false,
@@ -194,11 +194,11 @@ impl<R: AsyncRead + Unpin + Send + 'static> Receiver<R> {
     }
 
     /// Whether another request may follow, for all that is known now: of a body that was never
-    /// asked for nobody knows whether it comes, and of one that nobody wants no more than `most`
-    /// bytes are read.
+    /// asked for, or that somebody wants of whom the agent wasn't told, nobody knows whether it
+    /// comes, and of one that nobody wants no more than `most` bytes are read.
     pub fn may_go_on(&self, most: u64) -> bool {
         let state = self.lock();
-        !state.withheld && (!state.abandoned || state.decoder.left().is_none_or(|left| left <= most))
+        !state.withheld && !state.wanted && (!state.abandoned || state.decoder.left().is_none_or(|left| left <= most))
     }
 
     /// Reads and forgets; ready at the end of what comes.

@@ -83,7 +83,7 @@ impl Terms {
 
     /// The peer wants to keep the connection.
     pub(super) fn keeps(&self, version: Version) -> bool {
-        if version == Version::HTTP_10 { self.keeps_alive } else { !self.closes }
+        !self.closes && (version != Version::HTTP_10 || self.keeps_alive)
     }
 
     /// The body comes only when it is asked for (RFC 9110 §10.1.1).

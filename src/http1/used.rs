@@ -9,7 +9,8 @@ use http::{HeaderMap, Method, Request, Uri, Version, request::Parts};
 /// As many as a worker has under way at once, most of the time.
 const MOST: usize = 64;
 
-/// Room for fields that is still kept; what is larger was the exception.
+/// Room for fields that is still kept; what is larger was the exception. Names have their room,
+/// and the second and further lines of one name theirs.
 const LARGEST: usize = 48;
 
 #[derive(Default)]
@@ -45,7 +46,7 @@ pub(super) fn head(fields: usize) -> Box<Parts> {
 
 /// Takes an answer's fields that nobody needs any more.
 pub fn give_map(mut map: HeaderMap) {
-    if map.capacity() <= LARGEST {
+    if map.len().max(map.capacity()) <= LARGEST {
         map.clear();
         USED.with_borrow_mut(|used| {
             if used.maps.len() < MOST {
@@ -57,7 +58,7 @@ pub fn give_map(mut map: HeaderMap) {
 
 /// Takes a request's head that nobody needs any more.
 pub fn give_head(mut head: Box<Parts>) {
-    if head.headers.capacity() <= LARGEST {
+    if head.headers.len().max(head.headers.capacity()) <= LARGEST {
         head.headers.clear();
         head.extensions.clear();
         (head.method, head.uri, head.version) = (Method::default(), Uri::default(), Version::default());

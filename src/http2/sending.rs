@@ -44,16 +44,42 @@ impl<B> Sending<B> {
         Self { body, stream, next: None }
     }
 
-    /// Ready: there is room.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        while self.stream.capacity() == 0 {
-            match ready!(self.stream.poll_capacity(cx)) {
-                Some(room) => drop(room?),
-                // The stream is closed; by whom, the next look at it tells.
-                None => return Poll::Ready(Err(Broken::Reset(Reason::STREAM_CLOSED))),
+    /// Where it isn't through, its stream is cancelled.
+    pub fn into_body(self) -> B {
+        self.body
+    }
+
+    /// Ready: there is room for so much.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Broken>> {
+        loop {
+            match self.stream.capacity() {
+                0 => match ready!(self.stream.poll_capacity(cx)) {
+                    Some(room) => drop(room?),
+                    // The stream is closed; by whom, the next look at it tells.
+                    None => return Poll::Ready(Err(Broken::Reset(Reason::STREAM_CLOSED))),
+                },
+                room => return Poll::Ready(Ok(room)),
             }
         }
-        Poll::Ready(Ok(()))
+    }
+
+    /// Sends what waits, as far as there is room. Ready: nothing waits; if true, nor ever will.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Broken>> {
+        while self.next.is_some() {
+            let room = ready!(self.poll_room(cx))?;
+            let Some(Piece { data, is_last }) = &mut self.next else { break };
+            // No more than there is room for: what is handed over counts as sent.
+            let part = data.split_to(room.min(data.len()));
+            let has_ended = *is_last && data.is_empty();
+            if data.is_empty() {
+                self.next = None;
+            }
+            self.stream.send_data(part, has_ended)?;
+            if has_ended {
+                return Poll::Ready(Ok(true));
+            }
+        }
+        Poll::Ready(Ok(false))
     }
 }
 
@@ -71,23 +97,16 @@ where
             if let Poll::Ready(reason) = this.stream.poll_reset(cx) {
                 return Poll::Ready(Err(Broken::Reset(reason?)));
             }
-            if this.next.is_some() {
-                ready!(this.poll_room(cx))?;
-            }
-            if let Some(Piece { data, is_last }) = this.next.take() {
-                this.stream.send_data(data, is_last)?;
-                if is_last {
-                    return Poll::Ready(Ok(()));
-                }
+            if ready!(this.poll_piece(cx))? {
+                return Poll::Ready(Ok(()));
             }
             match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     // One that isn't the last says nothing; the end is told without room.
                     Ok(data) if data.is_empty() => {}
                     Ok(data) => {
-                        // As little as makes the connection look for room: what is asked for is
-                        // withheld from its other streams. Sending asks for the rest.
-                        this.stream.reserve_capacity(1);
+                        // Only now: what is asked for is withheld from other streams.
+                        this.stream.reserve_capacity(data.len());
                         this.next = Some(Piece { data, is_last: this.body.is_end_stream() });
                     }
                     Err(frame) => {

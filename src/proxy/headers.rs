@@ -101,6 +101,9 @@ pub(super) fn strip_trailers(fields: &mut HeaderMap) {
     const UNWANTED: Mark = Mark::HOP_BY_HOP
         .and(Mark::SPOOFABLE)
         .and(Mark::PROTECTED)
+        .and(Mark::OVERRIDE)
+        .and(Mark::AGENT_KEY)
+        .and(Mark::DPOP)
         .and(Mark::ALTERNATIVE)
         .and(Mark::OURS)
         .and(Mark::TRAILER);
@@ -219,6 +222,9 @@ mod tests {
             "true-client-ip",
             "x_http_method_override",
             "content_length",
+            "x-http-method-override",
+            "x-api-key",
+            "dpop",
             "x-mine",
             "my_own",
         ]);

@@ -11,8 +11,8 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-/// Bytes of interim answers that may wait for a slow agent; what is over is dropped, as
-/// an interim answer may be.
+/// Bytes of interim answers that may be on their way to a slow agent; what is over is dropped,
+/// as an interim answer may be.
 const MOST_WAITING: usize = 64 * 1024;
 
 /// About what a field takes besides its name and value.
@@ -60,6 +60,11 @@ impl InterimSink {
         self.0.any.load(Ordering::Acquire)
     }
 
+    /// What was taken has left: there is room for as much again.
+    pub fn make_room(&self) {
+        self.lock().bytes = 0;
+    }
+
     /// What waits; it has to be written before anything else.
     pub fn take(&self) -> Vec<(StatusCode, HeaderMap)> {
         if !self.has_any() {
@@ -67,7 +72,6 @@ impl InterimSink {
         }
         let mut waiting = self.lock();
         self.0.any.store(false, Ordering::Release);
-        waiting.bytes = 0;
         std::mem::take(&mut waiting.answers)
     }
 

@@ -50,6 +50,12 @@ impl Seat {
         Self { peer, ..Self::default() }
     }
 
+    /// That of another connection of the same peer.
+    #[must_use]
+    pub fn nested(&self) -> Self {
+        Self::new(self.peer)
+    }
+
     pub(super) fn peer(&self) -> Peer {
         self.peer
     }

@@ -239,8 +239,21 @@ impl Session {
         Reply { response: answer.response, next: answer.switched.map(Next::Switched) }
     }
 
+    /// For a tunnel on one of its streams: it counts among its agent's connections like one that
+    /// came by itself.
+    pub(super) fn for_a_tunnel(&self) -> Self {
+        Self {
+            connections: Arc::clone(&self.connections),
+            ingress: self.ingress.clone(),
+            clear: self.clear,
+            drain: self.drain.clone(),
+            gauge: self.gauge.clone(),
+            place: self.place.nested(),
+        }
+    }
+
     /// Records what an agent is told about a request that can't be read.
-    fn unreadable(&self) -> impl FnOnce(StatusCode) -> RequestId {
+    pub(super) fn unreadable(&self) -> impl FnOnce(StatusCode) -> RequestId {
         |status| self.connections.proxy.record_unreadable(&self.ingress, status)
     }
 }

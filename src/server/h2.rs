@@ -22,14 +22,14 @@ use h2::{
     server::{self, Builder, Handshake, SendResponse},
 };
 use http::{
-    HeaderMap, HeaderName, Method, Request, Response,
+    HeaderMap, HeaderName, Method, Request, Response, StatusCode,
     header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TE, TRANSFER_ENCODING, UPGRADE},
     request,
 };
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{connection::Session, date, upgrade::Next};
+use super::{connection::Session, date, deadline::Deadline, upgrade::Next};
 use crate::{
     http2::{Duplex, KeepAlive, Received, Sending},
     primitives::boxed,
@@ -41,6 +41,9 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 /// Never what stops a stream: else one upload that stalls would hold up all others on its
 /// connection. What it may hold is bounded by its streams, which are counted.
 const CONNECTION_WINDOW: u32 = 1 << 30;
+/// What the frames of all streams may take beyond what they hold: one of a byte costs two
+/// hundred, and no window says so (threat 75).
+const FRAMES_BUDGET: usize = 8 * 1024 * 1024;
 /// What one stream holds that the agent's window doesn't admit yet.
 const SEND_BUFFER: usize = 64 * 1024;
 
@@ -93,6 +96,7 @@ where
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX))
+            .data_frame_budget(FRAMES_BUDGET)
             .max_send_buffer_size(SEND_BUFFER)
             .max_pending_accept_reset_streams(limits.resets)
             .max_local_error_reset_streams(Some(limits.errors))
@@ -149,13 +153,16 @@ impl Session {
     pub(super) async fn answer_stream(self: Arc<Self>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
         let interim = InterimSink::default();
         let (head, stream) = request.into_parts();
-        let (body, tunnel) = match split(&head, stream, &interim) {
-            Ok(split) => split,
-            Err(reason) => return respond.send_reset(reason),
-        };
+        if head.method == Method::CONNECT && has_length(&head) {
+            // Its bytes are the tunnel's (RFC 9110 §9.3.6).
+            self.unreadable()(StatusCode::BAD_REQUEST);
+            return respond.send_reset(Reason::PROTOCOL_ERROR);
+        }
+        let (body, tunnel) = split(&head, stream, &interim);
+        let session = if tunnel.is_some() { Arc::new(self.for_a_tunnel()) } else { self };
         let request = AgentRequest { head: Box::new(head), body: AgentBody::H2(body) };
         // Boxed: an answer may take hours, and has no use for the room.
-        let mut answering = boxed(|| self.answer(request, Some(&interim)));
+        let mut answering = boxed(|| session.answer(request, Some(&interim)));
         let reply = poll_fn(|cx| {
             if let Poll::Ready(reply) = answering.as_mut().poll(cx) {
                 return Poll::Ready(Some(reply));
@@ -167,7 +174,7 @@ impl Session {
         drop(answering);
         send_interim(&interim, &mut respond, None);
         match (reply.next, tunnel) {
-            (Some(next), Some(stream)) => self.tunnel(next, reply.response, respond, stream).await,
+            (Some(next), Some(stream)) => Arc::clone(&session).tunnel(next, reply.response, respond, stream).await,
             _ => send(reply.response, respond).await,
         }
     }
@@ -192,26 +199,25 @@ impl Session {
     }
 }
 
+fn has_length(head: &request::Parts) -> bool {
+    head.headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
+}
+
 /// What of a stream is a request's body, and what a tunnel's.
-fn split(
-    head: &request::Parts,
-    stream: RecvStream,
-    interim: &InterimSink,
-) -> Result<(Received, Option<RecvStream>), Reason> {
+fn split(head: &request::Parts, stream: RecvStream, interim: &InterimSink) -> (Received, Option<RecvStream>) {
     if head.method == Method::CONNECT {
-        // Its bytes are the tunnel's (RFC 9110 §9.3.6).
-        let has_length = head.headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
-        return if has_length { Err(Reason::PROTOCOL_ERROR) } else { Ok((Received::none(), Some(stream))) };
+        return (Received::none(), Some(stream));
     }
     let body = Received::new(stream, &head.headers);
     if !head.headers.contains_key(EXPECT) {
-        return Ok((body, None));
+        return (body, None);
     }
     let interim = interim.clone();
-    Ok((body.on_wanted(move || interim.push(http::StatusCode::CONTINUE, &HeaderMap::new())), None))
+    (body.on_wanted(move || interim.push(StatusCode::CONTINUE, &HeaderMap::new())), None)
 }
 
-/// Sends what goes before the answer. `cx`: who is told of more.
+/// Sends what goes before the answer: h2 queues it, so that the sink's limit is the whole
+/// request's. `cx`: who is told of more.
 fn send_interim(interim: &InterimSink, respond: &mut SendResponse<Bytes>, cx: Option<&Context<'_>>) {
     if let Some(cx) = cx {
         interim.watch(cx.waker());
@@ -226,22 +232,30 @@ fn send_interim(interim: &InterimSink, respond: &mut SendResponse<Bytes>, cx: Op
 }
 
 async fn send(response: Response<Body>, mut respond: SendResponse<Bytes>) {
-    let (mut head, body) = response.into_parts();
+    let (mut head, mut body) = response.into_parts();
     fit(&mut head.headers);
     let has_ended = body.is_end_stream();
     if !has_ended && let Some(length) = body.size_hint().exact() {
         head.headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
     }
-    let sent = match respond.send_response(Response::from_parts(head, ()), has_ended) {
-        Ok(_) if has_ended => Ok(()),
-        Ok(stream) => Sending::new(body, stream).await,
+    let stream = match respond.send_response(Response::from_parts(head, ()), has_ended) {
+        Ok(_) if has_ended => return body.delivered(),
+        Ok(stream) => stream,
         Err(error) => {
-            respond.send_reset(Reason::INTERNAL_ERROR);
-            Err(error.into())
+            tracing::debug!(%error, "an agent can't be answered");
+            return respond.send_reset(Reason::INTERNAL_ERROR);
         }
     };
-    if let Err(error) = sent {
-        tracing::debug!(%error, "an answer to an agent broke off");
+    let mut deadline = Deadline::new(body.deadline());
+    let mut sending = Sending::new(body, stream);
+    let sent = poll_fn(|cx| match Pin::new(&mut sending).poll(cx) {
+        Poll::Ready(sent) => Poll::Ready(Some(sent)),
+        Poll::Pending => deadline.poll(cx).map(|()| None),
+    });
+    match sent.await {
+        Some(Ok(())) => sending.into_body().delivered(),
+        Some(Err(error)) => tracing::debug!(%error, "an answer to an agent broke off"),
+        None => sending.into_body().late(),
     }
 }
 

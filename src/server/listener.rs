@@ -51,14 +51,27 @@ pub(super) struct Place(Arc<Held>);
 
 #[derive(Debug)]
 struct Held {
-    _permit: OwnedSemaphorePermit,
+    _room: Room,
     seat: Seat,
+}
+
+#[derive(Debug)]
+enum Room {
+    Own { _permit: OwnedSemaphorePermit },
+    Of { _place: Place },
 }
 
 impl Place {
     /// The connection's place among those of its agent.
     pub(super) fn seat(&self) -> &Seat {
         &self.0.seat
+    }
+
+    /// That of a tunnel on one of the connection's streams: among its agent's connections it has
+    /// one of its own, at the listener it hasn't.
+    pub(super) fn nested(&self) -> Self {
+        let seat = self.seat().nested();
+        Self(Arc::new(Held { _room: Room::Of { _place: self.clone() }, seat }))
     }
 }
 
@@ -176,7 +189,7 @@ impl Places {
 
     pub(super) async fn take(&self, peer: Peer) -> io::Result<Place> {
         let permit = Arc::clone(&self.0).acquire_owned().await.map_err(io::Error::other)?;
-        Ok(Place(Arc::new(Held { _permit: permit, seat: Seat::new(peer) })))
+        Ok(Place(Arc::new(Held { _room: Room::Own { _permit: permit }, seat: Seat::new(peer) })))
     }
 }
 

@@ -17,6 +17,7 @@ pub mod connect;
 pub mod connection;
 mod corked;
 mod date;
+mod deadline;
 pub mod drain;
 mod h1;
 mod h2;

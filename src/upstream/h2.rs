@@ -51,6 +51,9 @@ const STREAM_WINDOW: u32 = 1024 * 1024;
 /// Never what stops a stream: else a few readers that stall would hold up all others on
 /// their connection. What it may hold is bounded by its streams, which are counted.
 const CONNECTION_WINDOW: u32 = 1 << 30;
+/// What the frames of all streams may take beyond what they hold: one of a byte costs two
+/// hundred, and no window says so (threat 78).
+const FRAMES_BUDGET: usize = 16 * 1024 * 1024;
 /// What one stream holds that the peer's window doesn't admit yet.
 const SEND_BUFFER: usize = 256 * 1024;
 
@@ -97,6 +100,7 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW)
         .initial_max_send_streams(UNSETTLED)
         .max_header_list_size(MAX_HEADER_BYTES)
+        .data_frame_budget(FRAMES_BUDGET)
         .max_send_buffer_size(SEND_BUFFER)
         .handshake(stream)
         .await

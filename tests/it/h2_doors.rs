@@ -280,3 +280,20 @@ async fn a_websocket_passes_a_door_with_tls() {
         assert_eq!(agent.exactly(2).await, b"hi");
     }
 }
+
+/// Threat 87: they are its agent's connections like any other.
+#[tokio::test]
+async fn tunnels_on_streams_count_among_the_connections_of_their_agent() {
+    let stage =
+        Stage::with(Default::default(), |facts| format!("{}\n[limits]\nconnections_per_agent = 2\n", facts.config()))
+            .await;
+    let authority = format!("{API}:{}", stage.facts.api_port);
+    let mut sender = handshake(TcpStream::connect(stage.forward()).await.unwrap()).await;
+    let first = tunnel(&stage, &mut sender, &authority).await;
+    let _second = tunnel(&stage, &mut sender, &authority).await;
+    let key = basic("researcher", &stage.key);
+    let another = || Request::connect(&authority).header(header::PROXY_AUTHORIZATION, &key).body(empty()).unwrap();
+    assert_eq!(soon(sender.send_request(another())).await.unwrap().status(), StatusCode::TOO_MANY_REQUESTS);
+    drop(first);
+    soon(async { while sender.send_request(another()).await.unwrap().status() != StatusCode::OK {} }).await;
+}

@@ -639,6 +639,21 @@ async fn an_agent_is_told_to_continue_when_the_upstream_says_so() {
     }
 }
 
+/// An agent that wasn't told to continue doesn't know whether its body is waited for: what it
+/// sends next could be taken for that.
+#[tokio::test]
+async fn a_final_answer_that_overtakes_the_continue_ends_the_connection() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage(NO_TIMEOUT).await;
+    for way in Way::H1 {
+        let (mut agent, mut wire) = expecting(&stage, &upstream, way).await;
+        wire.write(format!("{CONTINUE}HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")).await;
+        let head = agent.head().await;
+        assert_eq!((status(&head), field(&head, "connection")), (404, Some("close")), "{way:?}: {head}");
+        assert_eq!(agent.rest().await, "");
+    }
+}
+
 /// The body that nobody wanted is never sent, and never taken for the next request.
 #[tokio::test]
 async fn a_final_answer_spares_the_body() {
@@ -932,4 +947,154 @@ async fn an_agent_of_http_1_0_may_keep_its_connection() {
         assert_eq!((status(&head), field(&head, "connection")), (200, Some("keep-alive")), "{head}");
         assert_eq!(agent.exactly(5).await, [0; 5]);
     }
+}
+
+#[tokio::test]
+async fn early_hints_of_an_h2_upstream_reach_every_agent() {
+    let upstream = Scripted::start("h2").await;
+    let stage = upstream.stage("").await;
+    let hint = || {
+        let hint = Response::builder().status(103).header("link", "</a.css>; rel=preload").header("alt-svc", "x");
+        hint.body(()).unwrap()
+    };
+    let serve = async {
+        for _ in 0..2 {
+            let io = upstream.accept().await.into_inner();
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(io).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    respond.send_informational(hint()).unwrap();
+                    respond.send_informational(hint()).unwrap();
+                    respond.send_response(Response::new(()), true).unwrap();
+                }
+            });
+        }
+    };
+    let asking = async {
+        let mut agent = Wire::new(open(&stage, &upstream.authority(), Way::TunnelH1).await);
+        agent.write(raw_head(&stage, &upstream.authority(), Way::TunnelH1, ("GET", "/v1/page", "1.1"), "")).await;
+        for _ in 0..2 {
+            let hints = agent.head().await;
+            assert_eq!((status(&hints), field(&hints, "link")), (103, Some("</a.css>; rel=preload")), "{hints}");
+            assert_eq!(field(&hints, "alt-svc"), None);
+        }
+        assert_eq!(status(&agent.head().await), 200);
+        let (agent, mut sender) = h2_agent(&stage, &upstream.authority(), Way::TunnelH2).await;
+        let (mut asked, _) =
+            sender.send_request(agent.request(Method::GET, "/v1/page").body(()).unwrap(), true).unwrap();
+        for _ in 0..2 {
+            let hints = interim(&mut asked).await;
+            assert_eq!((hints.status().as_u16(), hints.headers().len()), (103, 1), "{hints:?}");
+        }
+        assert_eq!(soon(asked).await.unwrap().status(), 200);
+    };
+    tokio::join!(serve, asking);
+}
+
+/// Threat 78.
+#[tokio::test]
+async fn endless_interim_answers_over_h2_end_in_time() {
+    let upstream = Scripted::start("h2").await;
+    let stage = upstream.stage("").await;
+    let mut agent = Agent::connect(&stage, &upstream.authority(), Way::TunnelH2).await;
+    let asked = start(&mut agent, Method::POST, "/v1/page", empty());
+    let mut connection = soon(h2::server::handshake(upstream.accept().await.into_inner())).await.unwrap();
+    let (_, mut respond) = soon(connection.accept()).await.unwrap().unwrap();
+    tokio::spawn(async move { while connection.accept().await.is_some() {} });
+    let hint = || Response::builder().status(103).body(()).unwrap();
+    while respond.send_informational(hint()).is_ok() && !asked.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(answer(asked).await.status(), 502);
+}
+
+// === Agents that take nothing ===
+
+/// An h2 agent whose window is closed from the start.
+async fn closed_window(stage: &Stage, authority: &str) -> (Agent, h2::client::SendRequest<Bytes>) {
+    let io = open(stage, authority, Way::TunnelH2).await;
+    let (sender, connection) =
+        soon(h2::client::Builder::new().initial_window_size(0).handshake::<_, Bytes>(io)).await.unwrap();
+    tokio::spawn(async move { drop(connection.await) });
+    (Agent::connect(stage, authority, Way::TunnelH2).await, soon(sender.ready()).await.unwrap())
+}
+
+/// `request_timeout` holds whatever moves, and whatever doesn't.
+#[tokio::test]
+async fn an_answer_that_its_agent_does_not_take_ends_in_time() {
+    let upstream = Scripted::start("http/1.1").await;
+    for over_h2 in [true, false] {
+        let stage = upstream.stage("request_timeout = \"1s\"").await;
+        let (mut _agents, mut wire);
+        if over_h2 {
+            let (agent, mut sender) = closed_window(&stage, &upstream.authority()).await;
+            let (asked, _) =
+                sender.send_request(agent.request(Method::GET, "/v1/big").body(()).unwrap(), true).unwrap();
+            wire = upstream.accept().await;
+            wire.head().await;
+            wire.write("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfull").await;
+            _agents = (Some((agent, sender, soon(asked).await.unwrap())), None);
+        } else {
+            let mut agent = Wire::new(open(&stage, &upstream.authority(), Way::TunnelH1).await);
+            agent.write(raw_head(&stage, &upstream.authority(), Way::TunnelH1, ("GET", "/v1/big", "1.1"), "")).await;
+            wire = upstream.accept().await;
+            wire.head().await;
+            wire.write("HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n").await;
+            // Until nobody takes any more of it.
+            while timeout(SILENCE, wire.write(vec![b'x'; MIB])).await.is_ok() {}
+            _agents = (None, Some(agent));
+        }
+        let record = records(&stage, 1).await.pop().unwrap();
+        assert_eq!((&record["status"], &record["error"]), (&200.into(), &"request_timeout".into()), "{record}");
+    }
+}
+
+/// A request is under way until its answer is with its agent, and its record says so.
+#[tokio::test]
+async fn an_answer_that_was_never_taken_is_not_recorded_as_delivered() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("requests_per_agent = 1").await;
+    let (agent, mut sender) = closed_window(&stage, &upstream.authority()).await;
+    let request = || agent.request(Method::GET, "/v1/orders").body(()).unwrap();
+    let (asked, _) = sender.send_request(request(), true).unwrap();
+    let mut wire = upstream.accept().await;
+    wire.head().await;
+    wire.write("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nsome").await;
+    let answer = soon(asked).await.unwrap();
+    let (second, _) = sender.send_request(request(), true).unwrap();
+    assert_eq!(soon(second).await.unwrap().status(), 429);
+    // Cancels the stream.
+    drop(answer);
+    let gone = soon(async {
+        loop {
+            let found = stage.records().into_iter().find(|record| record["status"] == 200);
+            match found {
+                Some(record) => break record,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    });
+    assert_eq!(gone.await["error"], "agent_gone");
+}
+
+/// Threat 75: a frame of one byte takes two hundred, and no window says so.
+#[tokio::test]
+async fn small_frames_that_nobody_takes_end_their_connection() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage(NO_TIMEOUT).await;
+    let (agent, mut sender) = h2_agent(&stage, &upstream.authority(), Way::TunnelH2).await;
+    // Nobody asks for its body.
+    let request = agent.request(Method::POST, "/v1/orders").header("expect", "100-continue").body(()).unwrap();
+    let (_asked, mut upload) = sender.send_request(request, false).unwrap();
+    let mut wire = upstream.accept().await;
+    wire.head().await;
+    for _ in 0..60_000 {
+        if upload.send_data(Bytes::from_static(b"x"), false).is_err() {
+            break;
+        }
+    }
+    let ended = soon(std::future::poll_fn(|cx| upload.poll_reset(cx))).await;
+    let ended = ended.unwrap_err();
+    // It may find the connection closed before it reads why.
+    assert!(ended.is_io() || ended.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM), "{ended:?}");
 }

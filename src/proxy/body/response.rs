@@ -1,5 +1,5 @@
-//! A response's body on its way to the agent. It ends the request's record, once, when its
-//! last byte has passed or when it is dropped.
+//! A response's body on its way to the agent. It ends the request's record, once: when whoever
+//! sends it says that it was delivered, when it breaks off, or when it is dropped.
 
 use std::{
     pin::Pin,
@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::Instant;
 
 use crate::upstream::Incoming;
 
@@ -45,8 +46,7 @@ struct Upstream {
     ahead: Bytes,
     incoming: Incoming,
     idle: IdleTimer,
-    /// What is still to come, where the answer said how long it is: hyper's server
-    /// asks for no more than that, so nobody else would learn of the end.
+    /// What is still to come, where the answer said how long it is.
     left: Option<u64>,
 }
 
@@ -63,12 +63,7 @@ impl Body {
     ) -> Self {
         let left = incoming.size_hint().exact();
         let upstream = Upstream { ahead, incoming, idle: IdleTimer::new(times), left };
-        let ended = upstream.has_all();
-        let mut body = Self { kind: Kind::Upstream { upstream, screen }, open: Some(open) };
-        if ended {
-            body.finish(None);
-        }
-        body
+        Self { kind: Kind::Upstream { upstream, screen }, open: Some(open) }
     }
 
     /// An answer without a body or a record, such as the 200 of a `CONNECT`.
@@ -76,20 +71,29 @@ impl Body {
         Self { kind: Kind::Local(None), open: None }
     }
 
-    /// The last byte passed, or `error` broke the body off.
-    fn finish(&mut self, error: Option<&'static str>) {
-        if let Some(open) = self.open.take() {
-            open.end(error);
+    /// All of it is on its way, but for a last frame for which there is room.
+    pub fn delivered(&mut self) {
+        self.finish(None);
+    }
+
+    /// When its request may take no longer, whatever moves; looked at by whoever sends it, while
+    /// nothing is asked of it.
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.kind {
+            Kind::Local(_) => None,
+            Kind::Upstream { upstream, .. } => Some(upstream.idle.times.end),
         }
     }
 
-    /// Whether no more data comes; trailers may.
-    fn has_all(&self) -> bool {
-        match &self.kind {
-            Kind::Local(text) => text.is_none(),
-            Kind::Upstream { upstream, screen } => {
-                upstream.has_all() && screen.as_ref().is_none_or(|screen| screen.is_drained())
-            }
+    /// It couldn't be delivered by then.
+    pub fn late(mut self) {
+        self.finish(Some(BodyError::Late.code()));
+    }
+
+    /// It was delivered, or `error` broke it off.
+    fn finish(&mut self, error: Option<&'static str>) {
+        if let Some(open) = self.open.take() {
+            open.end(error);
         }
     }
 }
@@ -135,16 +139,13 @@ impl HttpBody for Body {
             ),
         };
         match &frame {
-            None => this.finish(None),
             Some(Err(error)) => this.finish(Some(error.code())),
             Some(Ok(frame)) => {
                 if let Some(open) = &this.open {
                     open.traffic.add_to_agent(frame.data_ref().map_or(0, Bytes::len));
                 }
-                if this.has_all() {
-                    this.finish(None);
-                }
             }
+            None => {}
         }
         Poll::Ready(frame)
     }

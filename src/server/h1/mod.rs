@@ -29,7 +29,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{connection::Io, date, drain::Drain};
+use super::{connection::Io, date, deadline::Deadline, drain::Drain};
 use crate::{
     http1::{Arrived, Coding, Fault, Outgoing, Peeked, Receiver, Wire, head, used},
     primitives::RequestId,
@@ -228,9 +228,14 @@ impl<S: Io> Conversation<S> {
     }
 
     fn write_interim(&mut self) {
+        if !self.interim.has_any() {
+            return;
+        }
         for (status, fields) in self.interim.take() {
             head::write_interim(&mut self.writer.out, status, &fields);
         }
+        // Called again once it was written.
+        self.interim.make_room();
     }
 
     /// Sends an answer. True: the next request may come.
@@ -259,16 +264,7 @@ impl<S: Io> Conversation<S> {
         self.write_interim();
         head::write_answer(&mut self.writer.out, &head, coding, connection, date::write);
         used::give_map(head.headers);
-        let mut outgoing = Outgoing::patient(body, coding.unwrap_or(Coding::Length(0)));
-        let sent = poll_fn(|cx| {
-            if let Poll::Ready(sent) = outgoing.poll(cx, &mut self.writer) {
-                return Poll::Ready(sent);
-            }
-            self.receiver.poll_departure(cx, &mut false).map(|()| Err(Fault::Closed))
-        })
-        .await;
-        drop(outgoing);
-        match sent {
+        match self.deliver(body, coding.unwrap_or(Coding::Length(0))).await {
             Ok(()) if keeps && (self.receiver.finish() || self.skip_body().await) => true,
             Ok(()) => {
                 // Whoever still reads the body mustn't get it with a hole.
@@ -281,6 +277,27 @@ impl<S: Io> Conversation<S> {
                 false
             }
         }
+    }
+
+    /// Sends what waits and a body, and tells the body what became of it.
+    async fn deliver(&mut self, body: Body, coding: Coding) -> Result<(), Fault> {
+        let mut deadline = Deadline::new(body.deadline());
+        let mut outgoing = Outgoing::patient(body, coding);
+        let sent = poll_fn(|cx| {
+            // Before the last frame leaves: who has the answer finds its record.
+            if let Poll::Ready(sent) = outgoing.poll_telling(cx, &mut self.writer, Body::delivered) {
+                return Poll::Ready(Some(sent));
+            }
+            if self.receiver.poll_departure(cx, &mut false).is_ready() {
+                return Poll::Ready(Some(Err(Fault::Closed)));
+            }
+            deadline.poll(cx).map(|()| None)
+        });
+        let sent = sent.await;
+        if sent.is_none() {
+            outgoing.into_body().late();
+        }
+        sent.unwrap_or(Err(Fault::Closed))
     }
 
     /// Of a request that was answered before it was read: its agent was told that the connection
