@@ -64,7 +64,7 @@ impl Proxy {
         mut sent: Sent,
         record: &mut Record,
     ) -> Result<Answered, Error> {
-        let mut tries = Tries::default();
+        let (mut tries, mut refused) = (Tries::default(), Vec::new());
         while recover::may_call_for_a_remedy(permit, &sent) {
             let Some(remedy) = tries.remedy(broker, permit, outbound.asking(), &lease, &mut sent).await? else { break };
             // A refusal says that the request has not been applied (RFC 9110 §15.5.2): the one
@@ -73,7 +73,7 @@ impl Proxy {
             drop(sent);
             match remedy {
                 Remedy::Other(other) => {
-                    lease = other;
+                    refused.push(std::mem::replace(&mut lease, other));
                     lease.note(record);
                 }
                 Remedy::SameToken { contested } => {
@@ -87,7 +87,8 @@ impl Proxy {
             record.outcome.retried = true;
             sent = self.send(permit, outbound, (&lease, &turn), again, record).await?;
         }
-        Ok(outbound.answered(sent, Screening::new(lease, permit, broker, record.id)))
+        let screening = Screening::new(lease, permit, broker, record.id);
+        Ok(outbound.answered(sent, screening.map(|screening| screening.and_of(&refused))))
     }
 
     /// Makes of the agent's request what may leave. Nothing is injected yet: it comes before
@@ -174,7 +175,7 @@ impl Proxy {
         if lease.is_bound_to_key() {
             lease.learn(&outbound.recipient(permit), sent.response.headers());
         }
-        outbound.check_switch(&sent)?;
+        outbound.check_switch(&sent, permit)?;
         Ok(sent)
     }
 }
@@ -238,10 +239,11 @@ impl Outbound {
     }
 
     /// A 101 has to be one that was asked for, and nothing may pass for one (threat 65).
-    fn check_switch(&self, sent: &Sent) -> Result<(), Error> {
+    fn check_switch(&self, sent: &Sent, permit: &Permit) -> Result<(), Error> {
         let (status, fields) = (sent.response.status(), sent.response.headers());
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            let agreed = self.upgrade.as_ref().is_some_and(|upgrade| upgrade.agrees(fields));
+            let plainly = permit.credential().is_some_and(|credential| credential.scrub);
+            let agreed = self.upgrade.as_ref().is_some_and(|upgrade| upgrade.agrees(fields, plainly));
             return if agreed { Ok(()) } else { Err(Error::UnaskedUpgrade) };
         }
         match &self.upgrade {
@@ -275,7 +277,8 @@ impl Outbound {
             turn.end();
             return self.rewinder.continued();
         }
-        let Some(sink) = &self.interim else { return };
+        // An agent would take a 101 for the answer itself (threat 65).
+        let Some(sink) = self.interim.as_ref().filter(|_| status != StatusCode::SWITCHING_PROTOCOLS) else { return };
         let mut fields = fields.clone();
         headers::strip_response(&mut fields);
         // An interim answer has no body; an agent that believes it had one would take the

@@ -122,7 +122,8 @@ impl Mark {
     /// Servers that turn fields into variables (`HTTP_X_FORWARDED_FOR`) can't tell
     /// `x_forwarded_for` from what it imitates.
     fn of_underscored(name: &str) -> Self {
-        const IMITATED: Mark = Mark::HOP_BY_HOP.and(Mark::SPOOFABLE).and(Mark::OVERRIDE).and(Mark::PROTECTED);
+        const IMITATED: Mark =
+            Mark::HOP_BY_HOP.and(Mark::SPOOFABLE).and(Mark::OVERRIDE).and(Mark::PROTECTED).and(Mark::FORM);
         let imitated = name.replace('_', "-");
         match Self::registered(&imitated) {
             _ if imitated.starts_with("x-forwarded-") => Self::SPOOFABLE,
@@ -245,6 +246,9 @@ mod tests {
         }
         for name in &crate::identity::REVERSE_FIELDS {
             assert!(Mark::of(name).is(Mark::AGENT_KEY), "{name}");
+        }
+        for name in ["sec_websocket_extensions", "accept_encoding", "x_http_method"] {
+            assert_eq!(Mark::of(&HeaderName::from_static(name)), Mark::SPOOFABLE, "{name}");
         }
         for name in ["x_api_key", "api_key", "x-goog_api_key"] {
             assert_eq!(Mark::of(&HeaderName::from_static(name)), Mark::AGENT_KEY, "{name}");

@@ -59,6 +59,18 @@ pub struct StepUp {
     pub max_age: Option<String>,
 }
 
+/// Bytes of what an upstream wants that are told: more is no name and no number.
+const MOST_TOLD: usize = 64;
+
+impl StepUp {
+    /// What the upstream says is told, unless it says the token of `lease` (threat 15).
+    fn new(credential: CredentialName, lease: &Lease, (acr_values, max_age): (Option<String>, Option<String>)) -> Self {
+        let harmless =
+            |text: &String| text.len() <= MOST_TOLD && !lease.traces().iter().any(|trace| trace.is_in(text.as_bytes()));
+        Self { credential, acr_values: acr_values.filter(harmless), max_age: max_age.filter(harmless) }
+    }
+}
+
 /// Whether [`Tries::remedy`] has to be asked: nearly no answer is of that kind.
 pub(super) fn may_call_for_a_remedy(permit: &Permit, sent: &Sent) -> bool {
     let status = sent.response.status();
@@ -95,7 +107,8 @@ impl Tries {
                 return Ok(or_none(other, "the upstream wants more scopes, and no token with them can be got"));
             }
             Some(Complaint::InsufficientAuthentication { acr_values, max_age }) => {
-                return Err(StepUp { credential: binding.name.clone(), acr_values, max_age }.into());
+                let name = binding.name.clone();
+                return Err(StepUp::new(name, lease, (acr_values, max_age)).into());
             }
             Some(Complaint::UseDpopNonce | Complaint::InvalidToken) | None => {}
         }

@@ -16,7 +16,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use h2::ext::Protocol;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version,
-    header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, UPGRADE},
     request::Parts,
 };
 
@@ -130,8 +130,12 @@ impl Upgrade {
         self.by_connect && status.is_success()
     }
 
-    /// Whether a 101 changes to one protocol, and to one that was asked for.
-    pub(super) fn agrees(&self, fields: &HeaderMap) -> bool {
+    /// Whether a 101 changes to one protocol, and to one that was asked for. `plainly`: in which
+    /// the token can be looked for, so without an extension (RFC 6455 §4.1: none was asked for).
+    pub(super) fn agrees(&self, fields: &HeaderMap, plainly: bool) -> bool {
+        if plainly && fields.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
+            return false;
+        }
         let asked = self.tokens.to_str().unwrap_or_default();
         let is_asked = |token: &str| asked.split(", ").any(|asked| asked.eq_ignore_ascii_case(token));
         let mut named = items(fields, &UPGRADE);
@@ -213,7 +217,9 @@ impl Answering {
         let Answered { sent: Sent { response, .. }, screening, .. } = answered;
         let (head, body) = response.into_parts();
         let (mut response, upstream) = (Response::from_parts(head, ()), body.into_upgraded());
-        let protocol = response.headers_mut().remove(UPGRADE);
+        // The one that was agreed on, however the field is written.
+        let protocol = items(response.headers(), &UPGRADE).next().and_then(|item| HeaderValue::from_str(item).ok());
+        response.headers_mut().remove(UPGRADE);
         let record = TunnelRecord { open, standing: upgrade.standing(protocol.as_ref()) };
         let mut response = self.clean(response, shared).map(|_| Body::empty());
         if let Some(screening) = &screening {

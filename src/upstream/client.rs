@@ -3,6 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use ::h2::client::SendRequest;
 use bytes::Bytes;
 use http::{Response, request::Parts};
 use http_body::Body;
@@ -15,7 +16,7 @@ use super::{
     body::{Patience, Tracked},
     connect::Connector,
     h1::{self, Incoming},
-    h2::{self, H2},
+    h2,
     pool::{Acquired, Loan, Opening, Pool, Slot},
     transport::Transport,
 };
@@ -170,7 +171,7 @@ impl Client {
     ) -> Result<Loan, Error> {
         match self.connect(permit, tls, h1_only).await {
             Ok(Opened::H1(transport, address)) => Ok(opening.h1(transport, address)),
-            Ok(Opened::H2(connection)) => Ok(opening.h2(connection)),
+            Ok(Opened::H2(sender, address)) => Ok(opening.h2(sender, address)),
             Err(error) => Err(opening.failed(error)),
         }
     }
@@ -184,7 +185,7 @@ impl Client {
                 let stream = self.connector.secure(stream, authority.host(), tls, h1_only).await?;
                 let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 if is_h2 {
-                    Ok(Opened::H2(H2::new(h2::start(stream).await?, address)))
+                    Ok(Opened::H2(h2::start(stream).await?, address))
                 } else {
                     Ok(Opened::H1(Transport::Tls(Box::new(stream)), address))
                 }
@@ -195,7 +196,7 @@ impl Client {
 
 enum Opened {
     H1(Transport, SocketAddr),
-    H2(H2),
+    H2(SendRequest<Bytes>, SocketAddr),
 }
 
 impl<B> SendFailure<B> {

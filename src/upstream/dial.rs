@@ -23,6 +23,11 @@ use crate::http1::poll_write_gathered;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
+/// A peer that takes none of the bytes we have for it for this long is given up: nothing above
+/// TCP limits how long a connection that nobody uses any more may wait to say so.
+#[cfg(target_os = "linux")]
+const STUCK: Duration = Duration::from_secs(600);
+
 /// Opens streams.
 pub trait Dial: std::fmt::Debug + Send + Sync {
     fn dial<'a>(&'a self, address: SocketAddr) -> Pin<Box<dyn Future<Output = io::Result<Stream>> + Send + 'a>>;
@@ -45,7 +50,10 @@ impl Dial for TcpDial {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
             let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
-            SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+            let socket = SockRef::from(&stream);
+            socket.set_tcp_keepalive(&keepalive)?;
+            #[cfg(target_os = "linux")]
+            socket.set_tcp_user_timeout(Some(STUCK))?;
             Ok(Stream::Tcp(stream))
         })
     }
@@ -129,6 +137,7 @@ mod tests {
         let Stream::Tcp(tcp) = &stream else { panic!("not TCP") };
         assert!(tcp.nodelay().unwrap());
         assert!(SockRef::from(tcp).keepalive().unwrap());
+        assert_eq!(SockRef::from(tcp).tcp_user_timeout().unwrap(), Some(STUCK));
         assert!(stream.is_write_vectored());
         assert!(stream.is_silent());
         stream.write_all(b"there").await.unwrap();

@@ -12,7 +12,7 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -20,7 +20,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::client::{Builder, ResponseFuture, SendRequest};
+use h2::{
+    Reason,
+    client::{Builder, ResponseFuture, SendRequest},
+};
 use http::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
     header::{CONTENT_LENGTH, HOST},
@@ -39,7 +42,7 @@ use super::{
     body::{Patience, Tracked},
     client::{SendFailure, Sent},
     h1::MAX_INTERIM,
-    pool::{ConnectionGuard, Leased, Target, lock},
+    pool::{ConnectionGuard, Leased, Limits, Slot, Target, lock},
 };
 use crate::http2::{Broken, Received, Sending};
 
@@ -71,6 +74,10 @@ pub(super) struct H2 {
     /// Gets no new requests.
     retired: AtomicBool,
     idle_since: Mutex<Instant>,
+    /// Nobody is on it, and it is counted among the connections at rest.
+    rests: AtomicBool,
+    limits: Arc<Limits>,
+    home: Weak<Slot>,
 }
 
 /// What is left of a request whose answer has begun. Dropped with the answer: the rest isn't sent
@@ -116,7 +123,7 @@ where
 // === impl H2 ===
 
 impl H2 {
-    pub(super) fn new(sender: SendRequest<Bytes>, address: SocketAddr) -> Self {
+    pub(super) fn new(sender: SendRequest<Bytes>, address: SocketAddr, limits: Arc<Limits>, home: Weak<Slot>) -> Self {
         Self {
             sender,
             address,
@@ -124,6 +131,9 @@ impl H2 {
             settled: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             idle_since: Mutex::new(Instant::now()),
+            rests: AtomicBool::new(false),
+            limits,
+            home,
         }
     }
 
@@ -160,15 +170,37 @@ impl H2 {
 
     pub(super) fn enter(self: &Arc<Self>) -> ConnectionGuard {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.wake();
         ConnectionGuard::new(Arc::clone(self) as Arc<dyn Leased>)
+    }
+}
+
+impl H2 {
+    fn wake(&self) {
+        if self.rests.swap(false, Ordering::Relaxed) {
+            self.limits.end_rest();
+        }
     }
 }
 
 impl Leased for H2 {
     fn release(self: Arc<Self>) {
-        if self.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
-            *lock(&self.idle_since) = Instant::now();
+        if self.in_flight.fetch_sub(1, Ordering::Relaxed) > 1 {
+            return;
         }
+        *lock(&self.idle_since) = Instant::now();
+        if self.limits.begin_rest() {
+            self.rests.store(true, Ordering::Relaxed);
+        } else if let Some(home) = self.home.upgrade() {
+            // Closed with its last holder.
+            home.forget(&self);
+        }
+    }
+}
+
+impl Drop for H2 {
+    fn drop(&mut self) {
+        self.wake();
     }
 }
 
@@ -236,7 +268,11 @@ where
         while let Poll::Ready(Some(Ok(interim))) = self.asked.poll_informational(cx) {
             self.interim += 1;
             if self.interim > MAX_INTERIM {
-                return Poll::Ready(Err(Broken::Reset(h2::Reason::ENHANCE_YOUR_CALM)));
+                return Poll::Ready(Err(Broken::Reset(Reason::ENHANCE_YOUR_CALM)));
+            }
+            // There is none in HTTP/2 (RFC 9113 §8.6), and over h1 it would be the answer itself.
+            if interim.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return Poll::Ready(Err(Broken::Reset(Reason::PROTOCOL_ERROR)));
             }
             (self.on_interim)(interim.status(), interim.headers());
         }

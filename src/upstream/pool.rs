@@ -16,6 +16,8 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use h2::client::SendRequest;
 use http::{HeaderValue, uri};
 use rustls::ClientConfig;
 use tokio::{sync::Notify, time::Instant};
@@ -32,7 +34,7 @@ use crate::{
     tls,
 };
 
-/// Idle h1 connections kept by one worker, over all keys: an agent with a wildcard
+/// Idle connections kept by one worker, over all keys: an agent with a wildcard
 /// route can make as many keys as it likes.
 const MAX_IDLE_TOTAL: usize = 1024;
 
@@ -51,9 +53,23 @@ pub(super) struct Pool {
     sweeping: AtomicBool,
 }
 
-struct Limits {
+pub(super) struct Limits {
     settings: Settings,
+    /// Connections at rest.
     idle: AtomicUsize,
+}
+
+impl Limits {
+    /// Counts a connection among those at rest; `false`: there is no room for it.
+    pub(super) fn begin_rest(&self) -> bool {
+        let has_room = self.idle.load(Ordering::Relaxed) < MAX_IDLE_TOTAL;
+        self.idle.fetch_add(usize::from(has_room), Ordering::Relaxed);
+        has_room
+    }
+
+    pub(super) fn end_rest(&self) {
+        self.idle.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// In an order and not hashed: agents choose authorities, and no choice of theirs makes a search
@@ -256,7 +272,7 @@ impl Slot {
             return None;
         }
         while let Some((mut connection, since)) = state.idle.pop() {
-            self.limits.idle.fetch_sub(1, Ordering::Relaxed);
+            self.limits.end_rest();
             if now.duration_since(since) < self.limits.settings.idle_timeout && connection.is_quiet() {
                 return Some(Loan::H1(connection));
             }
@@ -311,13 +327,18 @@ impl Slot {
     }
 }
 
+impl Slot {
+    /// There is no room for it.
+    pub(super) fn forget(&self, connection: &H2) {
+        lock(&self.state).h2.retain(|other| !std::ptr::eq(&**other, connection));
+    }
+}
+
 impl Home for Slot {
     /// One that there is no room for is closed by being dropped.
     fn take_in(&self, connection: Box<h1::Connection>) {
         let mut state = lock(&self.state);
-        if state.idle.len() < self.limits.settings.max_idle && self.limits.idle.load(Ordering::Relaxed) < MAX_IDLE_TOTAL
-        {
-            self.limits.idle.fetch_add(1, Ordering::Relaxed);
+        if state.idle.len() < self.limits.settings.max_idle && self.limits.begin_rest() {
             state.idle.push((connection, Instant::now()));
         }
     }
@@ -369,8 +390,9 @@ impl Opening {
         Loan::H1(h1::Connection::new(transport, address, home))
     }
 
-    pub(super) fn h2(self, connection: H2) -> Loan {
-        let connection = Arc::new(connection);
+    pub(super) fn h2(self, sender: SendRequest<Bytes>, address: SocketAddr) -> Loan {
+        let (limits, home) = (Arc::clone(&self.slot.limits), Arc::downgrade(&self.slot));
+        let connection = Arc::new(H2::new(sender, address, limits, home));
         let mut state = lock(&self.slot.state);
         state.protocol = Some(Protocol::H2);
         state.connected = self.slot.resumes.then(Instant::now);

@@ -358,6 +358,100 @@ async fn websocket_messages_are_looked_through() {
     }
 }
 
+/// The agent could read compressed messages, and find the token behind what is no frame.
+#[tokio::test]
+async fn a_websocket_hides_nothing() {
+    const ASKS: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                        Sec_WebSocket_Extensions: permessage-deflate\r\n";
+    const AGREED: &str = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket,\r\nconnection: upgrade\r\n\
+                          sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    for way in Way::H1 {
+        for extends in [true, false] {
+            let mut agent = Wire::new(open(&stage, &upstream.authority(), way).await);
+            agent.write(raw_head(&stage, &upstream.authority(), way, ("GET", "/v1/socket", "1.1"), ASKS)).await;
+            let mut far = upstream.accept().await;
+            let head = far.head().await;
+            assert!(!head.to_ascii_lowercase().contains("extensions"), "{head}");
+            let extension = if extends { "sec-websocket-extensions: permessage-deflate\r\n" } else { "" };
+            far.write(format!("{AGREED}{extension}\r\n")).await;
+            let answer = agent.head().await;
+            if extends {
+                assert_eq!(status(&answer), 502, "{way:?}");
+                continue;
+            }
+            assert_eq!(status(&answer), 101, "{way:?}");
+            let token = token(&head);
+            let sent = |text: &str| [&[0x81, 2][..], b"hi", &[0xc1, 1, b'x'], &[0x81, 3], text.as_bytes()].concat();
+            far.write(sent(&token)).await;
+            far.finish().await;
+            let clean = sent(&stars(&token));
+            assert_eq!(agent.exactly(clean.len()).await, clean, "{way:?}");
+        }
+    }
+}
+
+/// gRPC says in trailers what went wrong, behind bodies that are no text.
+#[tokio::test]
+async fn trailers_are_looked_through_behind_any_body() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    for (number, way) in Way::ALL.into_iter().enumerate() {
+        let mut agent = Agent::connect(&stage, &upstream.authority(), way).await;
+        let asked = get(&mut agent, &[("te", "trailers")]);
+        let mut wire = upstream.accept().await;
+        let token = token(&wire.head().await);
+        wire.write("HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        wire.write(format!("{:x}\r\n{token}\r\n0\r\ngrpc-message: bad {token}\r\n\r\n", token.len())).await;
+        let (_, body, trailers) = all_of(answer(asked).await).await;
+        assert_eq!(body, token, "the body passes as it is");
+        assert_eq!(trailers["grpc-message"], format!("bad {}", stars(&token)), "{way:?}");
+        assert_eq!(alerts(&stage).len(), number + 1);
+    }
+}
+
+/// Of a request that was sent twice, both tokens are looked for.
+#[tokio::test]
+async fn the_token_of_a_former_attempt_does_not_come_back_either() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("token_storm_guard = \"0s\"").await;
+    let mut agent = Agent::connect(&stage, &upstream.authority(), Way::TunnelH1).await;
+    let asked = get(&mut agent, &[]);
+    let mut wire = upstream.accept().await;
+    let first = token(&wire.head().await);
+    wire.write(
+        "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer error=\"invalid_token\"\r\ncontent-length: 0\r\n\r\n",
+    )
+    .await;
+    let second = token(&upstream.next(&mut wire).await);
+    assert_ne!(first, second);
+    let text = format!("{first} and {second}");
+    wire.write(format!("HTTP/1.1 200 OK\r\nx-was: {first}\r\ncontent-length: {}\r\n\r\n{text}", text.len())).await;
+    let (fields, body, _) = all_of(answer(asked).await).await;
+    assert_eq!(body, format!("{} and {}", stars(&first), stars(&second)));
+    assert_eq!(fields["x-was"], stars(&first));
+}
+
+/// RFC 9470: what the upstream asks for is told, but not what it repeats.
+#[tokio::test]
+async fn our_own_refusal_does_not_repeat_the_token() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    let mut agent = Agent::connect(&stage, &upstream.authority(), Way::TunnelH1).await;
+    let asked = get(&mut agent, &[]);
+    let mut wire = upstream.accept().await;
+    let token = token(&wire.head().await);
+    wire.write(format!(
+        "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nwww-authenticate: Bearer \
+         error=\"insufficient_user_authentication\", acr_values=\"{token}\", max_age=\"5\"\r\n\r\n"
+    ))
+    .await;
+    let (_, problem, _) = all_of(answer(asked).await).await;
+    assert!(problem.contains("--param max_age=5") && !problem.contains(&token), "{problem}");
+}
+
 /// What is no text passes as it is, and so does everything where the route says so; and no
 /// upstream is asked for anything else there.
 #[tokio::test]

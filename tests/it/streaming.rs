@@ -958,7 +958,8 @@ async fn early_hints_of_an_h2_upstream_reach_every_agent() {
         hint.body(()).unwrap()
     };
     let serve = async {
-        for _ in 0..2 {
+        // One connection for both agents, or one for each.
+        loop {
             let io = upstream.accept().await.into_inner();
             tokio::spawn(async move {
                 let mut connection = h2::server::handshake(io).await.unwrap();
@@ -988,7 +989,7 @@ async fn early_hints_of_an_h2_upstream_reach_every_agent() {
         }
         assert_eq!(soon(asked).await.unwrap().status(), 200);
     };
-    tokio::join!(serve, asking);
+    tokio::select! { () = asking => {}, () = serve => {} }
 }
 
 /// Threat 78.
@@ -1006,6 +1007,48 @@ async fn endless_interim_answers_over_h2_end_in_time() {
         tokio::task::yield_now().await;
     }
     assert_eq!(answer(asked).await.status(), 502);
+}
+
+/// Threat 65: there is no 101 in HTTP/2, and over h1 it would be taken for the answer.
+#[tokio::test]
+async fn a_101_over_h2_is_no_interim_answer() {
+    let upstream = Scripted::start("h2").await;
+    let stage = upstream.stage("").await;
+    let mut agent = Agent::connect(&stage, &upstream.authority(), Way::TunnelH1).await;
+    let asked = start(&mut agent, Method::GET, "/v1/page", empty());
+    let mut connection = soon(h2::server::handshake(upstream.accept().await.into_inner())).await.unwrap();
+    let (_, mut respond) = soon(connection.accept()).await.unwrap().unwrap();
+    tokio::spawn(async move { while connection.accept().await.is_some() {} });
+    respond.send_informational(Response::builder().status(101).header("x-note", "hi").body(()).unwrap()).unwrap();
+    let _ = respond.send_response(Response::new(()), true);
+    assert_eq!(answer(asked).await.status(), 502);
+}
+
+/// An upstream that answers without ever making room for the body mustn't hold its agent.
+#[tokio::test]
+async fn an_answer_ends_an_upload_for_which_there_was_no_room() {
+    let upstream = Scripted::start("h2").await;
+    let stage = upstream.stage("").await;
+    let mut agent = Agent::connect(&stage, &upstream.authority(), Way::TunnelH1).await;
+    // One request before it, so that it is known that there is no room.
+    let first = start(&mut agent, Method::GET, "/v1/orders", empty());
+    let io = upstream.accept().await.into_inner();
+    let mut builder = h2::server::Builder::new();
+    let mut connection = soon(builder.initial_window_size(0).handshake::<_, Bytes>(io)).await.unwrap();
+    let (_, mut respond) = soon(connection.accept()).await.unwrap().unwrap();
+    respond.send_response(Response::new(()), true).unwrap();
+    let next = async {
+        assert_eq!(answer(first).await.status(), 200);
+        start(&mut agent, Method::POST, "/v1/orders", full("hello"))
+    };
+    let (asked, arrived) = tokio::join!(next, soon(connection.accept()));
+    let (request, mut respond) = arrived.unwrap().unwrap();
+    tokio::spawn(async move { while connection.accept().await.is_some() {} });
+    respond.send_response(Response::new(()), true).unwrap();
+    assert_eq!(answer(asked).await.status(), 200);
+    let reason = soon(std::future::poll_fn(|cx| respond.poll_reset(cx))).await.unwrap();
+    assert_eq!(reason, h2::Reason::CANCEL);
+    drop(request);
 }
 
 // === Agents that take nothing ===

@@ -15,7 +15,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::primitives::Trace;
 
-use super::{Scrubber, screen::Screening, scrubbed};
+use super::{
+    Scrubber,
+    screen::{SHORT, Screening},
+    scrubbed,
+};
 
 /// Heads that may wait for what stands before them, of frames without payload for example.
 const MOST_WAITING: usize = 64;
@@ -54,8 +58,10 @@ enum At {
         head: usize,
         left: usize,
     },
-    /// No WebSocket: the agent won't take it either.
-    Broken,
+    /// What comes is no WebSocket: a text of its own, without an end.
+    Raw,
+    /// What came can't be looked through, and would give too much away.
+    Stuck,
 }
 
 /// What a head says (§5.2).
@@ -67,12 +73,26 @@ struct Head {
 }
 
 impl Frames {
+    /// Nothing more goes on.
+    pub(super) fn is_stuck(&self) -> bool {
+        matches!(self.at, At::Stuck)
+    }
+
+    /// Nothing comes at the moment, and what isn't WebSocket has no messages that tell when it is
+    /// the agent's turn: a few bytes that may be the beginning of the token pass.
+    pub(super) fn let_go(&mut self, out: &mut BytesMut) {
+        if matches!(self.at, At::Raw) {
+            out.extend_from_slice(&self.scrubber.release(SHORT));
+        }
+    }
+
     /// What can go on, appended to `out`.
     pub(super) fn push(&mut self, needles: &[Trace], mut input: Bytes, out: &mut BytesMut) {
         while !input.is_empty() {
             match self.at {
-                At::Broken => out.extend_from_slice(&std::mem::take(&mut input)),
-                At::Head => self.head(&mut input, out),
+                At::Stuck => input.clear(),
+                At::Raw => self.raw(needles, std::mem::take(&mut input), out),
+                At::Head => self.head(needles, &mut input, out),
                 At::Payload { left, ends_message } => {
                     let taken = input.split_to(input.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
                     self.came += taken.len() as u64;
@@ -95,8 +115,8 @@ impl Frames {
                     self.found |= clean != payload;
                     let mut frame = self.part.split();
                     frame.extend_from_slice(&clean);
-                    self.stand(frame.freeze(), out);
                     self.at = At::Head;
+                    self.stand(frame.freeze(), out);
                 }
             }
         }
@@ -104,12 +124,20 @@ impl Frames {
 
     /// Nothing more comes.
     pub(super) fn finish(&mut self, out: &mut BytesMut) {
+        if self.is_stuck() {
+            return;
+        }
         let rest = self.scrubber.finish();
         self.go(rest, out);
         out.extend_from_slice(&self.part.split());
     }
 
-    fn head(&mut self, input: &mut Bytes, out: &mut BytesMut) {
+    fn raw(&mut self, needles: &[Trace], text: Bytes, out: &mut BytesMut) {
+        out.extend_from_slice(&self.scrubber.push(needles, text));
+        self.found |= self.scrubber.found();
+    }
+
+    fn head(&mut self, needles: &[Trace], input: &mut Bytes, out: &mut BytesMut) {
         let wanted = match head_length(&self.part) {
             Some(length) => length - self.part.len(),
             None => 2 - self.part.len(),
@@ -119,23 +147,29 @@ impl Frames {
             return;
         }
         let Some(head) = Head::read(&self.part) else {
-            self.finish(out);
-            self.at = At::Broken;
-            return;
+            if self.scrubber.holds() > SHORT {
+                self.at = At::Stuck;
+                return;
+            }
+            let rest = self.scrubber.finish();
+            self.go(rest, out);
+            self.at = At::Raw;
+            let part = self.part.split().freeze();
+            return self.raw(needles, part, out);
         };
         if head.is_control {
             let left = usize::try_from(head.payload).unwrap_or(MOST_OF_CONTROL);
             self.at = At::Control { head: head.length, left };
             if left == 0 {
                 let frame = self.part.split().freeze();
-                self.stand(frame, out);
                 self.at = At::Head;
+                self.stand(frame, out);
             }
             return;
         }
         let bytes = self.part.split().freeze();
-        self.stand(bytes, out);
         self.at = At::Payload { left: head.payload, ends_message: head.ends_message };
+        self.stand(bytes, out);
         self.end_frame(out);
     }
 
@@ -172,11 +206,11 @@ impl Frames {
             out.extend_from_slice(&bytes);
             return;
         }
-        self.waiting.push_back((self.came, bytes));
-        if self.waiting.len() > MOST_WAITING {
-            let rest = self.scrubber.release(usize::MAX);
-            self.go(rest, out);
+        if self.waiting.len() == MOST_WAITING {
+            self.at = At::Stuck;
+            return;
         }
+        self.waiting.push_back((self.came, bytes));
     }
 }
 
@@ -239,12 +273,20 @@ impl Watch {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         while self.ready.is_empty() && !self.ended {
+            if self.frames.is_stuck() {
+                let error = "the upstream's WebSocket messages can't be looked through for the token";
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+            }
             self.read.resize(CHUNK, 0);
             let mut buffer = ReadBuf::new(&mut self.read);
             let read = Pin::new(&mut *stream).poll_read(cx, &mut buffer);
             let length = buffer.filled().len();
             self.read.truncate(length);
             if read.is_pending() {
+                self.frames.let_go(&mut self.ready);
+                if !self.ready.is_empty() {
+                    break;
+                }
                 // A connection may say nothing for hours.
                 (self.read, self.ready) = (BytesMut::new(), BytesMut::new());
             }

@@ -40,12 +40,16 @@ pub(in crate::proxy) struct Screening {
     lease: Lease,
     broker: Broker,
     request: RequestId,
+    /// Where other tokens went with earlier attempts: all of them.
+    traces: Option<Arc<[Trace]>>,
 }
 
 /// A body that is looked through on its way.
 #[derive(Debug)]
 pub(in crate::proxy) struct Screen {
     screening: Screening,
+    /// Else only what comes behind it is.
+    is_text: bool,
     decoder: Option<Decoder>,
     scrubber: Scrubber,
     /// What came and wasn't looked at yet.
@@ -61,7 +65,7 @@ pub(in crate::proxy) struct Screen {
 }
 
 /// Bytes of a token that give nothing away: `eyJ` of a JWT. In text they turn up by chance.
-const SHORT: usize = 3;
+pub(super) const SHORT: usize = 3;
 /// How long they wait for what follows.
 const MOMENT: Duration = Duration::from_millis(50);
 
@@ -78,7 +82,17 @@ static OF_THE_CODED: [HeaderName; 6] = [
 impl Screening {
     /// `None`: no token went out, or the route doesn't mind its coming back.
     pub(in crate::proxy) fn new(lease: Lease, permit: &Permit, broker: &Broker, request: RequestId) -> Option<Self> {
-        is_wanted(&lease, permit).then(|| Self { lease, broker: broker.clone(), request })
+        is_wanted(&lease, permit).then(|| Self { lease, broker: broker.clone(), request, traces: None })
+    }
+
+    /// Looks for the tokens of earlier attempts, too.
+    #[must_use]
+    pub(in crate::proxy) fn and_of(mut self, earlier: &[Lease]) -> Self {
+        if !earlier.is_empty() {
+            let leases = earlier.iter().chain([&self.lease]);
+            self.traces = Some(leases.flat_map(Lease::traces).cloned().collect());
+        }
+        self
     }
 
     /// Cleans the fields of an answer.
@@ -119,7 +133,8 @@ impl Screening {
             return Ok(None);
         }
         if !look.is_text {
-            return Ok(None);
+            // Trailers are text whatever the body is: gRPC's error messages, for one.
+            return Ok(has_body.then(|| Screen::new(self, None, told, None).of_trailers()));
         }
         let coding = match if look.is_coded { Coding::of(&head.headers) } else { Ok(None) } {
             Ok(coding) => coding,
@@ -140,34 +155,48 @@ impl Screening {
                 head.headers.remove(name);
             }
         }
-        Ok(has_body.then(|| {
-            Box::new(Screen {
-                screening: self,
-                decoder: coding.map(Decoder::new),
-                scrubber: Scrubber::default(),
-                input: Bytes::new(),
-                trailers: None,
-                all_came: false,
-                passed: false,
-                told,
-                quiet: Quiet::default(),
-                _large: permit,
-            })
-        }))
+        Ok(has_body.then(|| Screen::new(self, coding.map(Decoder::new), told, permit)))
     }
 
     /// The record of the request says the rest.
     pub(super) fn tell(&self, place: &'static str) {
-        let Self { lease, broker, request } = self;
+        let Self { lease, broker, request, .. } = self;
         broker.quarantine(lease, format_args!("request {request}: the upstream sent the token back in {place}"));
     }
 
     pub(super) fn traces(&self) -> &[Trace] {
-        self.lease.traces()
+        self.traces.as_deref().unwrap_or_else(|| self.lease.traces())
     }
 }
 
 impl Screen {
+    fn new(
+        screening: Screening,
+        decoder: Option<Decoder>,
+        told: bool,
+        large: Option<OwnedSemaphorePermit>,
+    ) -> Box<Self> {
+        Box::new(Self {
+            screening,
+            is_text: true,
+            decoder,
+            scrubber: Scrubber::default(),
+            input: Bytes::new(),
+            trailers: None,
+            all_came: false,
+            passed: false,
+            told,
+            quiet: Quiet::default(),
+            _large: large,
+        })
+    }
+
+    /// The body itself passes as it comes.
+    fn of_trailers(mut self: Box<Self>) -> Box<Self> {
+        self.is_text = false;
+        self
+    }
+
     /// The next frame for the agent. `source` gives the upstream's.
     pub(in crate::proxy) fn poll(
         &mut self,
@@ -194,6 +223,7 @@ impl Screen {
                 Some(Came { frame, is_last }) => {
                     self.all_came |= is_last || frame.is_trailers();
                     match frame.into_data() {
+                        Ok(data) if !self.is_text => return Poll::Ready(Some(Ok(Frame::data(data)))),
                         Ok(data) => self.input = data,
                         Err(frame) => self.trailers = frame.into_trailers().ok(),
                     }

@@ -106,6 +106,16 @@ fn members_of_gzip_follow_each_other_with_all_that_a_head_may_have() {
     }
 }
 
+/// Threat 82: each costs as much as one with a text, and nobody's pace slows them down.
+#[test]
+fn members_that_hold_nothing_end_somewhere() {
+    assert_eq!(
+        decode(Coding::Gzip, &[gzip(b"").repeat(200), gzip(b"text")].concat(), 100),
+        Ok((b"text".to_vec(), true))
+    );
+    assert_eq!(decode(Coding::Gzip, &gzip(b"").repeat(1000), 1000), Err(Undecodable));
+}
+
 #[test]
 fn a_wrong_checksum_is_found() {
     let mut coded = gzip(b"text");
