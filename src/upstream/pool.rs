@@ -209,6 +209,17 @@ impl Pool {
         });
     }
 
+    /// As if others had taken all places at rest, or given them back.
+    #[cfg(test)]
+    pub(super) fn crowd(&self, taken: bool) {
+        let idle = &self.limits.idle;
+        if taken {
+            idle.fetch_add(MAX_IDLE_TOTAL, Ordering::Relaxed)
+        } else {
+            idle.fetch_sub(MAX_IDLE_TOTAL, Ordering::Relaxed)
+        };
+    }
+
     /// Closes what was idle for too long. False: nothing is left to look after.
     fn sweep(&self) -> bool {
         let mut slots = lock(&self.slots);

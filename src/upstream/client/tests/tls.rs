@@ -211,6 +211,26 @@ async fn h2_names_its_authority_and_no_host() {
     assert_eq!(finish(send(&client, &permit, request).await).await, expected);
 }
 
+/// An agent with a wildcard route can make as many pool keys as it likes: beyond a limit nothing
+/// is kept.
+#[tokio::test]
+async fn an_h2_connection_for_which_there_is_no_room_at_rest_is_closed() {
+    let ca = TestCa::new();
+    let origin = Origin::start(ca.server("origin.test", H2), 100, mirror()).await;
+    let (client, permit) = (client(settings()), to(&origin, ca.client(H2)));
+    let mut connections = Vec::new();
+    for number in 0..6 {
+        match number {
+            2 => client.pool.crowd(true),
+            4 => client.pool.crowd(false),
+            _ => {}
+        }
+        finish(send(&client, &permit, get("https://origin.test/")).await).await;
+        connections.push(origin.connections());
+    }
+    assert_eq!(connections, [1, 1, 1, 2, 3, 3]);
+}
+
 /// h2 has no `Upgrade`: a WebSocket's handshake goes over h1, beside the h2 connection.
 #[tokio::test]
 async fn an_upgrade_goes_over_h1() {
