@@ -1039,9 +1039,10 @@ async fn an_answer_ends_an_upload_for_which_there_was_no_room() {
     respond.send_response(Response::new(()), true).unwrap();
     let next = async {
         assert_eq!(answer(first).await.status(), 200);
-        start(&mut agent, Method::POST, "/v1/orders", full("hello"))
+        Some(start(&mut agent, Method::POST, "/v1/orders", full("hello")))
     };
     let (asked, arrived) = tokio::join!(next, soon(connection.accept()));
+    let asked = asked.unwrap();
     let (request, mut respond) = arrived.unwrap().unwrap();
     tokio::spawn(async move { while connection.accept().await.is_some() {} });
     respond.send_response(Response::new(()), true).unwrap();
