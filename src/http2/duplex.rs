@@ -11,7 +11,8 @@ use bytes::{Buf, Bytes};
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Both directions; each ends by itself. Dropped before they have, the stream is cancelled.
+/// Both directions; each ends by itself, a reset ends both (RFC 9113 §8.5). Dropped before they
+/// have, the stream is cancelled.
 #[derive(Debug)]
 pub struct Duplex {
     sending: SendStream<Bytes>,
@@ -32,10 +33,6 @@ impl AsyncRead for Duplex {
         while self.unread.is_empty() {
             match ready!(self.receiving.poll_data(cx)) {
                 Some(Ok(data)) => self.unread = data,
-                // Who cancels a tunnel has left, and wants no more of it (RFC 9113 §7).
-                Some(Err(error)) if matches!(error.reason(), Some(Reason::NO_ERROR | Reason::CANCEL)) => {
-                    return Poll::Ready(Ok(()));
-                }
                 Some(Err(error)) => return Poll::Ready(Err(io_error(error))),
                 None => return Poll::Ready(Ok(())),
             }

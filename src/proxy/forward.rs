@@ -13,7 +13,6 @@ use tokio::time::Instant;
 use crate::{
     credential::{self, Asking, Broker, Lease, Recipient},
     http1::Fault,
-    http2::Broken,
     observe::{Noted, Record},
     policy::Permit,
     primitives::{Secret, boxed},
@@ -324,7 +323,7 @@ fn recipient<'a>(permit: &'a Permit, method: &'a Method, path: &'a str) -> Recip
 /// The connection ended before an answer began; whether the request arrived is unknown.
 fn broke_off(error: &upstream::Error) -> bool {
     match error {
-        upstream::Error::Http2(broken) => !matches!(broken, Broken::Body(_)),
+        upstream::Error::Http2(broken) => broken.is_broken_off(),
         upstream::Error::Http1(Fault::Closed | Fault::Io(_)) => true,
         upstream::Error::Dns { .. }
         | upstream::Error::NoAddress { .. }

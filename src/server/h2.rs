@@ -253,9 +253,14 @@ async fn send(response: Response<Body>, mut respond: SendResponse<Bytes>) {
         Poll::Pending => deadline.poll(cx).map(|()| None),
     });
     match sent.await {
-        Some(Ok(())) => sending.into_body().delivered(),
-        Some(Err(error)) => tracing::debug!(%error, "an answer to an agent broke off"),
-        None => sending.into_body().late(),
+        Some(Ok(())) => sending.into_body().iter_mut().for_each(Body::delivered),
+        Some(Err(error)) => {
+            tracing::debug!(%error, "an answer to an agent broke off");
+            // Who knows the length may leave before the end is told.
+            let has_room = !sending.is_waiting();
+            sending.into_body().iter_mut().filter(|body| has_room && body.has_all()).for_each(Body::delivered);
+        }
+        None => sending.into_body().into_iter().for_each(Body::late),
     }
 }
 

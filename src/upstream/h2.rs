@@ -20,10 +20,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{
-    Reason,
-    client::{Builder, ResponseFuture, SendRequest},
-};
+use h2::client::{Builder, ResponseFuture, SendRequest};
 use http::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
     header::{CONTENT_LENGTH, HOST},
@@ -74,6 +71,8 @@ pub(super) struct H2 {
     /// Gets no new requests.
     retired: AtomicBool,
     idle_since: Mutex<Instant>,
+    /// Requests since the last answer: of those whose agents left something may still wait here.
+    unanswered: AtomicUsize,
     /// Nobody is on it, and it is counted among the connections at rest.
     rests: AtomicBool,
     limits: Arc<Limits>,
@@ -131,6 +130,7 @@ impl H2 {
             settled: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             idle_since: Mutex::new(Instant::now()),
+            unanswered: AtomicUsize::new(0),
             rests: AtomicBool::new(false),
             limits,
             home,
@@ -145,14 +145,21 @@ impl H2 {
 
     pub(super) fn is_usable(&self) -> bool {
         let mut now = Context::from_waker(std::task::Waker::noop());
+        // A peer that answers nothing for so long gets nothing more to keep.
+        let most = self.limits.max_streams().saturating_mul(2);
         !self.retired.load(Ordering::Relaxed)
+            && self.unanswered.load(Ordering::Relaxed) < most
+            && (self.sender.current_max_send_streams() > 0 || self.in_flight.load(Ordering::Relaxed) > 0)
             && !matches!(self.sender.clone().poll_ready(&mut now), Poll::Ready(Err(_)))
     }
 
     pub(super) fn has_room(&self, max_streams: usize) -> bool {
         let in_flight = self.in_flight.load(Ordering::Relaxed);
         let settled = self.settled.load(Ordering::Relaxed);
-        in_flight == 0 || (settled && in_flight < max_streams && in_flight < self.sender.current_max_send_streams())
+        if !settled {
+            return in_flight == 0;
+        }
+        in_flight < max_streams && in_flight < self.sender.current_max_send_streams()
     }
 
     /// Lets others on it from now on.
@@ -220,6 +227,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let address = h2.address;
+    h2.unanswered.fetch_add(1, Ordering::Relaxed);
     let mut sender = h2.sender.clone();
     if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
         return Err(SendFailure::unsent(Error::Http2(error.into()), Some(address), head, body));
@@ -239,6 +247,7 @@ where
     });
     match answer.await {
         Ok(response) => {
+            h2.unanswered.store(0, Ordering::Relaxed);
             let upload = exchange.upload.map(Upload::go_on);
             let response = response.map(|body| Incoming::h2(body, (guard, upload)));
             Ok(Sent { response, ahead: Bytes::new(), address })
@@ -248,7 +257,8 @@ where
                 // A peer that is gone without a word would let the next ones wait, too.
                 h2.retire();
             }
-            Err(failed(error, false))
+            let nothing_sent = matches!(&error, Error::Http2(broken) if broken.is_unprocessed());
+            Err(failed(error, nothing_sent))
         }
     }
 }
@@ -268,11 +278,11 @@ where
         while let Poll::Ready(Some(Ok(interim))) = self.asked.poll_informational(cx) {
             self.interim += 1;
             if self.interim > MAX_INTERIM {
-                return Poll::Ready(Err(Broken::Reset(Reason::ENHANCE_YOUR_CALM)));
+                return Poll::Ready(Err(Broken::Refused("interim answers without end")));
             }
             // There is none in HTTP/2 (RFC 9113 §8.6), and over h1 it would be the answer itself.
             if interim.status() == StatusCode::SWITCHING_PROTOCOLS {
-                return Poll::Ready(Err(Broken::Reset(Reason::PROTOCOL_ERROR)));
+                return Poll::Ready(Err(Broken::Refused("a 101")));
             }
             (self.on_interim)(interim.status(), interim.headers());
         }
@@ -282,7 +292,12 @@ where
                 let body = Received::new(stream, &head.headers);
                 Ok(Response::from_parts(head, body))
             }
-            Err(error) => Err(self.broken.take().unwrap_or(error.into())),
+            Err(error) => {
+                let error = Broken::from(error);
+                // What the answer's side says tells more, where the peer says that it did nothing.
+                let is_first = error.is_unprocessed();
+                Err(self.broken.take().filter(|_| !is_first).unwrap_or(error))
+            }
         })
     }
 }

@@ -67,6 +67,10 @@ impl Limits {
         has_room
     }
 
+    pub(super) fn max_streams(&self) -> usize {
+        self.settings.max_streams
+    }
+
     pub(super) fn end_rest(&self) {
         self.idle.fetch_sub(1, Ordering::Relaxed);
     }

@@ -1121,6 +1121,26 @@ async fn an_answer_that_was_never_taken_is_not_recorded_as_delivered() {
     assert_eq!(gone.await["error"], "agent_gone");
 }
 
+/// Who knows how long an answer is may leave before its end is told.
+#[tokio::test]
+async fn an_agent_that_leaves_with_the_last_byte_has_its_answer() {
+    let upstream = Scripted::start("h2").await;
+    let stage = upstream.stage("").await;
+    let (agent, mut sender) = h2_agent(&stage, &upstream.authority(), Way::TunnelH2).await;
+    let (asked, _) = sender.send_request(agent.request(Method::GET, "/v1/orders").body(()).unwrap(), true).unwrap();
+    let mut connection = soon(h2::server::handshake(upstream.accept().await.into_inner())).await.unwrap();
+    let (_, mut respond) = soon(connection.accept()).await.unwrap().unwrap();
+    tokio::spawn(async move { while connection.accept().await.is_some() {} });
+    let head = Response::builder().header("content-length", "4").body(()).unwrap();
+    let mut sending = respond.send_response(head, false).unwrap();
+    sending.send_data(Bytes::from_static(b"some"), false).unwrap();
+    let mut answer = soon(asked).await.unwrap();
+    assert_eq!(soon(answer.body_mut().data()).await.unwrap().unwrap(), "some");
+    drop((answer, sender));
+    let record = records(&stage, 1).await.pop().unwrap();
+    assert_eq!((&record["status"], &record["error"]), (&200.into(), &Value::Null), "{record}");
+}
+
 /// Threat 75: a frame of one byte takes two hundred, and no window says so.
 #[tokio::test]
 async fn small_frames_that_nobody_takes_end_their_connection() {

@@ -4,6 +4,7 @@
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,6 +22,9 @@ use super::{
     BodyError, IdleTimer, Times,
 };
 
+/// How long a refusal may be on its way: whoever guesses keys doesn't decide when that is known.
+const REFUSAL: Duration = Duration::from_secs(5);
+
 /// A response's body on its way to the agent.
 #[derive(Debug)]
 pub struct Body {
@@ -31,7 +35,7 @@ pub struct Body {
 #[derive(Debug)]
 enum Kind {
     /// Made here: a refusal.
-    Local(Option<Bytes>),
+    Local { text: Option<Bytes>, end: Instant },
     Upstream {
         upstream: Upstream,
         /// Where the token must not pass.
@@ -52,7 +56,8 @@ struct Upstream {
 
 impl Body {
     pub(in crate::proxy) fn local(text: Bytes, open: Open) -> Self {
-        Self { kind: Kind::Local(Some(text).filter(|text| !text.is_empty())), open: Some(open) }
+        let text = Some(text).filter(|text| !text.is_empty());
+        Self { kind: Kind::Local { text, end: Instant::now() + REFUSAL }, open: Some(open) }
     }
 
     pub(in crate::proxy) fn upstream(
@@ -68,7 +73,7 @@ impl Body {
 
     /// An answer without a body or a record, such as the 200 of a `CONNECT`.
     pub fn empty() -> Self {
-        Self { kind: Kind::Local(None), open: None }
+        Self { kind: Kind::Local { text: None, end: Instant::now() }, open: None }
     }
 
     /// All of it is on its way, but for a last frame for which there is room.
@@ -76,11 +81,22 @@ impl Body {
         self.finish(None);
     }
 
+    /// Whether all data has come, for all that its length says; an end or trailers may follow.
+    pub fn has_all(&self) -> bool {
+        match &self.kind {
+            Kind::Local { text, .. } => text.is_none(),
+            Kind::Upstream { upstream, screen } => {
+                upstream.has_all() && screen.as_ref().is_none_or(|screen| screen.is_drained())
+            }
+        }
+    }
+
     /// When its request may take no longer, whatever moves; looked at by whoever sends it, while
     /// nothing is asked of it.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.kind {
-            Kind::Local(_) => None,
+            Kind::Local { text: None, .. } => None,
+            Kind::Local { end, .. } => Some(*end),
             Kind::Upstream { upstream, .. } => Some(upstream.idle.times.end),
         }
     }
@@ -132,7 +148,7 @@ impl HttpBody for Body {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let frame = match &mut this.kind {
-            Kind::Local(text) => text.take().map(|text| Ok(Frame::data(text))),
+            Kind::Local { text, .. } => text.take().map(|text| Ok(Frame::data(text))),
             Kind::Upstream { upstream, screen: None } => ready!(upstream.poll(cx)),
             Kind::Upstream { upstream, screen: Some(screen) } => ready!(
                 screen.poll(cx, |cx| { upstream.poll(cx).map_ok(|frame| Came { frame, is_last: upstream.has_all() }) })
@@ -152,7 +168,7 @@ impl HttpBody for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Local(text) => text.is_none(),
+            Kind::Local { text, .. } => text.is_none(),
             Kind::Upstream { upstream, screen } => {
                 upstream.ahead.is_empty()
                     && upstream.incoming.is_end_stream()
@@ -163,7 +179,7 @@ impl HttpBody for Body {
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Local(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
+            Kind::Local { text, .. } => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
             Kind::Upstream { upstream: Upstream { ahead, incoming, .. }, screen } => {
                 let Some(held) = screen.as_ref().map_or(Some(0), |screen| screen.held()) else {
                     return SizeHint::default();
