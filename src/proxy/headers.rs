@@ -1,7 +1,7 @@
 //! Header fields at the border: strip first, inject last (threats R4, standards 3.2).
 //!
 //! Everything works in place on the map that was parsed; what leaves is serialised
-//! anew by hyper and never relayed as bytes.
+//! anew and never relayed as bytes.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Version,

@@ -197,7 +197,7 @@ impl Noted for Inbound<'_> {
     }
 }
 
-/// hyper has refused what is longer than a whole head may be.
+/// What is longer than a whole head may be was refused where it was read.
 fn check_size(head: &Parts, settings: &Settings) -> Result<(), BadRequest> {
     let uri = &head.uri;
     let path = uri.path_and_query().map_or(0, |path| path.as_str().len());

@@ -66,7 +66,7 @@ pub struct Settings {
     pub total_timeout: Duration,
     /// Bytes of a request's target.
     pub request_target: usize,
-    /// Fields of a request's head, over h2: hyper counts those of h1.
+    /// Fields of a request's head, over h2: those of h1 are counted where they are read.
     pub request_fields: usize,
     /// Requests of one agent under way at once, over all connections.
     pub agent_requests: usize,

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Whatever hyper can have parsed comes out as it went in.
+        /// Whatever can have been parsed comes out as it went in.
         #[test]
         fn a_head_is_made_again_as_it_was(
             fields in proptest::collection::vec(("[a-z][a-z0-9_-]{0,20}", "[ -~\u{80}-\u{ff}]{0,40}", any::<bool>()), 0..24),

@@ -21,7 +21,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Every registered method is shorter.
 const LONGEST_METHOD: usize = 20;
 
-/// Read at once; hyper's own first read is as long.
+/// Read at once.
 const MOST_READ: usize = 8 * 1024;
 
 /// What a tunnel carries.
@@ -49,8 +49,7 @@ pub async fn sniff<IO: AsyncRead + Unpin>(io: &mut Peeked<IO>) -> io::Result<Opt
 }
 
 /// Whether the stream begins with HTTP/2's preface. Waits for as many bytes as that takes to
-/// see, which for any h1 client is the first read, and reads no less than hyper would: where
-/// it is h1, its head is already here.
+/// see, which for any h1 client is the first read; where it is h1, its head is already here.
 pub async fn is_h2<IO: AsyncRead + Unpin>(io: &mut Peeked<IO>) -> io::Result<bool> {
     loop {
         if io.ahead().starts_with(PREFACE) {

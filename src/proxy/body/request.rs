@@ -45,7 +45,7 @@ struct Source {
     overflowed: bool,
     trailers: Option<HeaderMap>,
     ended: bool,
-    /// The agent's side of it failed: what came is not the whole, and hyper says no more of it.
+    /// The agent's side of it failed: what came is not the whole, and nothing more is said of it.
     broken: Option<BadRequest>,
     /// Who waits for the next frame.
     reader: Option<Waker>,
@@ -368,7 +368,7 @@ mod tests {
         let request = format!("{CHUNKED}2\r\nok\r\n0\r\nx-checksum: 1\r\nauthorization: Bearer smuggled\r\n\r\n");
         let (mut first, _agent) = uploaded(&request, 100).await;
         data(&mut first).await;
-        // hyper's client asks for no more after the trailers.
+        // Nothing is asked for behind the trailers.
         let sent = first.frame().await.unwrap().unwrap().into_trailers().unwrap();
         assert!(first.is_end_stream());
 
