@@ -242,8 +242,14 @@ make_packages() {
 
 free_ports() {
   "$PYTHON" - "$1" <<'PYTHON'
-import socket, sys
-sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
+import random, socket, sys
+sockets = []
+while len(sockets) < int(sys.argv[1]):
+    try:
+        # Below those that the kernel gives to clients: until it is used, one of these could be among them.
+        sockets.append(socket.create_server(("127.0.0.1", random.randrange(20000, 32768))))
+    except OSError:
+        pass
 print(*(each.getsockname()[1] for each in sockets))
 PYTHON
 }
