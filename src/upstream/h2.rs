@@ -180,9 +180,8 @@ impl H2 {
         self.wake();
         ConnectionGuard::new(Arc::clone(self) as Arc<dyn Leased>)
     }
-}
 
-impl H2 {
+    /// It is at rest no longer.
     fn wake(&self) {
         if self.rests.swap(false, Ordering::Relaxed) {
             self.limits.end_rest();

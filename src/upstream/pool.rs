@@ -323,6 +323,11 @@ impl Slot {
         }
     }
 
+    /// Closes a connection for which there is no room at rest.
+    pub(super) fn forget(&self, connection: &H2) {
+        lock(&self.state).h2.retain(|other| !std::ptr::eq(&**other, connection));
+    }
+
     /// Closes what was idle for too long.
     fn sweep(&self) -> Left {
         let now = Instant::now();
@@ -339,13 +344,6 @@ impl Slot {
         }
         let kept = state.connected.is_some_and(|at| now.duration_since(at) < SESSIONS_KEPT);
         if kept { Left::Sessions } else { Left::Nothing }
-    }
-}
-
-impl Slot {
-    /// There is no room for it.
-    pub(super) fn forget(&self, connection: &H2) {
-        lock(&self.state).h2.retain(|other| !std::ptr::eq(&**other, connection));
     }
 }
 

@@ -76,7 +76,7 @@ pub(in crate::config) fn limits(section: Option<Section<'_>>) -> Limits {
     let Some(mut section) = section else { return limits };
     let read = &mut section;
     let server = &mut limits.server;
-    // Under 8 KiB some clients' cookies and tokens wouldn't fit (RFC 9112 §3).
+    // A request line alone may have 8,000 bytes (RFC 9112 §3).
     set(&mut server.request_head, read.size("request_head", 8 << 10..=16 << 20));
     set(&mut server.request_fields, count(read, "request_fields", 1..=10_000));
     set(&mut server.connections, count(read, "connections", 1..=1_000_000));
