@@ -32,7 +32,7 @@ fn cached_lease_shared(bencher: divan::Bencher<'_, '_>) {
 }
 
 /// A lease at hand never waits, so one poll is all of it.
-fn lease(broker: &Broker, permit: &Permit) -> bool {
+fn lease(broker: &Broker, permit: &Permit<'_>) -> bool {
     let lease = pin!(broker.lease(permit, Default::default())).poll(&mut Context::from_waker(Waker::noop()));
     matches!(lease, Poll::Ready(Ok(lease)) if lease.is_some())
 }

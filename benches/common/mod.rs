@@ -24,7 +24,7 @@ use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs::default_provider};
 use tokio::runtime::Runtime;
 
 /// A broker whose only token has been got; the runtime is where its flights run.
-pub(crate) fn warm() -> (Runtime, Broker, Permit) {
+pub(crate) fn warm() -> (Runtime, Broker, Permit<'static>) {
     let runtime = Runtime::new().expect("a runtime");
     let settings = Settings {
         exchange_timeout: Duration::from_secs(10),
@@ -67,7 +67,8 @@ fn spec(token: Source) -> Spec {
 }
 
 /// For a route that names methods, paths and a credential: everything is looked at.
-fn permit() -> Permit {
+/// Under rules that are lent for as long as the program runs.
+fn permit() -> Permit<'static> {
     let tls = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .expect("TLS versions")
@@ -106,7 +107,8 @@ fn permit() -> Permit {
     };
     let name = AgentName::parse("researcher").expect("a name");
     let settings = AgentSettings { name: name.clone(), keys: Vec::new(), anonymous: false };
-    let agent = Registry::new(vec![settings]).named(&name).expect("the agent");
-    let table = Table::compile(vec![Arc::new(route)]).expect("no ties");
-    policy::decide(&agent, &table.find(&target).expect("a route"), &target).expect("a permit")
+    let registry = Box::leak(Box::new(Registry::new(vec![settings])));
+    let agent = registry.named(&name).expect("the agent");
+    let table = Box::leak(Box::new(Table::compile(vec![Arc::new(route)]).expect("no ties")));
+    policy::decide(agent, &table.find(&target).expect("a route"), &target).expect("a permit")
 }

@@ -83,6 +83,8 @@ type Subjects = RwLock<HashMap<[u8; 32], (Arc<Slot>, Instant)>>;
 pub struct Asking<'a> {
     /// The agent's own token, where the credential exchanges it.
     pub subject: Option<&'a Secret>,
+    /// What time it is, from who has just looked.
+    pub now: Option<Instant>,
 }
 
 impl Broker {
@@ -120,13 +122,13 @@ impl Broker {
     }
 
     /// Whether the token for this request is got with the agent's own.
-    pub fn exchanges_the_agents_token(&self, permit: &Permit) -> bool {
+    pub fn exchanges_the_agents_token(&self, permit: &Permit<'_>) -> bool {
         let place = permit.credential().map(|binding| self.place(binding));
         matches!(place, Some(Ok(Place { subjects: Some(_), .. })))
     }
 
     /// The token for a permitted request; an empty lease where the route has no credential.
-    pub async fn lease(&self, permit: &Permit, asking: Asking<'_>) -> Result<Lease, Error> {
+    pub async fn lease(&self, permit: &Permit<'_>, asking: Asking<'_>) -> Result<Lease, Error> {
         match permit.credential() {
             Some(binding) => self.lease_bound(binding, asking).await,
             None => Ok(Lease::none()),
@@ -136,7 +138,7 @@ impl Broker {
     /// After an upstream refused `lease`'s token: drops that generation only and gets a
     /// different one. `Ok(None)`: there is none to be had now (storm guard, or the server
     /// hands out the same one again), pass the answer on.
-    pub async fn renew(&self, permit: &Permit, asking: Asking<'_>, lease: &Lease) -> Result<Option<Lease>, Error> {
+    pub async fn renew(&self, permit: &Permit<'_>, asking: Asking<'_>, lease: &Lease) -> Result<Option<Lease>, Error> {
         match permit.credential() {
             Some(binding) => self.renew_bound(binding, asking, lease).await,
             None => Ok(None),
@@ -147,7 +149,7 @@ impl Broker {
     /// far as the route allows all of them. `Ok(None)`: pass the answer on.
     pub async fn step_up(
         &self,
-        permit: &Permit,
+        permit: &Permit<'_>,
         asking: Asking<'_>,
         lease: &Lease,
         wanted: &[String],
@@ -233,9 +235,10 @@ impl Broker {
     /// Only for who holds a permit, or a test.
     pub(super) async fn lease_bound(&self, binding: &CredentialBinding, asking: Asking<'_>) -> Result<Lease, Error> {
         let place = self.place(binding)?;
+        let now = asking.now.unwrap_or_else(Instant::now);
         match &place.subjects {
-            None => place.slot.lease().await,
-            Some(_) => place.slot(asking)?.lease().await,
+            None => place.slot.lease_at(now).await,
+            Some(_) => place.slot(asking)?.lease_at(now).await,
         }
     }
 

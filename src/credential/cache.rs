@@ -195,7 +195,11 @@ impl Slot {
 
     /// A token to send now; see the picture above.
     pub(crate) async fn lease(self: &Arc<Self>) -> Result<Lease, Error> {
-        let asked = Instant::now();
+        self.lease_at(Instant::now()).await
+    }
+
+    /// As [`lease`](Self::lease), asked for at this moment.
+    pub(crate) async fn lease_at(self: &Arc<Self>, asked: Instant) -> Result<Lease, Error> {
         if let Some(token) = self.state.token.load_full() {
             if asked < token.refresh_at {
                 return Ok(Lease::new(token, Duration::ZERO));

@@ -142,6 +142,11 @@ impl Lease {
         }
     }
 
+    /// How long the request waited for the token.
+    pub fn waited(&self) -> Duration {
+        self.wait
+    }
+
     pub async fn turn(&self, to: &Recipient<'_>) -> Option<OwnedSemaphorePermit> {
         self.token.as_ref()?.prover.as_ref()?.turn(to).await
     }

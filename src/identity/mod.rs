@@ -2,7 +2,7 @@
 //! processes, and trusts no field but those that carry a key.
 //!
 //! ```text
-//! Evidence --proxy_auth--> name?, SHA-256 of the key --Registry--> Agent | Unknown
+//! Evidence --proxy_auth--> name?, SHA-256 of the key --Registry--> &Agent | Unknown
 //! ```
 
 mod key;
@@ -56,8 +56,9 @@ pub struct AgentSettings {
     pub anonymous: bool,
 }
 
-/// An agent whose evidence was found good. Only [`Registry`] makes one.
-#[derive(Clone, Debug)]
+/// An agent whose evidence was found good. Only [`Registry`] makes one, and lends it: all of a
+/// request's life lies within the rules that judged it, and no count moves.
+#[derive(Debug)]
 pub struct Agent {
     name: AgentName,
     anonymous: bool,
@@ -94,11 +95,21 @@ impl Hasher for Leading {
     }
 }
 
-/// An agent, and what it has under way.
+/// An agent in its two forms, with one load.
 #[derive(Debug)]
 struct Known {
     settings: AgentSettings,
-    load: Arc<Load>,
+    /// Recognised by a key …
+    keyed: Agent,
+    /// … and by nothing.
+    keyless: Agent,
+}
+
+/// Who was recognised, and by which key.
+#[derive(Clone, Copy)]
+struct Recognised<'r> {
+    known: &'r Known,
+    key: Option<[u8; 32]>,
 }
 
 impl Deref for Known {
@@ -128,7 +139,6 @@ pub struct TunnelIdentity {
     name: AgentName,
     /// The digest that was matched at `CONNECT`; `None` for the anonymous agent.
     key: Option<[u8; 32]>,
-    load: Arc<Load>,
 }
 
 /// Why nobody was recognised. Always the agent's (or its operator's) to mend.
@@ -153,8 +163,8 @@ impl Registry {
     pub fn succeeding(old: &Self, agents: Vec<AgentSettings>) -> Self {
         let mut registry = Self::default();
         for settings in agents {
-            let load = old.agents.get(&settings.name).map(|known| known.load.clone()).unwrap_or_default();
-            registry.agents.insert(settings.name.clone(), Arc::new(Known { settings, load }));
+            let load = old.agents.get(&settings.name).map(|known| known.keyed.load.clone()).unwrap_or_default();
+            registry.agents.insert(settings.name.clone(), Arc::new(Known::new(settings, load)));
         }
         for settings in registry.agents.values() {
             for digest in &settings.keys {
@@ -168,16 +178,14 @@ impl Registry {
         registry
     }
 
-    pub fn identify(&self, evidence: Evidence<'_>) -> Result<Agent, Unknown> {
-        self.identify_tunnel(evidence).map(|(agent, _)| agent)
+    pub fn identify(&self, evidence: Evidence<'_>) -> Result<&Agent, Unknown> {
+        self.recognise(evidence).map(Recognised::agent)
     }
 
-    /// What a tunnel opened with this evidence has to remember.
-    pub fn identify_tunnel(&self, evidence: Evidence<'_>) -> Result<(Agent, TunnelIdentity), Unknown> {
-        self.recognise(evidence).map(|identity| {
-            let (name, load) = (identity.name.clone(), identity.load.clone());
-            (Agent { name, anonymous: identity.key.is_none(), load }, identity)
-        })
+    /// And what a tunnel opened with this evidence has to remember.
+    pub fn identify_tunnel(&self, evidence: Evidence<'_>) -> Result<(&Agent, TunnelIdentity), Unknown> {
+        let tunnel = |who: Recognised<'_>| TunnelIdentity { name: who.known.name.clone(), key: who.key };
+        self.recognise(evidence).map(|who| (who.agent(), tunnel(who)))
     }
 
     pub fn names(&self) -> impl Iterator<Item = &AgentName> {
@@ -190,15 +198,12 @@ impl Registry {
     }
 
     /// The agent by name, for `explain` and `run`, which need no evidence.
-    pub fn named(&self, name: &AgentName) -> Option<Agent> {
-        let agent = |known: &Arc<Known>| {
-            let (name, load) = (known.name.clone(), known.load.clone());
-            Agent { name, anonymous: known.anonymous, load }
-        };
-        self.agents.get(name).map(agent)
+    pub fn named(&self, name: &AgentName) -> Option<&Agent> {
+        let known = self.agents.get(name)?;
+        Some(if known.anonymous { &known.keyless } else { &known.keyed })
     }
 
-    fn recognise(&self, evidence: Evidence<'_>) -> Result<TunnelIdentity, Unknown> {
+    fn recognise(&self, evidence: Evidence<'_>) -> Result<Recognised<'_>, Unknown> {
         match evidence {
             Evidence::Proxy(fields) => match self.proxy_field(fields)? {
                 Some(identity) => Ok(identity),
@@ -216,21 +221,21 @@ impl Registry {
 
     /// `Proxy-Authorization`, if there is one. A bad key is an error here, never the
     /// anonymous agent: its sender meant to be somebody.
-    fn proxy_field(&self, fields: &HeaderMap) -> Result<Option<TunnelIdentity>, Unknown> {
+    fn proxy_field(&self, fields: &HeaderMap) -> Result<Option<Recognised<'_>>, Unknown> {
         let Some(value) = only_line(fields, PROXY_AUTHORIZATION)? else { return Ok(None) };
         self.owner(&credentials(value)?).map(Some)
     }
 
     /// An SDK always sends some "API key". One that matches nobody is its placeholder
     /// where the config lets anonymous agents in: it gains nothing over sending none.
-    fn reverse_fields(&self, fields: &HeaderMap) -> Result<TunnelIdentity, Unknown> {
-        let mut found: Option<TunnelIdentity> = None;
+    fn reverse_fields(&self, fields: &HeaderMap) -> Result<Recognised<'_>, Unknown> {
+        let mut found: Option<Recognised<'_>> = None;
         let mut failure = Unknown::Missing;
         for (name, value) in REVERSE_FIELDS.iter().zip(only_lines(fields)?) {
             let Some(value) = value else { continue };
             let shown = if name == AUTHORIZATION { credentials(value) } else { bare_key(value.as_bytes()) };
             match (shown.and_then(|shown| self.owner(&shown)), &found) {
-                (Ok(other), Some(one)) if one.name != other.name => return Err(Unknown::Ambiguous),
+                (Ok(other), Some(one)) if one.known.name != other.known.name => return Err(Unknown::Ambiguous),
                 (Ok(identity), _) => found = Some(identity),
                 (Err(_), _) if failure == Unknown::Mismatch => {}
                 (Err(error), _) => failure = error,
@@ -241,7 +246,7 @@ impl Registry {
 
     /// Whose key this is. An unknown name and an unknown key cost the same work as a
     /// wrong key (threat 3): the key is hashed already, and something is compared.
-    fn owner(&self, shown: &Shown) -> Result<TunnelIdentity, Unknown> {
+    fn owner(&self, shown: &Shown) -> Result<Recognised<'_>, Unknown> {
         const NOBODY: &[[u8; 32]] = &[[0; 32]];
         let settings = match &shown.name {
             Some(name) => std::str::from_utf8(name).ok().and_then(|name| self.agents.get(name)),
@@ -250,23 +255,30 @@ impl Registry {
         };
         let accepted = settings.map_or(NOBODY, |settings| &settings.keys);
         match (is_accepted(accepted, &shown.digest), settings) {
-            (true, Some(known)) => Ok(TunnelIdentity::new(known, Some(shown.digest))),
+            (true, Some(known)) => Ok(Recognised { known, key: Some(shown.digest) }),
             (true, None) | (false, _) => Err(Unknown::Mismatch),
         }
     }
 
     /// Whether a tunnel's agent is one of today's, by the same key as then.
-    fn still(&self, identity: &TunnelIdentity) -> Result<TunnelIdentity, Unknown> {
-        let settings = self.agents.get(&identity.name).ok_or(Unknown::Mismatch)?;
+    fn still(&self, identity: &TunnelIdentity) -> Result<Recognised<'_>, Unknown> {
+        // Nearly always the key is one agent's alone, and cheaper to find than a name.
+        if let Some(digest) = &identity.key
+            && let Some(Some(known)) = self.owners.get(digest)
+            && known.name == identity.name
+        {
+            return Ok(Recognised { known, key: identity.key });
+        }
+        let known = self.agents.get(&identity.name).ok_or(Unknown::Mismatch)?;
         let good = match &identity.key {
-            Some(digest) => is_accepted(&settings.keys, digest),
-            None => settings.anonymous,
+            Some(digest) => is_accepted(&known.keys, digest),
+            None => known.anonymous,
         };
-        if good { Ok(identity.clone()) } else { Err(Unknown::Mismatch) }
+        if good { Ok(Recognised { known, key: identity.key }) } else { Err(Unknown::Mismatch) }
     }
 
-    fn nobody(&self) -> Option<TunnelIdentity> {
-        self.anonymous.as_ref().map(|known| TunnelIdentity::new(known, None))
+    fn nobody(&self) -> Option<Recognised<'_>> {
+        self.anonymous.as_ref().map(|known| Recognised { known, key: None })
     }
 }
 
@@ -308,6 +320,21 @@ impl fmt::Debug for AgentSettings {
 /// Enough of a digest to tell two keys apart.
 fn short(digest: &[u8; 32]) -> String {
     format!("{}…", hex(&digest[..4]))
+}
+
+// === impl Known, Recognised ===
+
+impl Known {
+    fn new(settings: AgentSettings, load: Arc<Load>) -> Self {
+        let agent = |anonymous| Agent { name: settings.name.clone(), anonymous, load: load.clone() };
+        Self { keyed: agent(false), keyless: agent(true), settings }
+    }
+}
+
+impl<'r> Recognised<'r> {
+    fn agent(self) -> &'r Agent {
+        if self.key.is_some() { &self.known.keyed } else { &self.known.keyless }
+    }
 }
 
 // === impl Agent ===
@@ -359,12 +386,6 @@ impl fmt::Debug for Evidence<'_> {
 }
 
 // === impl TunnelIdentity ===
-
-impl TunnelIdentity {
-    fn new(known: &Known, key: Option<[u8; 32]>) -> Self {
-        Self { name: known.name.clone(), key, load: known.load.clone() }
-    }
-}
 
 impl fmt::Debug for TunnelIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

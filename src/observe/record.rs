@@ -178,6 +178,17 @@ pub trait Noted {
     fn note(&self, record: &mut Record);
 }
 
+/// A stage that came to nothing but that all is well.
+impl Noted for () {
+    fn note(&self, _: &mut Record) {}
+}
+
+impl<T: Noted> Noted for &T {
+    fn note(&self, record: &mut Record) {
+        (*self).note(record);
+    }
+}
+
 impl Record {
     /// Writes a stage's result, good or bad, and hands it on.
     pub fn note<T: Noted, E: Noted>(&mut self, result: Result<T, E>) -> Result<T, E> {

@@ -8,7 +8,7 @@
 //!   -> the first rule that allows and matches -> its locks -> Permit
 //! ```
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use crate::{
     identity::Agent,
@@ -19,16 +19,11 @@ use crate::{
 use super::{Permit, Refusal, RefusalReason};
 
 /// Deny beats allow; among those that allow, the most specific wins.
-pub fn decide(agent: &Agent, candidates: &Candidates<'_>, target: &Target) -> Result<Permit, Refusal> {
+pub fn decide<'r>(agent: &'r Agent, candidates: &Candidates<'r>, target: &Target) -> Result<Permit<'r>, Refusal> {
     let route = choose(agent, candidates, target)
         .and_then(|route| locks(route, target).map_or(Ok(route), |reason| Err((reason, Some(route)))))
-        .map_err(|(reason, route)| Refusal::new(reason, route.map(|route| &**route), agent, target))?;
-    Ok(Permit {
-        agent: agent.clone(),
-        route: route.clone(),
-        scheme: target.scheme,
-        authority: target.authority.clone(),
-    })
+        .map_err(|(reason, route)| Refusal::new(reason, route, agent, target))?;
+    Ok(Permit { agent, route, scheme: target.scheme, authority: target.authority.clone() })
 }
 
 /// May this agent open a tunnel to intercept? Whether any route could allow it a
@@ -48,10 +43,10 @@ pub fn decide_tunnel(agent: &Agent, candidates: &Candidates<'_>, authority: &Aut
     if allowed { Ok(()) } else { Err(Refusal::of_tunnel(RefusalReason::AgentNotAllowed, None, agent, authority)) }
 }
 
-type Nearest<'r> = (RefusalReason, Option<&'r Arc<Route>>);
+type Nearest<'r> = (RefusalReason, Option<&'r Route>);
 
 /// The route that allows the request, or what came nearest to it.
-fn choose<'r>(agent: &Agent, candidates: &Candidates<'r>, target: &Target) -> Result<&'r Arc<Route>, Nearest<'r>> {
+fn choose<'r>(agent: &Agent, candidates: &Candidates<'r>, target: &Target) -> Result<&'r Route, Nearest<'r>> {
     if target.path.is_ambiguous()
         && let Some(rule) = concerning(agent, candidates).find(|rule| rule.has_path())
     {

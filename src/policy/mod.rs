@@ -6,8 +6,6 @@ mod refusal;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
 use crate::{
     identity::Agent,
     observe::{Noted, Record},
@@ -19,28 +17,28 @@ pub use decide::{decide, decide_tunnel};
 pub use refusal::{Refusal, RefusalReason};
 
 /// The right to send one request (or open one tunnel) to one authority, as one agent,
-/// under one route.
+/// under one route. Agent and route are lent by the rules that decided.
 #[derive(Clone, Debug)]
-pub struct Permit {
-    agent: Agent,
-    route: Arc<Route>,
+pub struct Permit<'r> {
+    agent: &'r Agent,
+    route: &'r Route,
     scheme: Scheme,
     authority: Authority,
 }
 
 // === impl Permit ===
 
-impl Permit {
-    pub fn agent(&self) -> &Agent {
-        &self.agent
+impl<'r> Permit<'r> {
+    pub fn agent(&self) -> &'r Agent {
+        self.agent
     }
 
-    pub fn route(&self) -> &Arc<Route> {
-        &self.route
+    pub fn route(&self) -> &'r Route {
+        self.route
     }
 
     /// The credential whose token goes along; `None`: forwarded with none.
-    pub fn credential(&self) -> Option<&CredentialBinding> {
+    pub fn credential(&self) -> Option<&'r CredentialBinding> {
         self.route.credential.as_ref()
     }
 
@@ -54,14 +52,14 @@ impl Permit {
 }
 
 #[cfg(test)]
-impl Permit {
+impl<'r> Permit<'r> {
     /// A permit that nobody decided on, for the tests of the rooms that need one.
-    pub(crate) fn for_test(agent: Agent, route: Arc<Route>, scheme: Scheme, authority: Authority) -> Self {
+    pub(crate) fn for_test(agent: &'r Agent, route: &'r Route, scheme: Scheme, authority: Authority) -> Self {
         Self { agent, route, scheme, authority }
     }
 }
 
-impl Noted for Permit {
+impl Noted for Permit<'_> {
     fn note(&self, record: &mut Record) {
         record.decision.allowed = Some(true);
         record.decision.route = Some(self.route.name.clone());

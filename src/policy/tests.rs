@@ -16,15 +16,17 @@ use crate::{
 
 use super::{RefusalReason::*, *};
 
-fn agent(name: &str) -> Agent {
+/// Lent for as long as the tests run, as rules would.
+fn agent(name: &str) -> &'static Agent {
     let settings = AgentSettings { name: AgentName::parse(name).unwrap(), keys: Vec::new(), anonymous: true };
-    Registry::new(vec![settings]).identify(Evidence::Proxy(&HeaderMap::new())).unwrap()
+    let registry = Box::leak(Box::new(Registry::new(vec![settings])));
+    registry.identify(Evidence::Proxy(&HeaderMap::new())).unwrap()
 }
 
 /// The route that lets it through, or why not and the route that is named with it.
 fn outcome(table: &Table, name: &str, target: &Target) -> Result<String, (RefusalReason, Option<String>)> {
     let Ok(candidates) = table.find(target) else { return Err((HostNotAllowed, None)) };
-    decide(&agent(name), &candidates, target)
+    decide(agent(name), &candidates, target)
         .map(|permit| permit.route().name.to_string())
         .map_err(|refusal| (refusal.reason, refusal.route.map(|route| route.to_string())))
 }
@@ -203,7 +205,7 @@ fn no_token_goes_over_clear_text_but_to_this_machine_on_purpose() {
 fn a_permit_holds_what_was_decided_on() {
     let table = table([route("r", &["a.example"]).credential("orders", &["a.example"])]);
     let target = target("GET", "https://a.example/x");
-    let permit = decide(&agent("researcher"), &table.find(&target).unwrap(), &target).unwrap();
+    let permit = decide(agent("researcher"), &table.find(&target).unwrap(), &target).unwrap();
     assert_eq!(permit.agent().name().as_str(), "researcher");
     assert_eq!((permit.scheme(), permit.authority()), (target.scheme, &target.authority));
     assert_eq!(permit.credential().unwrap().name.as_str(), "orders");
@@ -213,7 +215,7 @@ fn a_permit_holds_what_was_decided_on() {
 
 fn tunnel(table: &Table, name: &str, text: &str) -> Result<(), (RefusalReason, Option<String>)> {
     let Ok(candidates) = table.find_authority(&authority(text)) else { return Err((HostNotAllowed, None)) };
-    decide_tunnel(&agent(name), &candidates, &authority(text))
+    decide_tunnel(agent(name), &candidates, &authority(text))
         .map_err(|refusal| (refusal.reason, refusal.route.map(|route| route.to_string())))
 }
 
@@ -244,7 +246,7 @@ fn a_tunnel_opens_where_some_request_could_be_allowed() {
 
 fn refusal(table: &Table, method: &str, url: &str) -> Refusal {
     let target = target(method, url);
-    decide(&agent("researcher"), &table.find(&target).unwrap(), &target).unwrap_err()
+    decide(agent("researcher"), &table.find(&target).unwrap(), &target).unwrap_err()
 }
 
 #[test]
@@ -276,7 +278,7 @@ fn hints_are_commands_that_are_safe_to_paste() {
         hint("GET", "https://b.example/"),
         "add \"b.example\" to `hosts` of [credentials.orders] if its token may go there"
     );
-    let none = Refusal::no_route(&agent("researcher"), &authority("x.example:80"));
+    let none = Refusal::no_route(agent("researcher"), &authority("x.example:80"));
     assert_eq!(none.hint.as_str(), "cupbearer explain GET http://x.example/ --agent researcher");
     assert_eq!(none.reason, HostNotAllowed);
 }
@@ -288,7 +290,7 @@ fn the_record_learns_the_decision() {
         let target = target("GET", url);
         let mut record = record();
         let found = record.note(table.find(&target));
-        let _ = found.map(|candidates| record.note(decide(&agent("x"), &candidates, &target)));
+        let _ = found.map(|candidates| record.note(decide(agent("x"), &candidates, &target)));
         (
             record.decision.allowed,
             record.decision.route.map(|name| name.to_string()),

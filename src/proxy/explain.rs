@@ -105,7 +105,7 @@ fn judge_request(
         Err(unnamed) if target.scheme == Scheme::Http => return Err(unnamed.into()),
         Err(_) => return rules.judge_unnamed(&target.authority, explanation),
     };
-    let permit = policy::decide(&agent, &candidates, &target)?;
+    let permit = policy::decide(agent, &candidates, &target)?;
     if permit.credential().is_some() && inbound::has_token_in_query(url) {
         return Err(BadRequest::TokenInQuery.into());
     }
@@ -128,7 +128,7 @@ fn judge_tunnel(rules: Judges<'_>, agent: &AgentName, url: &Uri, explanation: &m
     let Ok(candidates) = rules.routes.find_authority(&authority) else {
         return rules.judge_unnamed(&authority, explanation);
     };
-    policy::decide_tunnel(&agent, &candidates, &authority)?;
+    policy::decide_tunnel(agent, &candidates, &authority)?;
     explanation.allowed = true;
     explanation.reason = "intercepted: each request inside is decided on its own".to_owned();
     Ok(())

@@ -39,13 +39,16 @@ impl Proxy {
         &self,
         broker: &Broker,
         (outbound, request): (&mut Outbound, Leaving),
-        permit: &Permit,
-        lease: Lease,
+        permit: &Permit<'_>,
+        (lease, mut now): (Lease, Instant),
         record: &mut Record,
     ) -> Result<Answered, Error> {
         let turn = Turn::of(&lease);
-        turn.begin(&lease, &outbound.recipient(permit)).await;
-        let sent = self.send(permit, outbound, (&lease, &turn), request, record).await?;
+        if lease.is_bound_to_key() {
+            turn.begin(&lease, &outbound.recipient(permit)).await;
+            now = Instant::now();
+        }
+        let sent = self.send(permit, outbound, (&lease, &turn), (request, now), record).await?;
         if recover::may_call_for_a_remedy(permit, &sent) {
             // Boxed like all that few requests need: the others would carry room for it.
             return boxed(|| self.recover(broker, outbound, permit, (lease, turn), sent, record)).await;
@@ -58,7 +61,7 @@ impl Proxy {
         &self,
         broker: &Broker,
         outbound: &mut Outbound,
-        permit: &Permit,
+        permit: &Permit<'_>,
         (mut lease, turn): (Lease, Turn),
         mut sent: Sent,
         record: &mut Record,
@@ -84,7 +87,7 @@ impl Proxy {
                 }
             }
             record.outcome.retried = true;
-            sent = self.send(permit, outbound, (&lease, &turn), again, record).await?;
+            sent = self.send(permit, outbound, (&lease, &turn), (again, Instant::now()), record).await?;
         }
         let screening = Screening::new(lease, permit, broker, record.id);
         Ok(outbound.answered(sent, screening.map(|screening| screening.and_of(&refused))))
@@ -96,7 +99,7 @@ impl Proxy {
         &self,
         rules: &Rules,
         inbound: Inbound<'_>,
-        permit: &Permit,
+        permit: &Permit<'_>,
         record: &Record,
     ) -> Result<Prepared, Error> {
         let via = &self.shared.via;
@@ -136,13 +139,12 @@ impl Proxy {
     /// applying it twice is as good as once (RFC 9110 §9.2.2).
     async fn send(
         &self,
-        permit: &Permit,
+        permit: &Permit<'_>,
         outbound: &Outbound,
         (lease, turn): (&Lease, &Turn),
-        request: Leaving,
+        (request, started): (Leaving, Instant),
         record: &mut Record,
     ) -> Result<Sent, Error> {
-        let started = Instant::now();
         let to = Destination {
             permit,
             now: started,
@@ -219,7 +221,7 @@ pub(super) struct Outbound {
 
 impl Outbound {
     pub(super) fn asking(&self) -> Asking<'_> {
-        Asking { subject: self.subject.as_ref() }
+        Asking { subject: self.subject.as_ref(), ..Asking::default() }
     }
 
     fn is_idempotent(&self) -> bool {
@@ -238,7 +240,7 @@ impl Outbound {
     }
 
     /// A 101 has to be one that was asked for, and nothing may pass for one (threat 65).
-    fn check_switch(&self, sent: &Sent, permit: &Permit) -> Result<(), Error> {
+    fn check_switch(&self, sent: &Sent, permit: &Permit<'_>) -> Result<(), Error> {
         let (status, fields) = (sent.response.status(), sent.response.headers());
         if status == StatusCode::SWITCHING_PROTOCOLS {
             let plainly = permit.credential().is_some_and(|credential| credential.scrub);
@@ -259,7 +261,7 @@ impl Outbound {
         self.spare.as_ref().map_or("/", Spare::path)
     }
 
-    fn recipient<'a>(&'a self, permit: &'a Permit) -> Recipient<'a> {
+    fn recipient<'a>(&'a self, permit: &'a Permit<'_>) -> Recipient<'a> {
         recipient(permit, self.method(), self.path())
     }
 
@@ -270,7 +272,7 @@ impl Outbound {
     }
 
     /// An interim answer of the upstream's (RFC 9110 §15.2).
-    fn on_interim(&self, (lease, permit, turn): (&Lease, &Permit, &Turn), status: StatusCode, fields: &HeaderMap) {
+    fn on_interim(&self, (lease, permit, turn): (&Lease, &Permit<'_>, &Turn), status: StatusCode, fields: &HeaderMap) {
         if status == StatusCode::CONTINUE {
             // A server that wants the body has taken the proof.
             turn.end();
@@ -291,7 +293,7 @@ impl Outbound {
     fn ready(
         &self,
         Leaving { mut head, body }: Leaving,
-        permit: &Permit,
+        permit: &Permit<'_>,
         lease: &Lease,
     ) -> Result<(Box<Parts>, RequestBody), Error> {
         if self.waits_for_a_nonce(lease) {
@@ -307,7 +309,7 @@ impl Outbound {
 
 /// The agent's own token, where the credential exchanges it. An agent's key for us, which may
 /// stand in the same field, goes to no authorization server.
-fn own_token(rules: &Rules, permit: &Permit, fields: &HeaderMap) -> Option<Secret> {
+fn own_token(rules: &Rules, permit: &Permit<'_>, fields: &HeaderMap) -> Option<Secret> {
     if !rules.broker.exchanges_the_agents_token(permit) {
         return None;
     }
@@ -315,7 +317,7 @@ fn own_token(rules: &Rules, permit: &Permit, fields: &HeaderMap) -> Option<Secre
 }
 
 /// Whom a request goes to, for its proof.
-fn recipient<'a>(permit: &'a Permit, method: &'a Method, path: &'a str) -> Recipient<'a> {
+fn recipient<'a>(permit: &'a Permit<'_>, method: &'a Method, path: &'a str) -> Recipient<'a> {
     let htu_base = permit.credential().and_then(|binding| binding.htu_base.as_deref());
     Recipient { method, scheme: permit.scheme(), authority: permit.authority(), path, htu_base }
 }

@@ -32,7 +32,7 @@ const PROTECTED_PREFIXES: [&str; 4] = ["mcp-", "x-forwarded-", "proxy-", "dpop"]
 /// The request has been here before, or `Connection` can't be obeyed.
 pub fn rewrite_request(
     (fields, marks): (&mut HeaderMap, Marks),
-    permit: &Permit,
+    permit: &Permit<'_>,
     via: &Via,
     received: Version,
     reverse: bool,
@@ -56,7 +56,7 @@ pub fn rewrite_response(fields: &mut HeaderMap, via: &Via, received: Version) {
     add_via(fields, via, received);
 }
 
-fn strip_request(fields: &mut HeaderMap, marks: Marks, permit: &Permit, reverse: bool) -> Result<(), BadRequest> {
+fn strip_request(fields: &mut HeaderMap, marks: Marks, permit: &Permit<'_>, reverse: bool) -> Result<(), BadRequest> {
     let trailers_accepted = marks.has(Mark::TE) && accepts_trailers(fields);
     if marks.has(Mark::CONNECTION) {
         remove_connection_options(fields)?;

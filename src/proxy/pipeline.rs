@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    credential::Broker,
+    credential::{Asking, Broker},
     identity::{Agent, Evidence, Registry},
     observe::{Asked, Noted, Opening, Recorder, record::Protocol},
     policy::{self, Permit},
@@ -126,30 +126,34 @@ impl Proxy {
         record: &mut Open,
     ) -> Result<Answered, Error> {
         let (inbound, permit) = self.permit(rules, arrival, request, record)?;
-        let permit = noted!(record, rules.broker.off_limits(permit, &inbound.target().path).await);
+        // One look at the clock for all that takes no time.
+        let mut now = record.started;
+        noted!(record, rules.broker.off_limits(&permit, &inbound.target().path, &mut now).await);
         let Prepared { mut outbound, request } = noted!(record, self.prepare(rules, inbound, &permit, record));
-        let lease = noted!(record, rules.broker.lease(&permit, outbound.asking()).await);
-        let sent = self.forward(&rules.broker, (&mut outbound, request), &permit, lease, record).await;
+        let asking = Asking { now: Some(now), ..outbound.asking() };
+        let lease = noted!(record, rules.broker.lease(&permit, asking).await);
+        now += lease.waited();
+        let sent = self.forward(&rules.broker, (&mut outbound, request), &permit, (lease, now), record).await;
         record.note(sent)
     }
 
     /// Who asks, for what, and whether that is allowed. Waits for nothing, so that nothing of it
     /// lies in the request's future.
-    fn permit<'a>(
+    fn permit<'a, 'r>(
         &self,
-        rules: &Rules,
+        rules: &'r Rules,
         arrival: Arrival<'a>,
         request: AgentRequest,
         record: &mut Open,
-    ) -> Result<(Inbound<'a>, Permit), Error> {
+    ) -> Result<(Inbound<'a>, Permit<'r>), Error> {
         let settings = &self.shared.settings;
         let inbound = noted!(record, Inbound::normalise(arrival, &rules.routes, settings, request));
         let stranger = |unknown| self.shared.stranger(arrival.seat, inbound.evidence(), unknown);
         let agent = noted!(record, rules.registry.identify(inbound.evidence()).map_err(stranger));
-        noted!(record, arrival.seat.take(&agent, settings, record));
-        let nowhere = |none| no_route(none, &agent, inbound.target());
+        noted!(record, arrival.seat.take(agent, settings, record));
+        let nowhere = |none| no_route(none, agent, inbound.target());
         let candidates = noted!(record, rules.routes.find(inbound.target()).map_err(nowhere));
-        let permit = noted!(record, policy::decide(&agent, &candidates, inbound.target()));
+        let permit = noted!(record, policy::decide(agent, &candidates, inbound.target()));
         Ok((inbound, permit))
     }
 
@@ -160,7 +164,8 @@ impl Proxy {
         if let Ingress::Tunnel(tunnel) = ingress {
             let evidence = Evidence::Tunnel(&tunnel.identity);
             // A tunnel whose agent is gone from the rules is being cut.
-            let _ = open.note(self.shared.rules.load().registry.identify(evidence));
+            let rules = self.shared.rules.load();
+            let _ = open.note(rules.registry.identify(evidence));
         }
         let (id, code) = (open.id, BadRequest::CODE);
         open.outcome.status = Some(status.as_u16());

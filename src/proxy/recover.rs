@@ -72,7 +72,7 @@ impl StepUp {
 }
 
 /// Whether [`Tries::remedy`] has to be asked: nearly no answer is of that kind.
-pub(super) fn may_call_for_a_remedy(permit: &Permit, sent: &Sent) -> bool {
+pub(super) fn may_call_for_a_remedy(permit: &Permit<'_>, sent: &Sent) -> bool {
     let status = sent.response.status();
     permit.credential().is_some_and(|binding| match &binding.refresh_on {
         RefreshOn::Answer { statuses, .. } if statuses.contains(&status.as_u16()) => true,
@@ -85,7 +85,7 @@ impl Tries {
     pub(super) async fn remedy(
         &mut self,
         broker: &Broker,
-        permit: &Permit,
+        permit: &Permit<'_>,
         asking: Asking<'_>,
         lease: &Lease,
         sent: &mut Sent,

@@ -75,7 +75,7 @@ impl Seat {
 
     /// Counts the request for as long as its record is open, and its connection once. There is
     /// no place for one whose record couldn't be written (threat 108).
-    pub(super) fn take(&self, agent: &Agent, settings: &Settings, open: &mut Open) -> Result<Seated, Error> {
+    pub(super) fn take(&self, agent: &Agent, settings: &Settings, open: &mut Open) -> Result<(), Error> {
         if !open.is_admitted() {
             return Err(Error::Unrecorded);
         }
@@ -85,12 +85,9 @@ impl Seat {
             let _ = self.counted.set(counted);
         }
         open.hold(agent.begin_request(settings.agent_requests).ok_or(TooMany::Requests)?);
-        Ok(Seated)
+        Ok(())
     }
 }
-
-/// The request is counted.
-pub(super) struct Seated;
 
 impl Noted for TooMany {
     fn note(&self, record: &mut Record) {
@@ -99,10 +96,6 @@ impl Noted for TooMany {
             Self::Requests | Self::Connections => {}
         }
     }
-}
-
-impl Noted for Seated {
-    fn note(&self, _: &mut Record) {}
 }
 
 #[cfg(test)]

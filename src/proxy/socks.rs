@@ -53,7 +53,8 @@ impl Proxy {
         login: Option<(&[u8], &[u8])>,
     ) -> Result<(Knock, TunnelIdentity), Denial> {
         let evidence = Evidence::Login(login);
-        match self.shared.rules.load().registry.identify_tunnel(evidence) {
+        let rules = self.shared.rules.load();
+        match rules.registry.identify_tunnel(evidence) {
             Ok((agent, identity)) => {
                 agent.note(&mut knock.0);
                 Ok((knock, identity))

@@ -48,7 +48,7 @@ impl Standing {
             }
             Way::Upgraded(target, protocol) => {
                 let Ok(candidates) = rules.routes.find(target) else { return false };
-                let permit = policy::decide(&agent, &candidates, target);
+                let permit = policy::decide(agent, &candidates, target);
                 permit.is_ok_and(|permit| permit.route().allows_upgrade(protocol))
             }
         }
@@ -60,7 +60,7 @@ impl Tunnel {
     fn stands(&self, rules: &Rules) -> bool {
         let Ok(agent) = rules.registry.identify(Evidence::Tunnel(&self.identity)) else { return false };
         let Ok(candidates) = rules.routes.find_authority(&self.authority) else { return false };
-        policy::decide_tunnel(&agent, &candidates, &self.authority).is_ok()
+        policy::decide_tunnel(agent, &candidates, &self.authority).is_ok()
     }
 }
 

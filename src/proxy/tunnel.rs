@@ -140,9 +140,9 @@ impl Proxy {
         let stranger = |unknown| self.shared.stranger(seat, evidence, unknown);
         let (agent, identity) = rules.registry.identify_tunnel(evidence).map_err(stranger)?;
         agent.note(record);
-        seat.take(&agent, &self.shared.settings, record)?;
+        seat.take(agent, &self.shared.settings, record)?;
         if let Ok(candidates) = rules.routes.find_authority(&authority) {
-            policy::decide_tunnel(&agent, &candidates, &authority)?;
+            policy::decide_tunnel(agent, &candidates, &authority)?;
             return Ok(Judged::Intercept(Tunnel::new(ingress.listener().clone(), authority, identity)));
         }
         // A host that a route names has no other way in than the route, at no port: what is
@@ -152,7 +152,7 @@ impl Proxy {
                 let connected = self.connect_blind(rules, &authority, record).await?;
                 Ok(Judged::Blind(connected, Standing::blind(identity, authority)))
             }
-            Unmatched::Tunnel | Unmatched::Deny => Err(policy::Refusal::no_route(&agent, &authority).into()),
+            Unmatched::Tunnel | Unmatched::Deny => Err(policy::Refusal::no_route(agent, &authority).into()),
         }
     }
 

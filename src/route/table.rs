@@ -255,7 +255,7 @@ impl Rule {
         Self { route: route.clone(), path, specificity }
     }
 
-    pub fn route(&self) -> &Arc<Route> {
+    pub fn route(&self) -> &Route {
         &self.route
     }
 

@@ -151,7 +151,7 @@ impl Client {
         Ok(loan)
     }
 
-    async fn wait(&self, slot: &Arc<Slot>, permit: &Permit, h1_only: bool, again: bool) -> Result<Loan, Error> {
+    async fn wait(&self, slot: &Arc<Slot>, permit: &Permit<'_>, h1_only: bool, again: bool) -> Result<Loan, Error> {
         let limit = self.connect_timeout;
         let acquired = tokio::time::timeout(limit, async {
             match slot.acquire(again).await? {
@@ -165,7 +165,7 @@ impl Client {
     async fn open(
         &self,
         opening: Opening,
-        permit: &Permit,
+        permit: &Permit<'_>,
         tls: &Arc<ClientConfig>,
         h1_only: bool,
     ) -> Result<Loan, Error> {
@@ -176,7 +176,7 @@ impl Client {
         }
     }
 
-    async fn connect(&self, permit: &Permit, tls: &Arc<ClientConfig>, h1_only: bool) -> Result<Opened, Error> {
+    async fn connect(&self, permit: &Permit<'_>, tls: &Arc<ClientConfig>, h1_only: bool) -> Result<Opened, Error> {
         let (authority, upstream) = (permit.authority(), &permit.route().upstream);
         let (stream, address) = self.connector.open(authority, &upstream.private_addresses, upstream.direct).await?;
         match permit.scheme() {

@@ -56,7 +56,7 @@ pub struct Settings {
 /// Where a permitted request goes.
 #[derive(Clone, Copy)]
 pub struct Destination<'a> {
-    pub permit: &'a Permit,
+    pub permit: &'a Permit<'a>,
     /// When it is sent.
     pub now: Instant,
     /// Called when the request goes over h2, whose servers hardly say `100 Continue`: whoever

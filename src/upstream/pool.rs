@@ -6,7 +6,6 @@
 //! TLS sessions that new ones resume (threat 54). Knows neither addresses nor TLS.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     net::SocketAddr,
     sync::{
@@ -49,7 +48,8 @@ const SETTINGS_TIMEOUT: Duration = Duration::from_secs(1);
 /// All connections of one worker.
 pub(super) struct Pool {
     limits: Arc<Limits>,
-    slots: Mutex<BTreeMap<Key, Arc<Slot>>>,
+    /// In the order of their keys.
+    slots: Mutex<Vec<(Key, Arc<Slot>)>>,
     sweeping: AtomicBool,
 }
 
@@ -79,13 +79,23 @@ impl Limits {
 /// In an order and not hashed: agents choose authorities, and no choice of theirs makes a search
 /// longer than the number of keys does. What tells most keys apart stands first.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
+struct Wanted<'a> {
     /// Where the settings lie, not their number: after a reload the same number may mean
     /// other roots and other allowed addresses. The slot keeps them where they are.
     upstream: usize,
     scheme: Scheme,
     h1_only: bool,
     /// The number of the identity that its connections show; 0: none.
+    identity: u64,
+    authority: &'a Authority,
+    agent: &'a AgentName,
+}
+
+/// As [`Wanted`], which is compared with it: a search moves no count.
+struct Key {
+    upstream: usize,
+    scheme: Scheme,
+    h1_only: bool,
     identity: u64,
     authority: Authority,
     agent: AgentName,
@@ -171,25 +181,27 @@ impl Pool {
     pub(super) fn slot(self: &Arc<Self>, to: &Destination<'_>) -> Arc<Slot> {
         let permit = to.permit;
         let upstream = &permit.route().upstream;
-        let key = Key {
-            agent: permit.agent().name().clone(),
+        let wanted = Wanted {
+            agent: permit.agent().name(),
             upstream: Arc::as_ptr(upstream) as usize,
             scheme: permit.scheme(),
-            authority: permit.authority().clone(),
+            authority: permit.authority(),
             h1_only: to.h1_only,
             identity: to.identity.map_or(0, |identity| identity.id()),
         };
         let mut slots = lock(&self.slots);
-        if let Some(slot) = slots.get(&key) {
-            return slot.clone();
-        }
+        let place = match slots.binary_search_by(|(key, _)| key.wanted().cmp(&wanted)) {
+            Ok(at) => return slots[at].1.clone(),
+            Err(place) => place,
+        };
+        let key = Key::of(wanted);
         let tls = match to.identity {
             Some(identity) => Arc::new(identity.shown_by(&upstream.tls)),
             None if key.scheme == Scheme::Https => tls::client::with_own_sessions(&upstream.tls),
             None => upstream.tls.clone(),
         };
         let slot = Arc::new(Slot::new(upstream.clone(), tls, self.limits.clone(), &key));
-        slots.insert(key, slot.clone());
+        slots.insert(place, (key, slot.clone()));
         drop(slots);
         self.sweep_while_used();
         slot
@@ -228,7 +240,7 @@ impl Pool {
     fn sweep(&self) -> bool {
         let mut slots = lock(&self.slots);
         let mut resting = 0;
-        slots.retain(|_, slot| match slot.sweep() {
+        slots.retain(|(_, slot)| match slot.sweep() {
             Left::Connections => true,
             Left::Sessions if resting < MAX_RESTING => {
                 resting += 1;
@@ -246,6 +258,19 @@ impl Pool {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").field("slots", &lock(&self.slots).len()).finish_non_exhaustive()
+    }
+}
+
+// === impl Key ===
+
+impl Key {
+    fn of(Wanted { upstream, scheme, h1_only, identity, authority, agent }: Wanted<'_>) -> Self {
+        Self { upstream, scheme, h1_only, identity, authority: authority.clone(), agent: agent.clone() }
+    }
+
+    fn wanted(&self) -> Wanted<'_> {
+        let Self { upstream, scheme, h1_only, identity, ref authority, ref agent } = *self;
+        Wanted { upstream, scheme, h1_only, identity, authority, agent }
     }
 }
 

@@ -53,7 +53,7 @@ pub(super) fn upstream(tls: Arc<ClientConfig>, allowed: &[&str]) -> Arc<Upstream
     Arc::new(Upstream { id: 0, tls, private_addresses, response_timeout: RESPONSE_TIMEOUT, direct: false })
 }
 
-pub(super) fn permit(agent: &str, upstream: &Arc<Upstream>, scheme: Scheme, authority: &str) -> Permit {
+pub(super) fn permit(agent: &str, upstream: &Arc<Upstream>, scheme: Scheme, authority: &str) -> Permit<'static> {
     let route = Route {
         name: RouteName::parse("test").unwrap(),
         hosts: Vec::new(),
@@ -67,9 +67,10 @@ pub(super) fn permit(agent: &str, upstream: &Arc<Upstream>, scheme: Scheme, auth
         danger_allow_plaintext: false,
         upstream: upstream.clone(),
     };
-    let agent = Agent::for_test(AgentName::parse(agent).unwrap());
+    // For as long as the tests run: rules would lend them.
+    let agent = Box::leak(Box::new(Agent::for_test(AgentName::parse(agent).unwrap())));
     let authority = Authority::parse(authority, Some(scheme.default_port())).unwrap();
-    Permit::for_test(agent, Arc::new(route), scheme, authority)
+    Permit::for_test(agent, Box::leak(Box::new(route)), scheme, authority)
 }
 
 // === impl TestBody ===

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::{
     policy::Permit,
     primitives::{Authority, CanonicalPath, Host},
@@ -23,16 +25,23 @@ pub enum Trespass {
 }
 
 impl Broker {
-    /// The permit, where it leads to no endpoint. Costs an atomic load a server, once its
-    /// metadata is known; only a request to the issuer's own host waits for that.
-    pub async fn off_limits(&self, permit: Permit, path: &CanonicalPath) -> Result<Permit, Trespass> {
+    /// Refuses what would lead to an endpoint. Costs an atomic load a server, once its
+    /// metadata is known; only a request to the issuer's own host waits for that. `now` is moved
+    /// on, where it takes time.
+    pub async fn off_limits(
+        &self,
+        permit: &Permit<'_>,
+        path: &CanonicalPath,
+        now: &mut Instant,
+    ) -> Result<(), Trespass> {
         let at = permit.authority();
         if self.is_located(at.host()) && self.is_open(at, path) {
-            return Ok(permit);
+            return Ok(());
         }
         // Boxed: hardly a request comes here, and all would carry the room for it.
         Box::pin(self.survey(at, path)).await?;
-        Ok(permit)
+        *now = Instant::now();
+        Ok(())
     }
 
     fn is_open(&self, at: &Authority, path: &CanonicalPath) -> bool {

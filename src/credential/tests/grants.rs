@@ -189,7 +189,7 @@ async fn an_agents_token_is_exchanged_for_that_agent_only() {
     let (alice, bob) = (Secret::new("alice".to_owned()), Secret::new("bob".to_owned()));
     for _ in 0..2 {
         for (subject, wanted) in [(&alice, "Bearer for-alice"), (&bob, "Bearer for-bob")] {
-            let asking = Asking { subject: Some(subject) };
+            let asking = Asking { subject: Some(subject), ..Asking::default() };
             let got = within(LIMIT, broker.lease_bound(&binding("orders", 0), asking)).await.unwrap();
             assert_eq!(field(&got), wanted);
         }

@@ -81,7 +81,12 @@ static OF_THE_CODED: [HeaderName; 6] = [
 
 impl Screening {
     /// `None`: no token went out, or the route doesn't mind its coming back.
-    pub(in crate::proxy) fn new(lease: Lease, permit: &Permit, broker: &Broker, request: RequestId) -> Option<Self> {
+    pub(in crate::proxy) fn new(
+        lease: Lease,
+        permit: &Permit<'_>,
+        broker: &Broker,
+        request: RequestId,
+    ) -> Option<Self> {
         is_wanted(&lease, permit).then(|| Self { lease, broker: broker.clone(), request, traces: None })
     }
 
@@ -321,13 +326,13 @@ pub(in crate::proxy) struct Came {
     pub(in crate::proxy) is_last: bool,
 }
 
-fn is_wanted(lease: &Lease, permit: &Permit) -> bool {
+fn is_wanted(lease: &Lease, permit: &Permit<'_>) -> bool {
     !lease.traces().is_empty() && permit.credential().is_some_and(|credential| credential.scrub)
 }
 
 /// Cleans the fields of interim answers, which have no body; the token of `lease` is marked
 /// where it was in one, for the answer to tell.
-pub(in crate::proxy) fn clean_interim(lease: &Lease, permit: &Permit, fields: &mut HeaderMap) {
+pub(in crate::proxy) fn clean_interim(lease: &Lease, permit: &Permit<'_>, fields: &mut HeaderMap) {
     if is_wanted(lease, permit) && scrub_fields(lease.traces(), fields) {
         lease.mark_leaked();
     }

@@ -38,7 +38,7 @@ const KEYS: [&str; 3] = ["x-api-key", "api-key", "x-goog-api-key"];
 struct World {
     _runtime: tokio::runtime::Runtime,
     _broker: Broker,
-    permit: Permit,
+    permit: Permit<'static>,
     lease: Lease,
     via: Via,
 }

@@ -136,17 +136,17 @@ fn client(settings: Settings) -> Arc<Client> {
     Arc::new(Client::new(settings, Wall::default(), Names::new(&[&["127.0.0.1"]]), Arc::new(TcpDial)))
 }
 
-fn to(origin: &Origin, tls: Arc<ClientConfig>) -> Permit {
+fn to(origin: &Origin, tls: Arc<ClientConfig>) -> Permit<'static> {
     permit("agent", &upstream(tls, &["127.0.0.0/8"]), Scheme::Https, &origin.authority())
 }
 
-async fn send(client: &Client, permit: &Permit, request: Unsent) -> Result<Sent, SendFailure<TestBody>> {
+async fn send(client: &Client, permit: &Permit<'_>, request: Unsent) -> Result<Sent, SendFailure<TestBody>> {
     // A bug shows as a failure and not as a test that hangs.
     tokio::time::timeout(Duration::from_secs(20), client.send(Destination::new(permit), request)).await.unwrap()
 }
 
 /// `count` requests at once; each gives its connection back at its end.
-async fn burst(client: &Arc<Client>, permit: &Permit, count: usize) {
+async fn burst(client: &Arc<Client>, permit: &Permit<'static>, count: usize) {
     let mut sending = JoinSet::new();
     for _ in 0..count {
         let (client, permit) = (client.clone(), permit.clone());
