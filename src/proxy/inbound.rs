@@ -19,7 +19,7 @@ use http::{
 
 use crate::{
     identity::{Evidence, TunnelIdentity},
-    observe::{Noted, Record},
+    observe::{Noted, Record, Recorder},
     primitives::{Authority, CanonicalPath, HostError, ListenerName},
     route::{Scheme, Table, Target},
 };
@@ -77,13 +77,20 @@ pub struct Tunnel {
     pub(super) listener: ListenerName,
     pub(super) authority: Authority,
     pub(super) identity: TunnelIdentity,
+    /// For what comes through it: one count a request moves, and not two.
+    pub(super) recorder: Arc<Recorder>,
     /// What it carries is being cut.
     revoked: AtomicBool,
 }
 
 impl Tunnel {
-    pub(super) fn new(listener: ListenerName, authority: Authority, identity: TunnelIdentity) -> Self {
-        Self { listener, authority, identity, revoked: AtomicBool::new(false) }
+    pub(super) fn new(
+        listener: ListenerName,
+        authority: Authority,
+        identity: TunnelIdentity,
+        recorder: Arc<Recorder>,
+    ) -> Self {
+        Self { listener, authority, identity, recorder, revoked: AtomicBool::new(false) }
     }
 
     pub(super) fn revoke(&self) {
@@ -164,8 +171,10 @@ impl<'a> Inbound<'a> {
             Ingress::Socks { .. } => return Err(BadRequest::Socks.into()),
             Ingress::Reverse { mounts, .. } => reverse_target(&parts, mounts)?,
         };
-        // Scheme and authority are the permit's to say.
-        parts.uri = upstream_path(&target, &parts.uri)?.into();
+        // Scheme and authority are the permit's to say. In origin-form it is as it has to be.
+        if parts.uri.authority().is_some() || parts.uri.path() != target.path.as_str() {
+            parts.uri = upstream_path(&target, &parts.uri)?.into();
+        }
         Ok(Self { arrival, parts, body, marks, extended, target })
     }
 

@@ -19,22 +19,44 @@ use super::{Tunnel, standing::REVOKED};
 pub(super) struct Open {
     /// `None` only while dropping.
     record: Option<Box<Record>>,
-    recorder: Arc<Recorder>,
     agent_stayed: bool,
-    /// Where it came through.
-    tunnel: Option<Arc<Tunnel>>,
+    way: Way,
     /// Its place among those of its agent that are under way.
     counted: Option<Counted>,
 }
 
+/// Where it came through, which knows where its record goes.
+#[derive(Debug)]
+pub(super) enum Way {
+    Door(Arc<Recorder>),
+    Tunnel(Arc<Tunnel>),
+}
+
+impl Way {
+    fn recorder(&self) -> &Recorder {
+        match self {
+            Self::Door(recorder) => recorder,
+            Self::Tunnel(tunnel) => &tunnel.recorder,
+        }
+    }
+
+    /// It was cut by us, perhaps, together with all that its tunnel carried.
+    fn is_revoked(&self) -> bool {
+        match self {
+            Self::Door(_) => false,
+            Self::Tunnel(tunnel) => tunnel.is_revoked(),
+        }
+    }
+}
+
 impl Open {
-    pub(super) fn new(record: Box<Record>, recorder: Arc<Recorder>, tunnel: Option<Arc<Tunnel>>) -> Self {
-        Self { record: Some(record), recorder, agent_stayed: false, tunnel, counted: None }
+    pub(super) fn new(record: Box<Record>, way: Way) -> Self {
+        Self { record: Some(record), agent_stayed: false, way, counted: None }
     }
 
     /// Whether the log takes records of its agent now.
     pub(super) fn is_admitted(&self) -> bool {
-        self.recorder.admits(self.agent.as_ref())
+        self.way.recorder().admits(self.agent.as_ref())
     }
 
     pub(super) fn hold(&mut self, counted: Counted) {
@@ -57,12 +79,11 @@ impl Drop for Open {
     fn drop(&mut self) {
         if let Some(mut record) = self.record.take() {
             if !self.agent_stayed {
-                // Cut by us, perhaps, together with all that its tunnel carried.
-                let revoked = self.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_revoked());
+                let revoked = self.way.is_revoked();
                 // A refusal that the agent didn't wait for was a refusal all the same.
                 record.outcome.error.get_or_insert(if revoked { REVOKED } else { "agent_gone" });
             }
-            self.recorder.end(record);
+            self.way.recorder().end(record);
         }
     }
 }
@@ -95,7 +116,7 @@ mod tests {
         let log = directory.path().join("audit.jsonl");
         let recorder =
             Arc::new(Recorder::start(&Settings { audit_log: Some(log.clone()), ..Settings::default() }).unwrap());
-        let open = || Open::new(record().into(), Arc::clone(&recorder), None);
+        let open = || Open::new(record().into(), Way::Door(Arc::clone(&recorder)));
         drop(open());
         let mut refused = open();
         refused.outcome.error = Some("host_not_allowed");

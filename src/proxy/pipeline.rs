@@ -24,7 +24,7 @@ use super::{
     error::BadRequest,
     forward::{Answered, Prepared},
     inbound::{Arrival, Inbound, Ingress},
-    open::Open,
+    open::{Open, Way},
     respond,
 };
 
@@ -59,7 +59,7 @@ pub struct Proxy {
     pub(super) shared: Arc<Shared>,
     /// The shared one behind a count of its own: every request takes part in it, and workers
     /// that write to the same count wait for each other.
-    recorder: Arc<Recorder>,
+    pub(super) recorder: Arc<Recorder>,
     pub(super) upstream: Client,
     /// Answers in codings that take megabytes to undo: how many at once.
     pub(super) large_codings: Arc<Semaphore>,
@@ -192,10 +192,12 @@ impl Proxy {
             listener: ingress.listener(),
             asked,
         });
-        let tunnel = match ingress {
-            Ingress::Tunnel(tunnel) => Some(Arc::clone(tunnel)),
-            Ingress::Forward { .. } | Ingress::Reverse { .. } | Ingress::Socks { .. } => None,
+        let way = match ingress {
+            Ingress::Tunnel(tunnel) => Way::Tunnel(Arc::clone(tunnel)),
+            Ingress::Forward { .. } | Ingress::Reverse { .. } | Ingress::Socks { .. } => {
+                Way::Door(Arc::clone(&self.recorder))
+            }
         };
-        Open::new(record, Arc::clone(&self.recorder), tunnel)
+        Open::new(record, way)
     }
 }

@@ -143,7 +143,8 @@ impl Proxy {
         seat.take(agent, &self.shared.settings, record)?;
         if let Ok(candidates) = rules.routes.find_authority(&authority) {
             policy::decide_tunnel(agent, &candidates, &authority)?;
-            return Ok(Judged::Intercept(Tunnel::new(ingress.listener().clone(), authority, identity)));
+            let (listener, recorder) = (ingress.listener().clone(), Arc::clone(&self.recorder));
+            return Ok(Judged::Intercept(Tunnel::new(listener, authority, identity, recorder)));
         }
         // A host that a route names has no other way in than the route, at no port: what is
         // denied or protected at 443 isn't to be had untouched at 8443.
