@@ -367,7 +367,7 @@ mod tests {
     fn what_an_agent_sent_is_no_label() {
         let (metrics, mut recent) = (Metrics::default(), RecentCounters::default());
         let denied = |reason: Cow<'static, str>| {
-            let decision = Decision { allowed: Some(false), route: None, reason };
+            let decision = Decision { allowed: Some(false), reason, ..Decision::default() };
             let outcome = Outcome { status: Some(403), error: Some("host_not_allowed"), ..Outcome::default() };
             Record { decision, outcome, ..record() }
         };

@@ -64,7 +64,7 @@ impl Permit {
 impl Noted for Permit {
     fn note(&self, record: &mut Record) {
         record.decision.allowed = Some(true);
-        record.decision.route = Some(self.route.name.clone());
+        record.decision.route.set(&self.route.name);
         record.decision.reason = "allowed".into();
     }
 }

@@ -34,7 +34,7 @@ impl Open {
 
     /// Whether the log takes records of its agent now.
     pub(super) fn is_admitted(&self) -> bool {
-        self.recorder.admits(self.agent.as_ref())
+        self.recorder.admits(self.agent.get())
     }
 
     pub(super) fn hold(&mut self, counted: Counted) {
