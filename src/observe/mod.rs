@@ -11,6 +11,7 @@ mod audit;
 mod batch;
 pub mod connections;
 mod counter;
+mod histogram;
 pub mod kept;
 mod labels;
 mod line;

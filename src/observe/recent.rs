@@ -4,9 +4,9 @@
 
 use std::ptr;
 
-use prometheus_client::metrics::{counter::Counter, family::Family};
+use prometheus_client::metrics::family::Family;
 
-use super::{Record, labels::RequestLabels, metrics::RequestOutcome};
+use super::{Record, counter::Counter, labels::RequestLabels, metrics::RequestOutcome};
 
 /// How many are kept; a power of two. What has no place is looked up the long way.
 const KEPT: usize = 128;
