@@ -154,8 +154,8 @@ impl Lease {
 
 impl Noted for Lease {
     fn note(&self, record: &mut Record) {
+        record.credential.set_or_clear(self.token.as_ref().map(|token| &token.credential));
         record.token = self.token.as_ref().map(|token| TokenUse {
-            credential: token.credential.clone(),
             fingerprint: token.fingerprint,
             generation: token.generation,
             wait: self.wait,

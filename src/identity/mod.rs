@@ -367,7 +367,7 @@ impl Agent {
 
 impl Noted for Agent {
     fn note(&self, record: &mut Record) {
-        record.agent = Some(self.name.clone());
+        record.agent.set(&self.name);
     }
 }
 

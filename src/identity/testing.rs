@@ -6,20 +6,21 @@ use http::Method;
 use tokio::time::Instant;
 
 use crate::{
-    observe::{Asked, Decision, Outcome, Record, record::Protocol},
+    observe::{Asked, Decision, Kept, Outcome, Record, record::Protocol},
     primitives::{ListenerName, RequestIds},
 };
 
 pub(crate) fn record() -> Record {
-    let asked = Asked { method: Some(Method::GET), authority: None, path: None, protocol: Protocol::Http11 };
+    let (method, protocol) = (Some(Method::GET), Protocol::Http11);
     Record {
         id: RequestIds::new(1).next(),
         time: SystemTime::UNIX_EPOCH,
         started: Instant::now(),
         listener: ListenerName::parse("proxy").unwrap(),
-        asked,
-        agent: None,
+        asked: Asked { method, authority: Kept::default(), path: None, protocol },
+        agent: Kept::default(),
         decision: Decision::default(),
+        credential: Kept::default(),
         token: None,
         outcome: Outcome::default(),
         traffic: Arc::default(),

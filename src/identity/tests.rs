@@ -267,10 +267,10 @@ fn the_record_learns_who_asks_or_why_nobody_does() {
     let mut record = record();
     let none = HeaderMap::new();
     assert!(record.note(registry().identify(Evidence::Proxy(&none))).is_err());
-    assert_eq!((record.agent.clone(), record.decision.allowed), (None, None));
+    assert_eq!((record.agent.get(), record.decision.allowed), (None, None));
     assert_eq!(record.decision.reason, "agent_key_missing");
     assert!(record.note(open_registry().identify(Evidence::Proxy(&none))).is_ok());
-    assert_eq!(record.agent, Some(name("anonymous")));
+    assert_eq!(record.agent.get(), Some(&name("anonymous")));
     assert_eq!(Unknown::Mismatch.to_string(), Unknown::Mismatch.reason());
 }
 

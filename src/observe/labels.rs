@@ -23,8 +23,8 @@ impl RequestLabels {
     pub(super) fn of(record: &Record, outcome: RequestOutcome) -> Self {
         Self {
             listener: record.listener.clone(),
-            agent: record.agent.clone(),
-            route: record.decision.route.clone(),
+            agent: record.agent.get().cloned(),
+            route: record.decision.route.get().cloned(),
             outcome,
         }
     }

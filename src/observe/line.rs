@@ -20,7 +20,7 @@ use super::{
     object::{Object, is_plain, two_digits},
     record::TokenEvent,
 };
-use crate::primitives::{AgentName, Authority, Fingerprint, RouteName, digest::Hex};
+use crate::primitives::{AgentName, Authority, CredentialName, Fingerprint, RouteName, digest::Hex};
 
 /// Bytes of a path that the log shows; the rest is replaced by its length.
 const PATH_LIMIT: usize = 2048;
@@ -49,7 +49,7 @@ impl Scribe {
     /// in the order of the surface contract; `prev` and `hash` come with the chain.
     pub(super) fn write_record(&mut self, out: &mut Vec<u8>, record: &Record, duration: Duration) {
         let Record { asked, decision, outcome, traffic, .. } = record;
-        let (authority, token) = (asked.authority.as_ref(), record.token.as_ref());
+        let (authority, token) = (asked.authority.get(), record.token.as_ref());
         let path = asked.path.as_ref().map(|path| cut(path.as_str(), PATH_LIMIT));
         let reason = Some(decision.reason.as_ref()).filter(|text| !text.is_empty()).map(free_text);
         let method = asked.method.as_ref().map(|method| cut(method.as_str(), METHOD_LIMIT));
@@ -57,7 +57,7 @@ impl Scribe {
         let mut line = Object::begin(out);
         line.written(br#"{"time":"#, |out| self.write_time(out, record.time));
         line.written(br#","request_id":"#, |out| record.id.append_to(out));
-        line.name(br#","agent":"#, record.agent.as_ref().map(AgentName::as_str));
+        line.name(br#","agent":"#, record.agent.get().map(AgentName::as_str));
         line.name(br#","subject":"#, None);
         line.name(br#","listener":"#, Some(record.listener.as_str()));
         line.text(br#","method":"#, method.as_deref());
@@ -65,10 +65,10 @@ impl Scribe {
         line.number(br#","port":"#, authority.map(|authority| authority.port().into()));
         line.text(br#","path":"#, path.as_deref());
         line.name(br#","protocol":"#, Some(asked.protocol.as_str()));
-        line.name(br#","route":"#, decision.route.as_ref().map(RouteName::as_str));
+        line.name(br#","route":"#, decision.route.get().map(RouteName::as_str));
         line.name(br#","decision":"#, verdict(decision));
         line.text(br#","reason":"#, reason.as_deref());
-        line.name(br#","credential":"#, token.map(|token| token.credential.as_str()));
+        line.name(br#","credential":"#, record.credential.get().map(CredentialName::as_str));
         line.name(br#","token_fingerprint":"#, fingerprint.as_ref().map(Hex::as_str));
         line.number(br#","token_generation":"#, token.map(|token| token.generation));
         line.number(br#","token_wait_us":"#, token.map(|token| micros(token.wait)));
@@ -367,7 +367,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::{
-        observe::{Asked, Outcome, TokenUse, Traffic, record::Protocol},
+        observe::{Asked, Kept, Outcome, TokenUse, Traffic, record::Protocol},
         primitives::{
             AgentName, Authority, CanonicalPath, CredentialName, Fingerprint, ListenerName, RequestIds, RouteName,
         },
@@ -390,18 +390,18 @@ pub(crate) mod tests {
             listener: ListenerName::parse("proxy").unwrap(),
             asked: Asked {
                 method: Some(Method::GET),
-                authority: Authority::parse("orders.example.com:443", None).ok(),
+                authority: Authority::parse("orders.example.com:443", None).ok().into(),
                 path: CanonicalPath::parse("/v1/orders").ok(),
                 protocol: Protocol::Http2,
             },
-            agent: AgentName::parse("researcher").ok(),
+            agent: AgentName::parse("researcher").ok().into(),
             decision: Decision {
                 allowed: Some(true),
-                route: RouteName::parse("orders-read").ok(),
+                route: RouteName::parse("orders-read").ok().into(),
                 reason: "matched".into(),
             },
+            credential: CredentialName::parse("orders").ok().into(),
             token: Some(TokenUse {
-                credential: CredentialName::parse("orders").unwrap(),
                 fingerprint: Fingerprint::of(b"abc"),
                 generation: 3,
                 wait: Duration::from_micros(1500),
@@ -420,9 +420,15 @@ pub(crate) mod tests {
     /// A request that was refused before anything was known of it.
     pub(in crate::observe) fn refused() -> Record {
         Record {
-            asked: Asked { method: Some(Method::CONNECT), authority: None, path: None, protocol: Protocol::Http11 },
-            agent: None,
+            asked: Asked {
+                method: Some(Method::CONNECT),
+                authority: Kept::default(),
+                path: None,
+                protocol: Protocol::Http11,
+            },
+            agent: Kept::default(),
             decision: Decision::default(),
+            credential: Kept::default(),
             token: None,
             outcome: Outcome { status: Some(407), error: Some("agent_unknown"), ..Outcome::default() },
             traffic: Arc::default(),
@@ -540,7 +546,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_denial_says_so() {
-        let decision = Decision { allowed: Some(false), route: None, reason: "host_not_allowed".into() };
+        let decision = Decision { allowed: Some(false), reason: "host_not_allowed".into(), ..Decision::default() };
         let line = parsed(&line(&Record { decision, ..record() }));
         assert_eq!(line["decision"], "deny");
         assert_eq!(line["reason"], "host_not_allowed");

@@ -13,13 +13,15 @@ use std::{
 
 use prometheus_client::{
     encoding::text::encode,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    metrics::{counter, family::Family, gauge::Gauge, info::Info},
     registry::{Registry, Unit},
 };
 
 use super::{
     Decision, Event, Outcome, Record, Summary,
     connections::{ConnectionGauge, ConnectionLabels, ConnectionState},
+    counter::Counter,
+    histogram::Histogram,
     labels::{AlertLabels, DenialLabels, ExpiryLabels, FailureLabels, RequestLabels, TokenLabels},
     recent::RecentCounters,
     record::TokenEvent,
@@ -48,7 +50,8 @@ pub struct Metrics {
     token_refresh_failures: Family<FailureLabels, Counter>,
     connections: Family<ConnectionLabels, Gauge>,
     denials: Family<DenialLabels, Counter>,
-    audit_dropped: Counter,
+    /// Whoever loses a line moves it.
+    audit_dropped: counter::Counter,
     alerts: Family<AlertLabels, Counter>,
     summary: Summary,
 }
@@ -58,16 +61,16 @@ impl Default for Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("cupbearer"),
             requests: Family::default(),
-            request_duration: Histogram::new(REQUEST_BUCKETS),
-            upstream_duration: Histogram::new(REQUEST_BUCKETS),
+            request_duration: Histogram::new(&REQUEST_BUCKETS),
+            upstream_duration: Histogram::new(&REQUEST_BUCKETS),
             token_requests: Family::default(),
-            token_request_duration: Histogram::new(REQUEST_BUCKETS),
-            token_wait: Histogram::new(WAIT_BUCKETS),
+            token_request_duration: Histogram::new(&REQUEST_BUCKETS),
+            token_wait: Histogram::new(&WAIT_BUCKETS),
             token_expiry: Family::default(),
             token_refresh_failures: Family::default(),
             connections: Family::default(),
             denials: Family::default(),
-            audit_dropped: Counter::default(),
+            audit_dropped: counter::Counter::default(),
             alerts: Family::default(),
             summary: Summary::default(),
         };
@@ -114,12 +117,12 @@ impl Metrics {
         let outcome = RequestOutcome::of(&record.decision, &record.outcome);
         self.summary.record(record, outcome);
         recent.count(record, outcome, &self.requests);
-        self.request_duration.observe(duration.as_secs_f64());
+        self.request_duration.observe(duration);
         if let Some(upstream) = record.outcome.upstream_time {
-            self.upstream_duration.observe(upstream.as_secs_f64());
+            self.upstream_duration.observe(upstream);
         }
         if let Some(token) = &record.token {
-            self.token_wait.observe(token.wait.as_secs_f64());
+            self.token_wait.observe(token.wait);
         }
         if outcome == RequestOutcome::Refused {
             self.denials.get_or_create(&DenialLabels { reason: denial_reason(record) }).inc();
@@ -134,7 +137,7 @@ impl Metrics {
             Event::TokenFailed { credential, grant, error, duration, .. } => {
                 let labels = TokenLabels { credential: credential.clone(), grant, outcome: TokenOutcome::Failed };
                 self.token_requests.get_or_create(&labels).inc();
-                self.token_request_duration.observe(duration.as_secs_f64());
+                self.token_request_duration.observe(*duration);
                 self.token_refresh_failures
                     .get_or_create(&FailureLabels { credential: credential.clone(), error })
                     .inc();
@@ -159,7 +162,7 @@ impl Metrics {
         self.token_ends(token);
         let credential = token.credential.clone();
         self.token_requests.get_or_create(&TokenLabels { credential, grant: token.grant, outcome }).inc();
-        self.token_request_duration.observe(token.duration.as_secs_f64());
+        self.token_request_duration.observe(token.duration);
     }
 
     /// The encoder adds the prefix, the unit and `_total`, `_info`.
@@ -367,7 +370,7 @@ mod tests {
     fn what_an_agent_sent_is_no_label() {
         let (metrics, mut recent) = (Metrics::default(), RecentCounters::default());
         let denied = |reason: Cow<'static, str>| {
-            let decision = Decision { allowed: Some(false), route: None, reason };
+            let decision = Decision { allowed: Some(false), reason, ..Decision::default() };
             let outcome = Outcome { status: Some(403), error: Some("host_not_allowed"), ..Outcome::default() };
             Record { decision, outcome, ..record() }
         };

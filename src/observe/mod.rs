@@ -10,6 +10,9 @@
 mod audit;
 mod batch;
 pub mod connections;
+mod counter;
+mod histogram;
+pub mod kept;
 mod labels;
 mod line;
 pub mod logging;
@@ -21,6 +24,7 @@ pub mod recorder;
 mod summary;
 
 pub use connections::{ConnectionGauge, ConnectionState, OpenConnection};
+pub use kept::Kept;
 pub use metrics::Metrics;
 pub use record::{Asked, Decision, Event, Noted, Opening, Outcome, Record, TokenUse, Traffic};
 pub use recorder::{Recorder, Settings};

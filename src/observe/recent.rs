@@ -4,9 +4,9 @@
 
 use std::ptr;
 
-use prometheus_client::metrics::{counter::Counter, family::Family};
+use prometheus_client::metrics::family::Family;
 
-use super::{Record, labels::RequestLabels, metrics::RequestOutcome};
+use super::{Record, counter::Counter, labels::RequestLabels, metrics::RequestOutcome};
 
 /// How many are kept; a power of two. What has no place is looked up the long way.
 const KEPT: usize = 128;
@@ -52,8 +52,8 @@ impl<'a> Names<'a> {
     fn of(record: &'a Record) -> Self {
         Self {
             listener: record.listener.as_str(),
-            agent: record.agent.as_ref().map(|name| name.as_str()),
-            route: record.decision.route.as_ref().map(|name| name.as_str()),
+            agent: record.agent.get().map(|name| name.as_str()),
+            route: record.decision.route.get().map(|name| name.as_str()),
         }
     }
 
@@ -99,17 +99,18 @@ mod tests {
         for round in 0..3 {
             for agent in &agents {
                 // The same name from another place, as after a reload.
-                record.agent = Some(if round == 2 { AgentName::parse(agent.as_str()).unwrap() } else { agent.clone() });
+                let name = if round == 2 { AgentName::parse(agent.as_str()).unwrap() } else { agent.clone() };
+                record.agent.set(&name);
                 recent.count(&record, RequestOutcome::Ok, &all);
             }
         }
-        record.agent = None;
+        record.agent.clear();
         recent.count(&record, RequestOutcome::Ok, &all);
         recent.count(&record, RequestOutcome::Refused, &all);
         let count = |record: &Record, outcome| all.get_or_create(&RequestLabels::of(record, outcome)).get();
         assert_eq!((count(&record, RequestOutcome::Ok), count(&record, RequestOutcome::Refused)), (1, 1));
         for agent in agents {
-            record.agent = Some(agent);
+            record.agent.set(&agent);
             assert_eq!(count(&record, RequestOutcome::Ok), 3);
         }
     }

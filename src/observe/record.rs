@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering, fence},
     },
     time::{Duration, SystemTime},
 };
@@ -16,8 +16,9 @@ use std::{
 use http::Method;
 use tokio::time::Instant;
 
+use super::{Kept, counter::add};
 use crate::primitives::{
-    AgentName, Authority, CanonicalPath, CredentialName, Fingerprint, ListenerName, RequestId, RouteName,
+    AgentName, Authority, CanonicalPath, CredentialName, Fingerprint, ListenerName, RequestId, RouteName, Shared,
 };
 
 /// One request, from its first header byte to the last byte of its answer.
@@ -28,8 +29,10 @@ pub struct Record {
     pub started: Instant,
     pub listener: ListenerName,
     pub asked: Asked,
-    pub agent: Option<AgentName>,
+    pub agent: Kept<AgentName>,
     pub decision: Decision,
+    /// Whose token went along.
+    pub credential: Kept<CredentialName>,
     pub token: Option<TokenUse>,
     pub outcome: Outcome,
     pub traffic: Arc<Traffic>,
@@ -42,7 +45,10 @@ pub struct Opening<'a> {
     pub time: SystemTime,
     pub started: Instant,
     pub listener: &'a ListenerName,
-    pub asked: Asked,
+    pub method: Option<Method>,
+    /// As far as it is known from where the request came through.
+    pub authority: Option<&'a Authority>,
+    pub protocol: Protocol,
 }
 
 /// What the agent asked for, as far as it could be understood.
@@ -50,7 +56,7 @@ pub struct Opening<'a> {
 pub struct Asked {
     /// `None`: what came was no request that could be read.
     pub method: Option<Method>,
-    pub authority: Option<Authority>,
+    pub authority: Kept<Authority>,
     pub path: Option<CanonicalPath>,
     pub protocol: Protocol,
 }
@@ -84,14 +90,13 @@ impl Protocol {
 pub struct Decision {
     /// `None` as long as the request was refused before any decision (bad request, unknown agent).
     pub allowed: Option<bool>,
-    pub route: Option<RouteName>,
+    pub route: Kept<RouteName>,
     pub reason: Cow<'static, str>,
 }
 
 /// Which token went along. Never the token.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct TokenUse {
-    pub credential: CredentialName,
     pub fingerprint: Fingerprint,
     pub generation: u64,
     /// How long the request waited for the token; zero where one was at hand.
@@ -118,12 +123,29 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    pub fn add_from_agent(&self, bytes: usize) {
-        add(&self.from_agent, bytes);
+    fn reopen(this: &mut Arc<Self>) {
+        // Nobody has a weak one, so that a look at the count is enough: an exclusive loan would
+        // have to lock it.
+        if Arc::strong_count(this) > 1 {
+            // An upload that its answer didn't wait for still counts there.
+            *this = Arc::default();
+            return;
+        }
+        // After all that the others counted before they let go.
+        fence(Ordering::Acquire);
+        this.from_agent.store(0, Ordering::Relaxed);
+        this.to_agent.store(0, Ordering::Relaxed);
     }
 
+    /// As with [`add_to_agent`](Self::add_to_agent), one counts at a time: whoever holds the
+    /// agent's body.
+    pub fn add_from_agent(&self, bytes: usize) {
+        add(&self.from_agent, bytes as u64);
+    }
+
+    /// Not to be called twice at once: whoever passes the answer on counts, and nobody else.
     pub fn add_to_agent(&self, bytes: usize) {
-        add(&self.to_agent, bytes);
+        add(&self.to_agent, bytes as u64);
     }
 
     pub fn from_agent(&self) -> u64 {
@@ -135,45 +157,55 @@ impl Traffic {
     }
 }
 
-/// One body at a time adds to a direction, so that nothing can be lost between the two steps, and
-/// they cost a tenth of one.
-fn add(count: &AtomicU64, bytes: usize) {
-    count.store(count.load(Ordering::Relaxed) + bytes as u64, Ordering::Relaxed);
-}
-
 // === impl Record ===
 
 impl Record {
     pub(super) fn open(opening: Opening<'_>) -> Self {
-        let Opening { id, time, started, listener, asked } = opening;
+        let Opening { id, time, started, listener, method, authority, protocol } = opening;
         Self {
             id,
             time,
             started,
             listener: listener.clone(),
-            asked,
-            agent: None,
+            asked: Asked { method, authority: authority.cloned().into(), path: None, protocol },
+            agent: Kept::default(),
             decision: Decision::default(),
+            credential: Kept::default(),
             token: None,
             outcome: Outcome::default(),
             traffic: Arc::default(),
         }
     }
 
-    /// As [`open`](Self::open), in the place of another request's; nothing of that is left.
+    /// As [`open`](Self::open), in the place of another request's; nothing of that is seen.
     pub(super) fn reopen(&mut self, opening: Opening<'_>) {
-        let Self { id, time, started, listener, asked, agent, decision, token, outcome, traffic } = self;
-        (*id, *time, *started, *asked) = (opening.id, opening.time, opening.started, opening.asked);
-        // A name's count is every worker's: not moved where the name is there already.
-        if !std::ptr::eq(listener.as_str(), opening.listener.as_str()) {
+        let Self { id, time, started, listener, asked, agent, decision, credential, token, outcome, traffic } = self;
+        (*id, *time, *started) = (opening.id, opening.time, opening.started);
+        if !listener.is_same(opening.listener) {
             *listener = opening.listener.clone();
         }
-        (*agent, *decision, *token, *outcome) = (None, Decision::default(), None, Outcome::default());
-        match Arc::get_mut(traffic) {
-            Some(traffic) => *traffic = Traffic::default(),
-            // An upload that its answer didn't wait for still counts there.
-            None => *traffic = Arc::default(),
-        }
+        asked.reopen(opening.method, opening.authority, opening.protocol);
+        agent.clear();
+        decision.reopen();
+        credential.clear();
+        (*token, *outcome) = (None, Outcome::default());
+        Traffic::reopen(traffic);
+    }
+}
+
+impl Asked {
+    fn reopen(&mut self, now: Option<Method>, known: Option<&Authority>, through: Protocol) {
+        let Self { method, authority, path, protocol } = self;
+        (*method, *path, *protocol) = (now, None, through);
+        authority.set_or_clear(known);
+    }
+}
+
+impl Decision {
+    fn reopen(&mut self) {
+        let Self { allowed, route, reason } = self;
+        (*allowed, *reason) = (None, Cow::Borrowed(""));
+        route.clear();
     }
 }
 
@@ -281,7 +313,9 @@ mod tests {
             time: known.time,
             started,
             listener: &known.listener,
-            asked: known.asked.clone(),
+            method: known.asked.method.clone(),
+            authority: None,
+            protocol: known.asked.protocol,
         };
         let fresh = format!("{:?}", Record::open(opening()));
         let mut again = record();

@@ -404,7 +404,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::observe::line::tests::{failed, moment, record, refused};
+    use crate::observe::{
+        Asked,
+        line::tests::{failed, moment, record, refused},
+    };
 
     /// A clock that stands still.
     #[derive(Debug)]
@@ -600,7 +603,7 @@ mod tests {
         assert!(strained(&shared));
         assert_eq!(shared.metrics.audit_dropped(), 99);
         assert!(!shared.has_room_for(None));
-        assert!(shared.has_room_for(record().agent.as_ref()));
+        assert!(shared.has_room_for(record().agent.get()));
     }
 
     #[test]
@@ -630,9 +633,10 @@ mod tests {
         }
         let came_back = spare();
         assert!(came_back > 0);
-        let Record { id, time, started, listener, asked, .. } = refused();
-        let again = Recorder::begin(Opening { id, time, started, listener: &listener, asked });
-        assert_eq!((spare(), again.agent), (came_back - 1, None));
+        let Record { id, time, started, listener, asked: Asked { method, protocol, .. }, .. } = refused();
+        let again =
+            Recorder::begin(Opening { id, time, started, listener: &listener, method, authority: None, protocol });
+        assert_eq!((spare(), again.agent.get()), (came_back - 1, None));
     }
 
     #[test]

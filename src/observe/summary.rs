@@ -5,9 +5,9 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use super::{Event, Record, metrics::RequestOutcome};
+use super::{Event, Record, counter::add, metrics::RequestOutcome};
 
-/// Counted by the collector, read by anyone.
+/// Counted by the collector alone, read by anyone.
 #[derive(Debug, Default)]
 pub struct Summary {
     requests: AtomicU64,
@@ -76,10 +76,6 @@ impl fmt::Display for Summary {
             plural(count(&self.token_failures), "failed token request"),
         )
     }
-}
-
-fn add(counter: &AtomicU64, number: u64) {
-    counter.fetch_add(number, Ordering::Relaxed);
 }
 
 struct Bytes(u64);

@@ -62,7 +62,7 @@ impl<'r> Permit<'r> {
 impl Noted for Permit<'_> {
     fn note(&self, record: &mut Record) {
         record.decision.allowed = Some(true);
-        record.decision.route = Some(self.route.name.clone());
+        record.decision.route.set(&self.route.name);
         record.decision.reason = "allowed".into();
     }
 }

@@ -83,7 +83,7 @@ impl Refusal {
 impl Noted for Refusal {
     fn note(&self, record: &mut Record) {
         record.decision.allowed = Some(false);
-        record.decision.route.clone_from(&self.route);
+        record.decision.route.set_or_clear(self.route.as_ref());
         record.decision.reason = self.reason.word().into();
     }
 }

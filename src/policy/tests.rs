@@ -293,7 +293,7 @@ fn the_record_learns_the_decision() {
         let _ = found.map(|candidates| record.note(decide(agent("x"), &candidates, &target)));
         (
             record.decision.allowed,
-            record.decision.route.map(|name| name.to_string()),
+            record.decision.route.get().map(ToString::to_string),
             record.decision.reason.into_owned(),
         )
     };

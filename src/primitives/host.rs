@@ -13,6 +13,8 @@ use std::{
     sync::Arc,
 };
 
+use super::shared::Shared;
+
 /// Why a host or an authority was refused (RFC 9110 §4.2, RFC 1123 §2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
@@ -150,6 +152,12 @@ impl PartialEq for Authority {
 }
 
 impl Eq for Authority {}
+
+impl Shared for Authority {
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
 
 impl Ord for Authority {
     fn cmp(&self, other: &Self) -> Ordering {

@@ -11,6 +11,7 @@ pub mod names;
 pub mod path;
 pub mod request_id;
 pub mod secret;
+pub mod shared;
 pub mod trace;
 
 pub use boxed::boxed;
@@ -23,4 +24,5 @@ pub use names::{AgentName, AuthorizationServerName, CredentialName, ListenerName
 pub use path::{CanonicalPath, PathError};
 pub use request_id::{RequestId, RequestIds};
 pub use secret::{Fingerprint, Secret};
+pub use shared::Shared;
 pub use trace::Trace;

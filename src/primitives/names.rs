@@ -3,6 +3,8 @@
 
 use std::{borrow::Borrow, fmt, sync::Arc};
 
+use super::shared::Shared;
+
 /// Why a name was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum NameError {
@@ -38,6 +40,12 @@ macro_rules! name {
 
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl Shared for $type {
+            fn is_same(&self, other: &Self) -> bool {
+                Arc::ptr_eq(&self.0, &other.0)
             }
         }
 
@@ -93,5 +101,12 @@ mod tests {
         assert_eq!(AgentName::parse("a:b"), Err(NameError::Character));
         assert_eq!(AgentName::parse("a\r\nb"), Err(NameError::Character));
         assert_eq!(AgentName::parse(&"a".repeat(65)), Err(NameError::TooLong));
+    }
+
+    #[test]
+    fn only_a_clone_is_the_same() {
+        let name = AgentName::parse("researcher").unwrap();
+        assert!(name.is_same(&name.clone()));
+        assert!(!name.is_same(&AgentName::parse("researcher").unwrap()));
     }
 }

@@ -198,7 +198,7 @@ impl<'a> Inbound<'a> {
 
 impl Noted for Inbound<'_> {
     fn note(&self, record: &mut Record) {
-        record.asked.authority = Some(self.target.authority.clone());
+        record.asked.authority.set(&self.target.authority);
         record.asked.path = Some(self.target.path.clone());
         if self.extended.is_some() {
             record.asked.method = Some(self.target.method.clone());

@@ -56,7 +56,7 @@ impl Open {
 
     /// Whether the log takes records of its agent now.
     pub(super) fn is_admitted(&self) -> bool {
-        self.way.recorder().admits(self.agent.as_ref())
+        self.way.recorder().admits(self.agent.get())
     }
 
     pub(super) fn hold(&mut self, counted: Counted) {

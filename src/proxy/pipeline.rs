@@ -12,7 +12,7 @@ use tokio::{
 use crate::{
     credential::{Asking, Broker},
     identity::{Agent, Evidence, Registry},
-    observe::{Asked, Noted, Opening, Recorder, record::Protocol},
+    observe::{Noted, Opening, Recorder, record::Protocol},
     policy::{self, Permit},
     primitives::{Authority, Clock, RequestId, RequestIds},
     route::{NoRoute, Table, Target},
@@ -183,14 +183,15 @@ impl Proxy {
     }
 
     pub(super) fn open_record_of(&self, ingress: &Ingress, method: Option<Method>, protocol: Protocol) -> Open {
-        // Whatever the request names, this is where it came through.
-        let asked = Asked { method, authority: ingress.authority().cloned(), path: None, protocol };
         let record = Recorder::begin(Opening {
             id: self.shared.ids.next(),
             time: self.shared.clock.now(),
             started: Instant::now(),
             listener: ingress.listener(),
-            asked,
+            method,
+            // Whatever the request names, this is where it came through.
+            authority: ingress.authority(),
+            protocol,
         });
         let way = match ingress {
             Ingress::Tunnel(tunnel) => Way::Tunnel(Arc::clone(tunnel)),

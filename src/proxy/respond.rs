@@ -115,7 +115,7 @@ impl Answering {
 }
 
 fn problem(error: &Error, verdict: &Verdict, open: &Open) -> Bytes {
-    let route = verdict.route.as_ref().or(open.decision.route.as_ref());
+    let route = verdict.route.as_ref().or(open.decision.route.get());
     let problem = Problem {
         r#type: format!("urn:cupbearer:problem:{}", verdict.code),
         title: verdict.status.canonical_reason().unwrap_or("Refused"),

@@ -136,7 +136,7 @@ impl Proxy {
         (authority, evidence): (Authority, Evidence<'_>),
         record: &mut Open,
     ) -> Result<Judged, Error> {
-        record.asked.authority = Some(authority.clone());
+        record.asked.authority.set(&authority);
         let stranger = |unknown| self.shared.stranger(seat, evidence, unknown);
         let (agent, identity) = rules.registry.identify_tunnel(evidence).map_err(stranger)?;
         agent.note(record);

@@ -526,6 +526,6 @@ fn a_thousand_paths_of_one_host_are_told_apart() {
 fn no_route_is_noted_as_a_refusal() {
     let mut record = record();
     NoRoute.note(&mut record);
-    assert_eq!((record.decision.allowed, record.decision.route), (Some(false), None));
+    assert_eq!((record.decision.allowed, record.decision.route.get()), (Some(false), None));
     assert_eq!(record.decision.reason, "host_not_allowed");
 }

@@ -13,7 +13,7 @@ use crate::{
         Asking, Broker, Location,
         testing::{Act, AuthServer, answer, binding, name, settings, shared, token, within},
     },
-    observe::{Asked, Decision, Outcome, Record, Recorder, record::Protocol},
+    observe::{Asked, Decision, Kept, Outcome, Record, Recorder, record::Protocol},
     primitives::{ListenerName, RequestIds, Secret},
 };
 
@@ -25,9 +25,10 @@ fn record() -> Record {
         time: SystemTime::UNIX_EPOCH,
         started: Instant::now(),
         listener: ListenerName::parse("proxy").unwrap(),
-        asked: Asked { method: Some(Method::GET), authority: None, path: None, protocol: Protocol::Http11 },
-        agent: None,
+        asked: Asked { method: Some(Method::GET), authority: Kept::default(), path: None, protocol: Protocol::Http11 },
+        agent: Kept::default(),
         decision: Decision { allowed: Some(true), ..Decision::default() },
+        credential: Kept::default(),
         token: None,
         outcome: Outcome::default(),
         traffic: Arc::default(),
@@ -98,7 +99,7 @@ async fn leases_and_errors_note_themselves() {
     let mut good = record();
     let lease = good.note(within(LIMIT, broker.lease_bound(&binding("orders", 0), Asking::default())).await).unwrap();
     let used = good.token.unwrap();
-    assert_eq!((used.credential.as_str(), used.generation), ("orders", 1));
+    assert_eq!((good.credential.get(), used.generation), (Some(&name("orders")), 1));
     assert_eq!(used.fingerprint, Secret::new("t".to_owned()).fingerprint());
     assert!(used.wait > Duration::ZERO && lease.generation() == Some(1));
 
