@@ -7,7 +7,7 @@
 
 use std::{
     borrow::Cow,
-    fmt::{self, Display, Write},
+    fmt::{self, Display},
     net::SocketAddr,
     time::{Duration, SystemTime},
 };
@@ -16,8 +16,8 @@ use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 
 use super::{
-    Decision, Event, Record,
-    object::{Object, is_plain, two_digits},
+    Event, Record,
+    object::{Object, two_digits},
     record::TokenEvent,
 };
 use crate::primitives::{AgentName, Authority, CredentialName, Fingerprint, RouteName, digest::Hex};
@@ -28,6 +28,8 @@ const PATH_LIMIT: usize = 2048;
 const METHOD_LIMIT: usize = 32;
 /// Bytes of free text: an authorization server's words, a reason.
 const TEXT_LIMIT: usize = 1024;
+/// Bytes that nearly every line has room in; where one hasn't, it is written again.
+const ROOM: usize = 768;
 
 /// Writes the lines of records, and remembers what the next one is likely to have in common
 /// with the last.
@@ -45,52 +47,71 @@ impl Scribe {
         Self { second: 0, date: date(0), upstream: None }
     }
 
-    /// Appends one line, with its line feed, for a record that took `duration`. The fields are
-    /// in the order of the surface contract; `prev` and `hash` come with the chain.
+    /// Appends one line, with its line feed, for a record that took `duration`.
     pub(super) fn write_record(&mut self, out: &mut Vec<u8>, record: &Record, duration: Duration) {
+        let start = out.len();
+        let mut room = ROOM;
+        loop {
+            out.resize(start + room, 0);
+            if let Some(left) = self.fill(&mut out[start..], record, duration) {
+                return out.truncate(start + room - left);
+            }
+            room *= 2;
+        }
+    }
+
+    /// The fields are in the order of the surface contract; `prev` and `hash` come with the
+    /// chain. Returns how much room is left; `None`: there wasn't enough.
+    fn fill(&mut self, room: &mut [u8], record: &Record, duration: Duration) -> Option<usize> {
         let Record { asked, decision, outcome, traffic, .. } = record;
         let (authority, token) = (asked.authority.get(), record.token.as_ref());
         let path = asked.path.as_ref().map(|path| cut(path.as_str(), PATH_LIMIT));
-        let reason = Some(decision.reason.as_ref()).filter(|text| !text.is_empty()).map(free_text);
+        let reason = Some(decision.reason.as_ref()).filter(|text| !text.is_empty());
+        let reason = reason.map(|text| cut(text, TEXT_LIMIT));
         let method = asked.method.as_ref().map(|method| cut(method.as_str(), METHOD_LIMIT));
         let fingerprint = token.map(|token| token.fingerprint.hex());
-        let mut line = Object::begin(out);
-        line.written(br#"{"time":"#, |out| self.write_time(out, record.time));
-        line.written(br#","request_id":"#, |out| record.id.append_to(out));
-        line.name(br#","agent":"#, record.agent.get().map(AgentName::as_str));
-        line.name(br#","subject":"#, None);
-        line.name(br#","listener":"#, Some(record.listener.as_str()));
-        line.text(br#","method":"#, method.as_deref());
-        line.name(br#","host":"#, authority.map(Authority::host_str));
+        let (second, micro) = since_epoch(record.time);
+        let mut line = Object::begin(room);
+        line.raw(br#"{"time":""#);
+        line.raw(self.date(second));
+        line.raw(&fraction(micro));
+        line.raw(br#"","request_id":""#);
+        record.id.write_with(|digits| line.raw(digits));
+        line.name(br#"","agent":""#, record.agent.get().map(AgentName::as_str));
+        line.name(br#","subject":null,"listener":""#, Some(record.listener.as_str()));
+        // A token (RFC 9110 §9.1): it has no character that JSON escapes.
+        line.name(br#","method":""#, method.as_deref());
+        line.name(br#","host":""#, authority.map(Authority::host_str));
         line.number(br#","port":"#, authority.map(|authority| authority.port().into()));
-        line.text(br#","path":"#, path.as_deref());
-        line.name(br#","protocol":"#, Some(asked.protocol.as_str()));
-        line.name(br#","route":"#, decision.route.get().map(RouteName::as_str));
-        line.name(br#","decision":"#, verdict(decision));
-        line.text(br#","reason":"#, reason.as_deref());
-        line.name(br#","credential":"#, record.credential.get().map(CredentialName::as_str));
-        line.name(br#","token_fingerprint":"#, fingerprint.as_ref().map(Hex::as_str));
+        line.text(br#","path":""#, path.as_deref());
+        line.name(br#","protocol":""#, Some(asked.protocol.as_str()));
+        line.name(br#","route":""#, decision.route.get().map(RouteName::as_str));
+        match decision.allowed {
+            Some(true) => line.raw(br#","decision":"allow""#),
+            Some(false) => line.raw(br#","decision":"deny""#),
+            None => line.raw(br#","decision":null"#),
+        }
+        line.cleaned_text(br#","reason":""#, reason.as_deref(), clean);
+        line.name(br#","credential":""#, record.credential.get().map(CredentialName::as_str));
+        line.name(br#","token_fingerprint":""#, fingerprint.as_ref().map(Hex::as_bytes));
         line.number(br#","token_generation":"#, token.map(|token| token.generation));
         line.number(br#","token_wait_us":"#, token.map(|token| micros(token.wait)));
-        line.name(br#","upstream_addr":"#, outcome.upstream_addr.map(|address| self.address(address)));
+        line.name(br#","upstream_addr":""#, outcome.upstream_addr.map(|address| self.address(address)));
         line.number(br#","status":"#, outcome.status.map(u64::from));
         line.number(br#","bytes_in":"#, Some(traffic.from_agent()));
         line.number(br#","bytes_out":"#, Some(traffic.to_agent()));
         line.number(br#","duration_us":"#, Some(micros(duration)));
         line.flag(br#","retried":"#, outcome.retried);
-        line.text(br#","error":"#, outcome.error);
-        line.end();
-        out.push(b'\n');
+        line.text(br#","error":""#, outcome.error);
+        line.end()
     }
 
-    /// As [`Rfc3339`].
-    fn write_time(&mut self, out: &mut Vec<u8>, time: SystemTime) {
-        let (second, micro) = since_epoch(time);
+    /// As [`Rfc3339`] shows it, up to the point before the fraction.
+    fn date(&mut self, second: u64) -> &[u8; DATE] {
         if second != self.second {
             (self.second, self.date) = (second, date(second));
         }
-        out.extend_from_slice(&self.date);
-        out.extend_from_slice(&fraction(micro));
+        &self.date
     }
 
     fn address(&mut self, address: SocketAddr) -> &str {
@@ -115,10 +136,6 @@ fn write_line(out: &mut Vec<u8>, line: &impl Serialize) {
         out.extend_from_slice(br#"{"event":"alert.record_unserializable"}"#);
     }
     out.push(b'\n');
-}
-
-fn verdict(decision: &Decision) -> Option<&'static str> {
-    decision.allowed.map(|allowed| if allowed { "allow" } else { "deny" })
 }
 
 // === Events ===
@@ -337,18 +354,18 @@ fn cut(text: &str, limit: usize) -> Cow<'_, str> {
 
 /// Text that came from elsewhere: cut, and without characters that act on a terminal.
 fn free_text(text: &str) -> Cow<'_, str> {
-    let cut = cut(text, TEXT_LIMIT);
-    if is_plain(cut.as_bytes()) {
-        return cut;
+    match cut(text, TEXT_LIMIT) {
+        Cow::Borrowed(text) => clean(text),
+        Cow::Owned(text) => Cow::Owned(clean(&text).into_owned()),
     }
-    if !cut.chars().any(acts_unseen) {
-        return cut;
+}
+
+fn clean(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(acts_unseen) {
+        return Cow::Borrowed(text);
     }
-    let mut clean = String::with_capacity(cut.len());
-    for character in cut.chars() {
-        let _ = clean.write_char(if acts_unseen(character) { char::REPLACEMENT_CHARACTER } else { character });
-    }
-    Cow::Owned(clean)
+    let seen = |character| if acts_unseen(character) { char::REPLACEMENT_CHARACTER } else { character };
+    Cow::Owned(text.chars().map(seen).collect())
 }
 
 /// What JSON doesn't escape, but a terminal or an editor acts on.
@@ -367,7 +384,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::{
-        observe::{Asked, Kept, Outcome, TokenUse, Traffic, record::Protocol},
+        observe::{Asked, Decision, Kept, Outcome, TokenUse, Traffic, object::is_plain, record::Protocol},
         primitives::{
             AgentName, Authority, CanonicalPath, CredentialName, Fingerprint, ListenerName, RequestIds, RouteName,
         },
@@ -545,6 +562,13 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn no_method_needs_escaping() {
+        let methods: Vec<_> = (0..=u8::MAX).filter_map(|byte| Method::from_bytes(&[byte]).ok()).collect();
+        assert!(methods.len() > 60);
+        assert!(methods.iter().all(|method| is_plain(method.as_str().as_bytes())), "{methods:?}");
+    }
+
+    #[test]
     fn a_denial_says_so() {
         let decision = Decision { allowed: Some(false), reason: "host_not_allowed".into(), ..Decision::default() };
         let line = parsed(&line(&Record { decision, ..record() }));
@@ -614,9 +638,7 @@ pub(crate) mod tests {
     #[test]
     fn a_broken_clock_breaks_no_line() {
         let shown = |time| {
-            let mut out = Vec::new();
-            Scribe::new().write_time(&mut out, time);
-            let text = String::from_utf8(out).unwrap();
+            let text = parsed(&line(&Record { time, ..record() }))["time"].as_str().unwrap().to_owned();
             assert_eq!(Rfc3339(time).to_string(), text);
             text
         };

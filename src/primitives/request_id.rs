@@ -26,12 +26,13 @@ impl fmt::Display for RequestId {
 }
 
 impl RequestId {
-    /// Appends what `Display` shows.
-    pub fn append_to(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(Hex::<16>::of(self.process).as_bytes());
+    /// Hands over what `Display` shows, piece by piece.
+    #[inline]
+    pub fn write_with(self, mut write: impl FnMut(&[u8])) {
+        write(Hex::<16>::of(self.process).as_bytes());
         match u32::try_from(self.count) {
-            Ok(count) => out.extend_from_slice(Hex::<8>::of(count.into()).as_bytes()),
-            Err(_) => out.extend_from_slice(format!("{:x}", self.count).as_bytes()),
+            Ok(count) => write(Hex::<8>::of(count.into()).as_bytes()),
+            Err(_) => write(format!("{:x}", self.count).as_bytes()),
         }
     }
 }
@@ -63,7 +64,7 @@ mod tests {
         for (count, expected) in [(1, "0000000000000abc00000001"), (0x1_2345_6789, "0000000000000abc123456789")] {
             let id = RequestId { process: 0xabc, count };
             let mut appended = Vec::new();
-            id.append_to(&mut appended);
+            id.write_with(|piece| appended.extend_from_slice(piece));
             assert_eq!(id.to_string(), expected);
             assert_eq!(String::from_utf8(appended).unwrap(), expected);
         }
