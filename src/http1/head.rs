@@ -2,9 +2,7 @@
 //! Nothing is repaired; what an answer says about its length is judged here, before a byte
 //! of its body is looked at (§6.3, threats 78 to 81).
 
-use std::mem::MaybeUninit;
-
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version,
     header::{CONTENT_LENGTH, COOKIE, DATE, HOST, TRANSFER_ENCODING},
@@ -12,7 +10,7 @@ use http::{
     response,
 };
 
-use super::{Coding, Decoder, Fault, MAX_HEAD, Terms, used};
+use super::{Coding, Decoder, Fault, MAX_HEAD, Terms, lines::Lines, parse, used};
 
 /// Fields of a head, and of trailers.
 const MAX_FIELDS: usize = 100;
@@ -170,36 +168,62 @@ fn expects_body(method: &Method) -> bool {
 /// Takes an answer's head off the front of `read`, once it is there whole. `searched`: how far
 /// its end was looked for already.
 pub fn read_answer(read: &mut BytesMut, searched: &mut usize) -> Result<Option<Answer>, Fault> {
-    let Some(end) = end_of_head(read, searched) else {
+    let mut lines = Lines::default();
+    let Some(end) = lines.find_end(read, searched) else {
         return if read.len() > MAX_HEAD { Err(Fault::TooLarge) } else { Ok(None) };
     };
     if end > MAX_HEAD {
         return Err(Fault::TooLarge);
     }
-    *searched = 0;
     let head = read.split_to(end).freeze();
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let mut parsed = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
-    match config.parse_response_with_uninit_headers(&mut parsed, &head, &mut fields) {
-        Ok(httparse::Status::Complete(length)) if length == end => {}
-        Ok(_) => return Err(Fault::Malformed),
-        Err(httparse::Error::TooManyHeaders) => return Err(Fault::TooLarge),
-        Err(_) => return Err(Fault::Malformed),
-    }
+    let Some((version, status)) = first_line(&head, &mut lines).and_then(parse::status_line) else {
+        return Err(Fault::Malformed);
+    };
     let mut response = Response::new(());
-    *response.status_mut() = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Fault::Malformed)?;
-    *response.version_mut() = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    let mut fields = used::map(parsed.headers.len() + ADDED_TO_ANSWER);
-    fill(&mut fields, &head, parsed.headers)?;
-    *response.headers_mut() = fields;
-    Ok(Some(Answer { response, terms: Terms::of(parsed.headers) }))
+    (*response.version_mut(), *response.status_mut()) = (version, status);
+    *response.headers_mut() = used::map(lines.left() + ADDED_TO_ANSWER);
+    let terms = parse::fields(head, &mut lines, MAX_FIELDS, response.headers_mut())?;
+    Ok(Some(Answer { response, terms }))
 }
 
 /// Takes a request's head off the front of `read`, once it is there whole; see
 /// [`read_answer`].
 pub fn read_request(read: &mut BytesMut, searched: &mut usize, limits: Limits) -> Result<Option<Head>, Fault> {
-    // Empty lines before a request are no part of it (RFC 9112 §2.2).
+    skip_empty_lines(read, searched)?;
+    let mut lines = Lines::default();
+    let Some(end) = lines.find_end(read, searched) else {
+        return match read.len() {
+            length if length > limits.bytes => Err(too_large(read, limits)),
+            length if length <= EARLY && !parse::may_begin(read) => Err(Fault::Malformed),
+            _ => Ok(None),
+        };
+    };
+    if end > limits.bytes {
+        return Err(too_large(read, limits));
+    }
+    let head = read.split_to(end).freeze();
+    let Some((method, target, version)) = first_line(&head, &mut lines).and_then(parse::request_line) else {
+        return Err(Fault::Malformed);
+    };
+    if target.len() > limits.target {
+        return Err(Fault::TargetTooLong);
+    }
+    // The parser of URIs would drop a fragment: what is decided on has to be all that was sent.
+    if target.contains(&b'#') {
+        return Err(Fault::Malformed);
+    }
+    let mut parts = used::head(lines.left() + ADDED);
+    parts.method = Method::from_bytes(method).map_err(|_| Fault::Malformed)?;
+    parts.uri = Uri::from_maybe_shared(head.slice_ref(target)).map_err(|_| Fault::Malformed)?;
+    parts.version = version;
+    let terms = parse::fields(head, &mut lines, limits.fields, &mut parts.headers)?;
+    let decoder = terms.decoder(version)?.unwrap_or(Decoder::none());
+    let withholds = version == Version::HTTP_11 && !decoder.is_done() && terms.expects();
+    Ok(Some(Head { parts, decoder, keeps: terms.keeps(version), withholds }))
+}
+
+/// Empty lines before a request are no part of it (RFC 9112 §2.2).
+fn skip_empty_lines(read: &mut BytesMut, searched: &mut usize) -> Result<(), Fault> {
     let mut empty = 0;
     while read.starts_with(b"\r\n") {
         read.advance(2);
@@ -209,62 +233,16 @@ pub fn read_request(read: &mut BytesMut, searched: &mut usize, limits: Limits) -
             return Err(Fault::Malformed);
         }
     }
-    let Some(end) = end_of_head(read, searched) else {
-        return if read.len() > limits.bytes { Err(too_large(read, limits)) } else { may_be_one(read).map(|()| None) };
-    };
-    if end > limits.bytes {
-        return Err(too_large(read, limits));
-    }
-    *searched = 0;
-    let head = read.split_to(end).freeze();
-    let mut few = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let mut many = Vec::new();
-    let fields = if limits.fields <= MAX_FIELDS {
-        &mut few[..limits.fields]
-    } else {
-        many.resize_with(limits.fields, MaybeUninit::uninit);
-        &mut many[..]
-    };
-    let mut parsed = httparse::Request::new(&mut []);
-    match parsed.parse_with_uninit_headers(&head, fields) {
-        Ok(httparse::Status::Complete(length)) if length == end => {}
-        Err(httparse::Error::TooManyHeaders) => return Err(Fault::TooLarge),
-        _ => return Err(Fault::Malformed),
-    }
-    let target = target(parsed.path, limits)?;
-    let mut parts = used::head(parsed.headers.len() + ADDED);
-    parts.method =
-        parsed.method.and_then(|method| Method::from_bytes(method.as_bytes()).ok()).ok_or(Fault::Malformed)?;
-    parts.uri = Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).map_err(|_| Fault::Malformed)?;
-    parts.version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    fill(&mut parts.headers, &head, parsed.headers)?;
-    let (terms, version) = (Terms::of(parsed.headers), parts.version);
-    let decoder = terms.decoder(version)?.unwrap_or(Decoder::none());
-    let withholds = version == Version::HTTP_11 && !decoder.is_done() && terms.expects();
-    Ok(Some(Head { parts, decoder, keeps: terms.keeps(version), withholds }))
+    Ok(())
 }
 
-fn target(sent: Option<&str>, limits: Limits) -> Result<&str, Fault> {
-    let target = sent.ok_or(Fault::Malformed)?;
-    match target.len() > limits.target {
-        true => Err(Fault::TargetTooLong),
-        // The parser of URIs would drop a fragment: what is decided on has to be all that was sent.
-        false if target.contains('#') => Err(Fault::Malformed),
-        false => Ok(target),
+/// One that is empty may come before it.
+fn first_line<'h>(head: &'h [u8], lines: &mut Lines) -> Option<&'h [u8]> {
+    let mut line = lines.take(head)?;
+    if line.is_empty() {
+        line = lines.take(head)?;
     }
-}
-
-/// Who speaks another protocol would wait for an answer, and we for the end of a head.
-fn may_be_one(read: &[u8]) -> Result<(), Fault> {
-    if read.len() > EARLY {
-        return Ok(());
-    }
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    match httparse::Request::new(&mut fields).parse(read) {
-        // Too many for us may be few enough for who sets the limit.
-        Ok(_) | Err(httparse::Error::TooManyHeaders) => Ok(()),
-        Err(_) => Err(Fault::Malformed),
-    }
+    Some(&head[line])
 }
 
 /// Which part of a head is too long.
@@ -325,50 +303,16 @@ pub fn write_interim(out: &mut Vec<u8>, status: StatusCode, fields: &HeaderMap) 
 
 /// Takes trailers off the front of `read` like a head.
 pub fn read_trailers(read: &mut BytesMut, searched: &mut usize) -> Result<Option<HeaderMap>, Fault> {
-    let end = if read.starts_with(b"\r\n") { Some(2) } else { end_of_head(read, searched) };
-    let Some(end) = end else {
+    if read.starts_with(b"\r\n") {
+        read.advance(2);
+        *searched = 0;
+        return Ok(Some(HeaderMap::new()));
+    }
+    let mut lines = Lines::default();
+    let Some(end) = lines.find_end(read, searched) else {
         return if read.len() > MAX_TRAILERS { Err(Fault::TooLarge) } else { Ok(None) };
     };
-    *searched = 0;
-    let block = read.split_to(end).freeze();
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    match httparse::parse_headers(&block, &mut fields) {
-        Ok(httparse::Status::Complete((length, fields))) if length == end => {
-            let mut trailers = HeaderMap::with_capacity(fields.len());
-            fill(&mut trailers, &block, fields)?;
-            Ok(Some(trailers))
-        }
-        _ => Err(Fault::Malformed),
-    }
-}
-
-/// Past the empty line. A bare LF ends a line, too (RFC 9112 §2.2): a head that has them isn't
-/// waited for; what leaves has CR LF.
-fn end_of_head(read: &[u8], searched: &mut usize) -> Option<usize> {
-    let mut from = *searched;
-    while let Some(at) = memchr::memchr(b'\n', &read[from..]) {
-        let next = from + at + 1;
-        match read.get(next..) {
-            Some([b'\n', ..]) => return Some(next + 1),
-            Some([b'\r', b'\n', ..]) => return Some(next + 2),
-            Some([] | [b'\r']) | None => {
-                *searched = from + at;
-                return None;
-            }
-            Some(_) => from = next,
-        }
-    }
-    *searched = read.len();
-    None
-}
-
-/// All but what is the connection's and said in full by [`Terms`]. Values share the head's
-/// memory.
-fn fill(map: &mut HeaderMap, head: &Bytes, fields: &[httparse::Header<'_>]) -> Result<(), Fault> {
-    for field in fields.iter().filter(|field| !Terms::hold_all_of(field)) {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Fault::Malformed)?;
-        let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value)).map_err(|_| Fault::Malformed)?;
-        map.append(name, value);
-    }
-    Ok(())
+    let mut trailers = HeaderMap::with_capacity(lines.left());
+    parse::fields(read.split_to(end).freeze(), &mut lines, MAX_FIELDS, &mut trailers).map_err(|_| Fault::Malformed)?;
+    Ok(Some(trailers))
 }

@@ -4,14 +4,16 @@
 //!
 //! ```text
 //! Wire: a stream with what was read ahead and what is to be written
-//!   head::read_request, read_answer -> Terms -> Decoder: what of it is body
+//!   head::read_request, read_answer: Lines -> parse -> Terms -> Decoder: what of it is body
 //!   head::write_request, write_answer -> Outgoing: a body on its way into the wire
 //! ```
 
 pub mod decode;
 mod gather;
 pub mod head;
+mod lines;
 mod outgoing;
+mod parse;
 mod peeked;
 mod received;
 mod terms;

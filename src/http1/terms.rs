@@ -1,7 +1,10 @@
 //! What a head says of its message's end and of the connection behind it (RFC 9112 §6.3 and
 //! §9.3): gathered in one look at its fields, as they were sent.
 
-use http::{Method, StatusCode, Version};
+use http::{
+    HeaderName, Method, StatusCode, Version,
+    header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING},
+};
 
 use super::{Decoder, Fault};
 
@@ -31,30 +34,24 @@ pub struct Framing {
 }
 
 impl Terms {
-    pub(super) fn of(fields: &[httparse::Header<'_>]) -> Self {
-        let mut terms = Self { length: Length::Unsaid, closes: false, keeps_alive: false, expects: false };
-        for field in fields {
-            let is = |name: &str| field.name.eq_ignore_ascii_case(name);
-            // By their lengths first: nearly all fields are none of these.
-            match field.name.len() {
-                6 if is("expect") => terms.expects = true,
-                10 if is("connection") => terms.connection(field.value),
-                14 if is("content-length") => terms.length(decimal(field.value).map(Length::Bytes)),
-                17 if is("transfer-encoding") => {
-                    terms.length(field.value.eq_ignore_ascii_case(b"chunked").then_some(Length::Chunked));
-                }
-                _ => {}
-            }
-        }
-        terms
+    pub(super) fn unsaid() -> Self {
+        Self { length: Length::Unsaid, closes: false, keeps_alive: false, expects: false }
     }
 
-    /// Whether nobody else has to see a field. Other options than these two name fields that go
-    /// with the connection, too (RFC 9110 §7.6.1).
-    pub(super) fn hold_all_of(field: &httparse::Header<'_>) -> bool {
-        field.name.len() == 10
-            && field.name.eq_ignore_ascii_case("connection")
-            && [&b"keep-alive"[..], b"close"].iter().any(|option| field.value.eq_ignore_ascii_case(option))
+    /// Takes note of a field. True: nobody else has to see it. Other options than these two name
+    /// fields that go with the connection, too (RFC 9110 §7.6.1).
+    pub(super) fn note(&mut self, name: &HeaderName, value: &[u8]) -> bool {
+        if *name == CONNECTION {
+            return self.connection(value);
+        }
+        if *name == CONTENT_LENGTH {
+            self.length(decimal(value).map(Length::Bytes));
+        } else if *name == TRANSFER_ENCODING {
+            self.length(value.eq_ignore_ascii_case(b"chunked").then_some(Length::Chunked));
+        } else if *name == EXPECT {
+            self.expects = true;
+        }
+        false
     }
 
     fn length(&mut self, said: Option<Length>) {
@@ -64,11 +61,18 @@ impl Terms {
         };
     }
 
-    fn connection(&mut self, options: &[u8]) {
+    /// True: there is nothing else in it.
+    fn connection(&mut self, options: &[u8]) -> bool {
+        // Nearly always so.
+        if matches!(options, b"keep-alive" | b"Keep-Alive") {
+            self.keeps_alive = true;
+            return true;
+        }
         for option in options.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             self.closes |= option.eq_ignore_ascii_case(b"close");
             self.keeps_alive |= option.eq_ignore_ascii_case(b"keep-alive");
         }
+        [&b"keep-alive"[..], b"close"].iter().any(|option| options.eq_ignore_ascii_case(option))
     }
 
     /// Where the body ends, if its head says so, and in one way only.
@@ -105,10 +109,14 @@ impl Terms {
 /// A length in digits and nothing else; no body is longer than an `i64`, and whoever says so
 /// means to have it counted wrong.
 fn decimal(digits: &[u8]) -> Option<u64> {
-    let digit = |number: i64, byte: &u8| {
-        let digit = byte.is_ascii_digit().then(|| i64::from(byte - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    };
-    let number = if digits.is_empty() { None } else { digits.iter().try_fold(0, digit) };
-    number.and_then(|number| u64::try_from(number).ok())
+    const MOST: u64 = i64::MAX as u64;
+    let mut number = 0;
+    for byte in digits {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 || number > MOST / 10 {
+            return None;
+        }
+        number = number * 10 + u64::from(digit);
+    }
+    (number <= MOST && !digits.is_empty()).then_some(number)
 }

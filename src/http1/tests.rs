@@ -56,6 +56,7 @@ fn an_answer_ends_where_it_says() {
     };
     is("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokmore", "ok", 4);
     is("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nmore", "", 4);
+    is("HTTP/1.1 200 OK\r\nContent-Length: 00000000000000000002\r\n\r\nok", "ok", 0);
     is("HTTP/1.1 200\r\n\r\nuntil it closes", "until it closes", 0);
     is("HTTP/1.0 200 OK\r\n\r\nuntil it closes", "until it closes", 0);
     is("HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n2;a=\"b\"\r\nok\r\n0\r\n\r\nmore", "ok", 4);
@@ -67,6 +68,25 @@ fn an_answer_ends_where_it_says() {
     assert_eq!(whole(trailed), Ok((200, vec![], 2, 0)));
 }
 
+/// Said in full by what the head says of the connection, and by nobody else.
+#[test]
+fn options_of_the_connection_are_heard() {
+    for (options, keeps, is_left) in [
+        ("keep-alive", true, false),
+        ("Keep-Alive", true, false),
+        ("KEEP-ALIVE", true, false),
+        ("Close", false, false),
+        ("close ,\tx", false, true),
+        ("keep-alive, x", true, true),
+        ("", false, true),
+    ] {
+        let mut read = BytesMut::from(format!("HTTP/1.0 204 No\r\nConnection: {options}\r\n\r\n").as_str());
+        let Answer { response, terms } = head::read_answer(&mut read, &mut 0).unwrap().unwrap();
+        let framing = terms.framing(response.status(), response.version(), &Method::GET).unwrap();
+        assert_eq!((framing.keeps, response.headers().contains_key("connection")), (keeps, is_left), "{options}");
+    }
+}
+
 /// Threats 78, 80 and 81.
 #[test]
 fn what_could_be_read_in_two_ways_is_no_answer() {
@@ -76,6 +96,7 @@ fn what_could_be_read_in_two_ways_is_no_answer() {
         "content-length: +2",
         "content-length: 2, 2",
         "content-length: 0x2",
+        "content-length: 9223372036854775808",
         "content-length: 18446744073709551616",
         "content-length:",
         "transfer-encoding: gzip",

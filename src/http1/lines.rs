@@ -1,0 +1,78 @@
+//! Where the lines of a head end (RFC 9112 §2). What looks for the head's end notes those of the
+//! other lines on its way, so that nobody has to look for them again.
+
+use std::ops::Range;
+
+/// Line ends that are noted; those of further lines are looked for again.
+const NOTED: usize = 24;
+
+/// The lines before the empty one, in their order.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    /// Where the next one starts.
+    ends: [usize; NOTED],
+    /// All of them.
+    count: usize,
+    /// How many were taken, …
+    taken: usize,
+    /// … and where the next one starts.
+    start: usize,
+}
+
+impl Lines {
+    /// Past the empty line, if it has come. A bare LF ends a line, too (RFC 9112 §2.2): a head
+    /// that has them isn't waited for; what leaves has CR LF. `searched`: how far it was looked
+    /// for already.
+    pub(super) fn find_end(&mut self, read: &[u8], searched: &mut usize) -> Option<usize> {
+        let mut from = *searched;
+        while let Some(at) = memchr::memchr(b'\n', &read[from..]) {
+            let next = from + at + 1;
+            if let Some(end) = self.ends.get_mut(self.count) {
+                *end = next;
+            }
+            self.count += 1;
+            let end = match &read[next..] {
+                [b'\n', ..] => next + 1,
+                [b'\r', b'\n', ..] => next + 2,
+                [] | [b'\r'] => {
+                    *searched = next - 1;
+                    return None;
+                }
+                _ => {
+                    from = next;
+                    continue;
+                }
+            };
+            return if *searched == 0 { Some(end) } else { self.find_all(&read[..end], searched) };
+        }
+        *searched = read.len();
+        None
+    }
+
+    /// Of a head that came in pieces the first lines' ends aren't noted.
+    #[cold]
+    fn find_all(&mut self, head: &[u8], searched: &mut usize) -> Option<usize> {
+        (*self, *searched) = (Self::default(), 0);
+        self.find_end(head, searched)
+    }
+
+    /// How many haven't been taken.
+    pub(super) fn left(&self) -> usize {
+        self.count - self.taken
+    }
+
+    /// Where the next one is, without its end.
+    pub(super) fn take(&mut self, head: &[u8]) -> Option<Range<usize>> {
+        if self.taken == self.count {
+            return None;
+        }
+        let start = self.start;
+        self.start = match self.ends.get(self.taken) {
+            Some(next) => *next,
+            None => start + memchr::memchr(b'\n', &head[start..])? + 1,
+        };
+        self.taken += 1;
+        let end = self.start - 1;
+        Some(start..if head[start..end].ends_with(b"\r") { end - 1 } else { end })
+    }
+}
