@@ -21,7 +21,7 @@ use crate::{
     observe::{ConnectionGauge, ConnectionState},
     primitives::{RequestId, boxed},
     proxy::{AgentRequest, Arrival, Ingress, InterimSink, Peer, Proxy, is_extended},
-    tls::LeafCache,
+    tls::{LeafCache, Sparing},
 };
 
 use super::{
@@ -114,7 +114,7 @@ impl Connections {
             Ok(Ok(stream)) => {
                 counted.set(ConnectionState::Serving);
                 let version = Version::by_alpn(stream.get_ref().1.alpn_protocol());
-                boxed(|| session.serve(Peeked::new(Bytes::new(), Box::new(stream)), version)).await;
+                boxed(|| session.serve(Peeked::new(Bytes::new(), Sparing::new(stream)), version)).await;
             }
             Ok(Err(error)) => tracing::debug!(%error, "an agent's TLS handshake failed"),
             Err(_) => tracing::debug!("an agent's TLS handshake took too long"),
