@@ -62,9 +62,9 @@ pub(super) struct Reply<N> {
 }
 
 /// One connection.
-struct Conversation<S> {
+struct Conversation<'a, S> {
     receiver: Receiver<S>,
-    interim: InterimSink,
+    interim: &'a InterimSink,
     limits: Limits,
     /// What TLS had to say behind its handshake may still wait for company.
     is_new: bool,
@@ -87,19 +87,21 @@ impl Asked {
 }
 
 /// Serves requests until the connection ends, or is handed over. After `stop` no other one is
-/// waited for. What can't be read and is refused is recorded by `unreadable`.
+/// waited for. What `serve` puts into `interim` goes before its answer; what can't be read and is
+/// refused is recorded by `unreadable`.
 pub(super) async fn converse<S, N, F>(
     io: Peeked<S>,
     limits: Limits,
+    interim: &InterimSink,
     (drain, stop): (&Drain, impl Future<Output = ()>),
-    mut serve: impl FnMut(AgentRequest, InterimSink) -> F,
+    mut serve: impl FnMut(AgentRequest) -> F,
     unreadable: impl FnOnce(StatusCode) -> RequestId,
 ) -> Option<(Peeked<S>, N)>
 where
     S: Io,
     F: Future<Output = Reply<N>>,
 {
-    let mut conversation = Conversation::new(io, limits);
+    let mut conversation = Conversation::new(io, limits, interim);
     let mut stop = pin!(stop);
     let mut timer = Timer::default();
     // A request's future is large: it lies where the one before it lay, but not in a connection
@@ -119,7 +121,7 @@ where
         };
         let (asked, request) = Asked::of(arrived);
         let mut answering = room.take().unwrap_or_else(|| Box::pin(None));
-        answering.set(Some(serve(request, conversation.interim.clone())));
+        answering.set(Some(serve(request)));
         let reply = conversation.answer(answering.as_mut()).await?;
         answering.set(None);
         room = Some(answering);
@@ -136,10 +138,10 @@ where
     }
 }
 
-impl<S: Io> Conversation<S> {
-    fn new(io: Peeked<S>, limits: Limits) -> Self {
+impl<'a, S: Io> Conversation<'a, S> {
+    fn new(io: Peeked<S>, limits: Limits, interim: &'a InterimSink) -> Self {
         let (ahead, io) = io.into_parts();
-        Self { receiver: Receiver::new(ahead, io), interim: InterimSink::default(), limits, is_new: true, told: None }
+        Self { receiver: Receiver::new(ahead, io), interim, limits, is_new: true, told: None }
     }
 
     /// The next request. `None`: there is none.
