@@ -105,7 +105,8 @@ impl Client {
                     let address = connection.address();
                     let exchange = h1::exchange(connection, (&head, body), &slot.target.host, patience, to.on_interim);
                     match exchange.await {
-                        Ok(response) => {
+                        Ok(mut response) => {
+                            response.body_mut().lead_home(slot);
                             used::give_head(head);
                             return Ok(Sent { response, ahead: Bytes::new(), address });
                         }
