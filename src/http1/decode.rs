@@ -72,6 +72,14 @@ impl Decoder {
         matches!(self.0, State::Done)
     }
 
+    /// All of a body of known length, if it is there.
+    pub fn whole(&mut self, read: &mut BytesMut) -> Option<Bytes> {
+        let State::Length(left) = self.0 else { return None };
+        let length = usize::try_from(left).ok().filter(|length| *length <= read.len())?;
+        self.0 = State::Done;
+        Some(read.split_to(length).freeze())
+    }
+
     /// How many bytes are still to come, where that is known.
     pub fn left(&self) -> Option<u64> {
         match self.0 {

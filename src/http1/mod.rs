@@ -11,6 +11,7 @@
 pub mod decode;
 mod gather;
 pub mod head;
+mod lent;
 mod lines;
 mod outgoing;
 mod parse;
@@ -26,9 +27,10 @@ use std::io;
 
 pub use decode::{Decoded, Decoder};
 pub use gather::poll_write_gathered;
+pub use lent::{Line, Received};
 pub use outgoing::Outgoing;
 pub use peeked::Peeked;
-pub use received::{Arrived, Received, Receiver};
+pub use received::{Arrived, Receiver};
 pub use terms::{Framing, Terms};
 pub use wire::Wire;
 

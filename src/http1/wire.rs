@@ -66,6 +66,27 @@ impl<S> Wire<S> {
         &self.io
     }
 
+    pub(super) fn io_mut(&mut self) -> &mut S {
+        &mut self.io
+    }
+
+    pub(super) fn replace_io(&mut self, io: S) -> S {
+        std::mem::replace(&mut self.io, io)
+    }
+
+    /// A wire over `io` that goes on where the reading of this one stands; this one only writes
+    /// from now on.
+    pub(super) fn hand_reading_to<T>(&mut self, io: T) -> Wire<T> {
+        let read = std::mem::take(&mut self.read);
+        Wire { read, room: self.room, ..Wire::new(io, self.first_read) }
+    }
+
+    /// … and back. Gives the other one's stream.
+    pub(super) fn take_reading_of<T>(&mut self, other: Wire<T>) -> T {
+        (self.read, self.room) = (other.read, other.room);
+        other.io
+    }
+
     /// Between two messages: gives the memory back.
     pub fn rest(&mut self) {
         if self.read.is_empty() {

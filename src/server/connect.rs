@@ -13,13 +13,14 @@ use bytes::Bytes;
 use http::{Response, request::Parts};
 use rustls::server::Acceptor;
 use tokio::time::timeout;
-use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 use crate::{
     http1::Peeked,
     observe::ConnectionState,
     primitives::{Authority, Host},
     proxy::{Body, Handshake, Ingress, Opening, Tunnel},
+    tls::Sparing,
 };
 
 use super::{
@@ -68,6 +69,7 @@ pub(super) async fn intercept<S: Io>(session: &Session, mut io: Peeked<S>, tunne
                 handshake.succeeded();
                 drop(counted);
                 let version = Version::by_alpn(tls.get_ref().1.alpn_protocol());
+                let tls = Sparing::new(tls);
                 inside(false).serve_tunnel(Peeked::new(Bytes::new(), tls), version).await;
             }
             Ok(Err(error)) => {
@@ -86,7 +88,7 @@ async fn terminate<S: Io>(
     session: &Session,
     io: Peeked<S>,
     authority: &Authority,
-) -> io::Result<Box<tokio_rustls::server::TlsStream<Corked<Peeked<S>>>>> {
+) -> io::Result<TlsStream<Corked<Peeked<S>>>> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), Corked::new(io)).await?;
     let asked = start.client_hello().server_name().map(Host::parse);
     let agrees = match asked {
@@ -98,6 +100,5 @@ async fn terminate<S: Io>(
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the server name isn't the tunnel's host"));
     }
     let config = session.connections.leaves.server_config(authority.host()).map_err(io::Error::other)?;
-    // Boxed: a session is large, and the stream is handed on from here to the last request.
-    Ok(Box::new(corked::finish(start.into_stream(config)).await?))
+    corked::finish(start.into_stream(config)).await
 }

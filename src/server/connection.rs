@@ -21,7 +21,7 @@ use crate::{
     observe::{ConnectionGauge, ConnectionState},
     primitives::{RequestId, boxed},
     proxy::{AgentRequest, Arrival, Ingress, InterimSink, Peer, Proxy, is_extended},
-    tls::LeafCache,
+    tls::{LeafCache, Sparing},
 };
 
 use super::{
@@ -114,7 +114,7 @@ impl Connections {
             Ok(Ok(stream)) => {
                 counted.set(ConnectionState::Serving);
                 let version = Version::by_alpn(stream.get_ref().1.alpn_protocol());
-                boxed(|| session.serve(Peeked::new(Bytes::new(), Box::new(stream)), version)).await;
+                boxed(|| session.serve(Peeked::new(Bytes::new(), Sparing::new(stream)), version)).await;
             }
             Ok(Err(error)) => tracing::debug!(%error, "an agent's TLS handshake failed"),
             Err(_) => tracing::debug!("an agent's TLS handshake took too long"),
@@ -165,14 +165,13 @@ impl Session {
         if version == Version::H2 {
             return boxed(|| session.serve_h2(io)).await;
         }
-        let serve = |request: AgentRequest, interim: InterimSink| {
-            let session = &session;
-            async move { session.answer(request, Some(&interim)).await }
-        };
+        let interim = InterimSink::default();
+        let serve = |request: AgentRequest| session.answer(request, Some(&interim));
         let mut drain = session.drain.clone();
         let ends = (&session.drain, Rare::new(drain.stopped()));
         // Boxed with all that follows: a connection at rest has no use for the room.
-        if let Some((io, next)) = h1::converse(io, session.connections.h1(), ends, serve, session.unreadable()).await {
+        let limits = session.connections.h1();
+        if let Some((io, next)) = h1::converse(io, limits, &interim, ends, serve, session.unreadable()).await {
             boxed(|| next.follow(&session, io)).await;
         }
     }
@@ -184,10 +183,11 @@ impl Session {
         if version == Version::H2 {
             return boxed(|| session.serve_h2(io)).await;
         }
-        let serve = |request: AgentRequest, interim: InterimSink| {
-            let session = &session;
+        let interim = InterimSink::default();
+        let serve = |request: AgentRequest| {
+            let (session, interim) = (&session, &interim);
             async move {
-                let answer = session.connections.proxy.serve(session.arrival(Some(&interim)), request).await;
+                let answer = session.connections.proxy.serve(session.arrival(Some(interim)), request).await;
                 Reply { response: answer.response, next: answer.switched }
             }
         };
@@ -196,7 +196,8 @@ impl Session {
             tokio::select! { () = drain.stopped() => {}, () = session.revoked() => {} }
         });
         let ends = (&session.drain, stop);
-        let mut conversation = pin!(h1::converse(io, session.connections.h1(), ends, serve, session.unreadable()));
+        let limits = session.connections.h1();
+        let mut conversation = pin!(h1::converse(io, limits, &interim, ends, serve, session.unreadable()));
         let ended = tokio::select! {
             biased;
             ended = conversation.as_mut() => ended,

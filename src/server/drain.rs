@@ -30,11 +30,13 @@ impl Drain {
     pub async fn stopped(&mut self) {
         // An error means that the handle is gone: as good a reason to stop.
         let _ = self.stop.wait_for(|stop| *stop).await;
+        self.stop.mark_changed();
     }
 
-    /// Whether it is time to wind up.
+    /// Whether it is time to wind up. Asked with every request, and so without a lock: nothing
+    /// is ever said but that.
     pub fn has_stopped(&self) -> bool {
-        *self.stop.borrow()
+        !matches!(self.stop.has_changed(), Ok(false))
     }
 
     /// Tells whether the end has begun, without holding it up.
@@ -49,5 +51,22 @@ impl DrainHandle {
         self.stop.send_replace(true);
         // Nothing is ever sent: `None` comes when the last sender is dropped.
         tokio::time::timeout(limit, self.gone.recv()).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_holds_it_is_told_to_stop_and_goes_on_being_told() {
+        let (handle, drain) = Drain::new();
+        let mut later = drain.clone();
+        assert!(!drain.has_stopped() && !later.has_stopped());
+        let drained = tokio::spawn(handle.drain(Duration::from_secs(60)));
+        later.stopped().await;
+        assert!(drain.has_stopped() && later.has_stopped() && later.clone().has_stopped());
+        drop((drain, later));
+        assert!(drained.await.unwrap());
     }
 }

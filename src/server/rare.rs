@@ -12,7 +12,8 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-/// A future that is polled when it asks to be, not whenever its task is.
+/// A future that is polled when it asks to be, not whenever its task is. Once it is ready, or
+/// was changed, it is polled whenever it is asked.
 pub(super) struct Rare<F> {
     future: Pin<Box<F>>,
     call: Arc<Call>,
@@ -31,6 +32,16 @@ impl<F: Future> Rare<F> {
         let call = Arc::new(Call { called: AtomicBool::new(true), task: Mutex::new(None) });
         Self { future: Box::pin(future), waker: Arc::clone(&call).into(), call, task: None }
     }
+
+    pub(super) fn future(&self) -> &F {
+        &self.future
+    }
+
+    /// To change it.
+    pub(super) fn future_mut(&mut self) -> Pin<&mut F> {
+        self.call.called.store(true, Ordering::Release);
+        self.future.as_mut()
+    }
 }
 
 impl<F: Future> Future for Rare<F> {
@@ -47,7 +58,11 @@ impl<F: Future> Future for Rare<F> {
             return Poll::Pending;
         }
         this.call.called.store(false, Ordering::Release);
-        this.future.as_mut().poll(&mut Context::from_waker(&this.waker))
+        let polled = this.future.as_mut().poll(&mut Context::from_waker(&this.waker));
+        if polled.is_ready() {
+            this.call.called.store(true, Ordering::Release);
+        }
+        polled
     }
 }
 
@@ -87,5 +102,18 @@ mod tests {
         tokio::spawn(async move { tell.send(7).unwrap() });
         assert_eq!(poll_fn(|cx| Pin::new(&mut rare).poll(cx)).await, Ok(7));
         assert_eq!(polls.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_changed_or_is_over_is_asked_again() {
+        let second = std::time::Duration::from_secs(1);
+        let mut rare = Rare::new(tokio::time::sleep(60 * second));
+        assert!(poll_fn(|cx| Poll::Ready(Pin::new(&mut rare).poll(cx).is_pending())).await);
+        let sooner = tokio::time::Instant::now() + second;
+        rare.future_mut().reset(sooner);
+        for _ in 0..2 {
+            poll_fn(|cx| Pin::new(&mut rare).poll(cx)).await;
+            assert_eq!(tokio::time::Instant::now(), sooner);
+        }
     }
 }

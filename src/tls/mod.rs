@@ -1,5 +1,5 @@
 //! Our certificate authority, the leaves it mints, and rustls settings for both
-//! sides. Knows hosts and keys; no connections.
+//! sides. Knows hosts and keys; of connections only how they are read.
 //!
 //! ```text
 //! root (a year; the only thing a client trusts)
@@ -15,6 +15,7 @@ pub mod identity;
 mod issuing;
 pub mod leaf;
 pub mod server;
+mod sparing;
 
 use std::{
     path::PathBuf,
@@ -36,6 +37,7 @@ pub use certificate::CertificateInfo;
 pub use constraints::Constraints;
 pub use identity::ClientIdentity;
 pub use leaf::LeafCache;
+pub use sparing::Sparing;
 
 /// What can go wrong with keys and certificates. All but `Mint`, `Random` and `Config`
 /// are for the operator to mend.

@@ -26,6 +26,7 @@ use crate::{
     policy::Permit,
     primitives::{Authority, boxed},
     route::Scheme,
+    tls::Sparing,
 };
 
 /// One worker's pool.
@@ -104,7 +105,8 @@ impl Client {
                     let address = connection.address();
                     let exchange = h1::exchange(connection, (&head, body), &slot.target.host, patience, to.on_interim);
                     match exchange.await {
-                        Ok(response) => {
+                        Ok(mut response) => {
+                            response.body_mut().lead_home(slot);
                             used::give_head(head);
                             return Ok(Sent { response, ahead: Bytes::new(), address });
                         }
@@ -184,10 +186,11 @@ impl Client {
             Scheme::Https => {
                 let stream = self.connector.secure(stream, authority.host(), tls, h1_only).await?;
                 let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                let stream = Sparing::new(stream);
                 if is_h2 {
                     Ok(Opened::H2(h2::start(stream).await?, address))
                 } else {
-                    Ok(Opened::H1(Transport::Tls(Box::new(stream)), address))
+                    Ok(Opened::H1(Transport::Tls(stream), address))
                 }
             }
         }

@@ -11,13 +11,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
 use super::Stream;
-use crate::http1::{Peeked, poll_write_gathered};
+use crate::{
+    http1::{Peeked, poll_write_gathered},
+    tls::Sparing,
+};
 
 #[derive(Debug)]
 pub enum Transport {
     Clear(Stream),
-    /// Boxed: a TLS session is large, and moved with every request.
-    Tls(Box<TlsStream<Stream>>),
+    Tls(Sparing<TlsStream<Stream>>),
 }
 
 /// What a connection carries after a 101: first what was read ahead.
@@ -31,10 +33,7 @@ impl Transport {
     pub(super) fn is_silent(&self) -> bool {
         match self {
             Self::Clear(stream) => stream.is_silent(),
-            Self::Tls(stream) => {
-                let (stream, session) = stream.get_ref();
-                session.wants_read() && stream.is_silent()
-            }
+            Self::Tls(stream) => stream.is_used_up() && stream.stream().get_ref().0.is_silent(),
         }
     }
 }
@@ -43,7 +42,7 @@ impl AsyncRead for Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Clear(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -52,7 +51,7 @@ impl AsyncWrite for Transport {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Clear(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -64,7 +63,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Clear(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             // One TLS record for a head and its body.
-            Self::Tls(stream) => poll_write_gathered(Pin::new(&mut **stream), cx, slices),
+            Self::Tls(stream) => poll_write_gathered(Pin::new(stream), cx, slices),
         }
     }
 
@@ -75,14 +74,14 @@ impl AsyncWrite for Transport {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Clear(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -24,14 +24,11 @@ use http::{
     header::{CONNECTION, CONTENT_LENGTH},
 };
 use http_body::Body as _;
-use tokio::{
-    io::{ReadHalf, WriteHalf},
-    time::timeout,
-};
+use tokio::time::timeout;
 
 use super::{connection::Io, date, deadline::Deadline, drain::Drain};
 use crate::{
-    http1::{Arrived, Coding, Fault, Outgoing, Peeked, Receiver, Wire, head, used},
+    http1::{Arrived, Coding, Fault, Outgoing, Peeked, Receiver, head, used},
     primitives::RequestId,
     proxy::{AgentBody, AgentRequest, Body, InterimSink},
 };
@@ -65,10 +62,9 @@ pub(super) struct Reply<N> {
 }
 
 /// One connection.
-struct Conversation<S> {
-    receiver: Receiver<ReadHalf<S>>,
-    writer: Wire<WriteHalf<S>>,
-    interim: InterimSink,
+struct Conversation<'a, S> {
+    receiver: Receiver<S>,
+    interim: &'a InterimSink,
     limits: Limits,
     /// What TLS had to say behind its handshake may still wait for company.
     is_new: bool,
@@ -91,19 +87,21 @@ impl Asked {
 }
 
 /// Serves requests until the connection ends, or is handed over. After `stop` no other one is
-/// waited for. What can't be read and is refused is recorded by `unreadable`.
+/// waited for. What `serve` puts into `interim` goes before its answer; what can't be read and is
+/// refused is recorded by `unreadable`.
 pub(super) async fn converse<S, N, F>(
     io: Peeked<S>,
     limits: Limits,
+    interim: &InterimSink,
     (drain, stop): (&Drain, impl Future<Output = ()>),
-    mut serve: impl FnMut(AgentRequest, InterimSink) -> F,
+    mut serve: impl FnMut(AgentRequest) -> F,
     unreadable: impl FnOnce(StatusCode) -> RequestId,
 ) -> Option<(Peeked<S>, N)>
 where
     S: Io,
     F: Future<Output = Reply<N>>,
 {
-    let mut conversation = Conversation::new(io, limits);
+    let mut conversation = Conversation::new(io, limits, interim);
     let mut stop = pin!(stop);
     let mut timer = Timer::default();
     // A request's future is large: it lies where the one before it lay, but not in a connection
@@ -123,7 +121,7 @@ where
         };
         let (asked, request) = Asked::of(arrived);
         let mut answering = room.take().unwrap_or_else(|| Box::pin(None));
-        answering.set(Some(serve(request, conversation.interim.clone())));
+        answering.set(Some(serve(request)));
         let reply = conversation.answer(answering.as_mut()).await?;
         answering.set(None);
         room = Some(answering);
@@ -134,18 +132,16 @@ where
             return None;
         }
         if std::mem::take(&mut is_first) {
-            conversation.rest();
+            conversation.receiver.wire.rest();
             room = None;
         }
     }
 }
 
-impl<S: Io> Conversation<S> {
-    fn new(io: Peeked<S>, limits: Limits) -> Self {
+impl<'a, S: Io> Conversation<'a, S> {
+    fn new(io: Peeked<S>, limits: Limits, interim: &'a InterimSink) -> Self {
         let (ahead, io) = io.into_parts();
-        let (read, write) = tokio::io::split(io);
-        let (receiver, writer) = (Receiver::new(ahead, read), Wire::new(write, 0));
-        Self { receiver, writer, interim: InterimSink::default(), limits, is_new: true, told: None }
+        Self { receiver: Receiver::new(ahead, io), interim, limits, is_new: true, told: None }
     }
 
     /// The next request. `None`: there is none.
@@ -163,7 +159,7 @@ impl<S: Io> Conversation<S> {
             while let Poll::Ready(fired) = timer.poll(cx) {
                 match fired {
                     Fired::Rest => {
-                        self.rest();
+                        self.receiver.wire.rest();
                         *room = None;
                     }
                     Fired::End => return Poll::Ready(Ok(None)),
@@ -171,20 +167,15 @@ impl<S: Io> Conversation<S> {
             }
             if std::mem::take(&mut self.is_new) {
                 // Who doesn't take it now takes it with the first answer.
-                let _ = self.writer.poll_flush(cx);
+                let _ = self.receiver.wire.poll_flush(cx);
             }
             // A request that has begun is still served.
-            if self.receiver.is_at_rest() && stop.as_mut().poll(cx).is_ready() {
+            if self.receiver.wire.read.is_empty() && stop.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(None));
             }
             Poll::Pending
         })
         .await
-    }
-
-    fn rest(&mut self) {
-        self.receiver.rest();
-        self.writer.rest();
     }
 
     /// Drives `answering`. `None`: the agent has left, and with it the request.
@@ -212,16 +203,16 @@ impl<S: Io> Conversation<S> {
             self.told = Some(cx.waker().clone());
         }
         // What an agent doesn't read waits in the sink, which has a limit.
-        if self.writer.unwritten().is_empty() {
+        if self.receiver.wire.unwritten().is_empty() {
             self.write_interim();
         }
         if is_wanted {
-            self.writer.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            self.receiver.wire.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
-        if self.writer.is_flushed() {
+        if self.receiver.wire.is_flushed() {
             return Ok(());
         }
-        match self.writer.poll_write_out(cx) {
+        match self.receiver.wire.poll_write_out(cx) {
             Poll::Ready(written) => written,
             Poll::Pending => Ok(()),
         }
@@ -232,7 +223,7 @@ impl<S: Io> Conversation<S> {
             return;
         }
         for (status, fields) in self.interim.take() {
-            head::write_interim(&mut self.writer.out, status, &fields);
+            head::write_interim(&mut self.receiver.wire.out, status, &fields);
         }
         // Called again once it was written.
         self.interim.make_room();
@@ -262,7 +253,7 @@ impl<S: Io> Conversation<S> {
         };
         // What came with the answer goes before it; behind it, it would be the next one's.
         self.write_interim();
-        head::write_answer(&mut self.writer.out, &head, coding, connection, date::write);
+        head::write_answer(&mut self.receiver.wire.out, &head, coding, connection, date::write);
         used::give_map(head.headers);
         match self.deliver(body, coding.unwrap_or(Coding::Length(0))).await {
             Ok(()) if keeps && (self.receiver.finish() || self.skip_body().await) => true,
@@ -285,7 +276,7 @@ impl<S: Io> Conversation<S> {
         let mut outgoing = Outgoing::patient(body, coding);
         let sent = poll_fn(|cx| {
             // Before the last frame leaves: who has the answer finds its record.
-            if let Poll::Ready(sent) = outgoing.poll_telling(cx, &mut self.writer, Body::delivered) {
+            if let Poll::Ready(sent) = outgoing.poll_telling(cx, &mut self.receiver.wire, Body::delivered) {
                 return Poll::Ready(Some(sent));
             }
             if self.receiver.poll_departure(cx, &mut false).is_ready() {
@@ -313,8 +304,8 @@ impl<S: Io> Conversation<S> {
         tracing::debug!(error = %fault, "an agent's request can't be read");
         let Some(refusal) = Refusal::of(fault) else { return };
         let id = unreadable(refusal.status);
-        refusal.write(&mut self.writer.out, id, self.limits.head.bytes);
-        let written = timeout(LINGER, poll_fn(|cx| self.writer.poll_write_out(cx))).await;
+        refusal.write(&mut self.receiver.wire.out, id, self.limits.head.bytes);
+        let written = timeout(LINGER, poll_fn(|cx| self.receiver.wire.poll_write_out(cx))).await;
         if matches!(written, Ok(Ok(()))) {
             self.close().await;
         }
@@ -323,7 +314,7 @@ impl<S: Io> Conversation<S> {
     /// Ends the connection so that the last answer arrives.
     async fn close(&mut self) {
         let ending = async {
-            if poll_fn(|cx| self.writer.poll_shutdown(cx)).await.is_ok() {
+            if poll_fn(|cx| self.receiver.wire.poll_shutdown(cx)).await.is_ok() {
                 poll_fn(|cx| self.receiver.poll_discard(cx, MOST_LINGERING)).await;
             }
         };
@@ -333,11 +324,10 @@ impl<S: Io> Conversation<S> {
     /// Sends the answer after which the stream is no longer HTTP's.
     async fn hand_over(mut self, response: Response<Body>) -> Option<Peeked<S>> {
         let (head, _) = response.into_parts();
-        head::write_answer(&mut self.writer.out, &head, None, None, date::write);
-        poll_fn(|cx| self.writer.poll_write_out(cx)).await.ok()?;
-        let (read, ahead) = self.receiver.into_parts()?;
-        let (write, _) = self.writer.into_parts();
-        Some(Peeked::new(ahead, read.unsplit(write)))
+        head::write_answer(&mut self.receiver.wire.out, &head, None, None, date::write);
+        poll_fn(|cx| self.receiver.wire.poll_write_out(cx)).await.ok()?;
+        let (io, ahead) = self.receiver.into_parts()?;
+        Some(Peeked::new(ahead, io))
     }
 }
 

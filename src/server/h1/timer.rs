@@ -1,5 +1,6 @@
 //! The one timer of a connection. It isn't moved with every request: it looks again when it
-//! fires, which spares two operations on the runtime's wheel a request.
+//! fires, which spares two operations on the runtime's wheel a request, and it isn't looked at
+//! before.
 
 use std::{
     future::Future,
@@ -10,10 +11,12 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::server::rare::Rare;
+
 /// Runs while a connection waits for a request.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
+    sleep: Option<Rare<Sleep>>,
     end: Option<Instant>,
     rest: Option<Instant>,
 }
@@ -33,25 +36,25 @@ impl Timer {
         (self.end, self.rest) = (now.checked_add(end), now.checked_add(rest));
         // After a long rest it is set to the former wait's end.
         if let (Some(sleep), Some(rest)) = (&mut self.sleep, self.rest)
-            && sleep.deadline() > rest
+            && sleep.future().deadline() > rest
         {
-            sleep.as_mut().reset(rest);
+            sleep.future_mut().reset(rest);
         }
     }
 
     /// To be asked again after [`Fired::Rest`].
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Fired> {
         let Some(next) = self.rest.into_iter().chain(self.end).min() else { return Poll::Pending };
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(next)));
+        let sleep = self.sleep.get_or_insert_with(|| Rare::new(sleep_until(next)));
         loop {
-            ready!(sleep.as_mut().poll(cx));
+            ready!(Pin::new(&mut *sleep).poll(cx));
             let now = Instant::now();
             if self.end.is_some_and(|end| end <= now) {
                 return Poll::Ready(Fired::End);
             }
             let rests = self.rest.take_if(|rest| *rest <= now).is_some();
             if let Some(next) = self.rest.into_iter().chain(self.end).min() {
-                sleep.as_mut().reset(next);
+                sleep.future_mut().reset(next);
             }
             if rests {
                 return Poll::Ready(Fired::Rest);

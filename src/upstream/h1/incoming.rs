@@ -1,7 +1,9 @@
 //! An answer's body, whichever protocol it comes by.
 
 use std::{
+    fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -10,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::{
     super::{h2::Upload, pool::ConnectionGuard, transport::Upgraded},
-    Connection,
+    Connection, Home,
     detached::{self, Detached},
 };
 use crate::{
@@ -47,16 +49,17 @@ enum Kind {
 }
 
 /// The reading side of an exchange.
-#[derive(Debug)]
 pub(super) struct Reading {
     connection: Box<Connection>,
     decoder: Decoder,
     keeps: bool,
+    /// Where the connection goes, held by who sent the request.
+    home: Option<Arc<dyn Home>>,
 }
 
 impl Reading {
     pub(super) fn new(connection: Box<Connection>, decoder: Decoder, keeps: bool) -> Self {
-        Self { connection, decoder, keeps }
+        Self { connection, decoder, keeps, home: None }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -90,7 +93,7 @@ impl Reading {
 
     pub(super) fn end(self) {
         if self.keeps {
-            self.connection.go_home();
+            self.connection.go_home(self.home.as_deref());
         }
     }
 
@@ -99,11 +102,24 @@ impl Reading {
     }
 }
 
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reading").field("decoder", &self.decoder).finish_non_exhaustive()
+    }
+}
+
 impl Incoming {
     pub(super) fn h1(connection: Box<Connection>, decoder: Decoder, keeps: bool) -> Self {
         let mut incoming = Self(Kind::H1(Reading::new(connection, decoder, keeps)));
         incoming.end_if_done();
         incoming
+    }
+
+    /// Shows an h1 connection that isn't free yet the way home, which it would have to look for.
+    pub(in crate::upstream) fn lead_home(&mut self, home: Arc<dyn Home>) {
+        if let Kind::H1(reading) = &mut self.0 {
+            reading.home = Some(home);
+        }
     }
 
     pub(super) fn detached<B>(connection: Box<Connection>, decoder: Decoder, upload: Outgoing<B>) -> Self

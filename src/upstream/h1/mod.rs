@@ -93,14 +93,15 @@ impl Connection {
         self.wire.rest();
     }
 
-    /// Into the pool.
-    fn go_home(mut self: Box<Self>) {
+    /// Into the pool: `home`, where that is at hand.
+    fn go_home(mut self: Box<Self>, home: Option<&dyn Home>) {
         if !self.wire.read.is_empty() {
             // More than was asked for: whoever came next would take it for an answer (threat 80).
             return;
         }
         self.wire.wrote_any = false;
-        if let Some(home) = self.home.upgrade() {
+        let found = if home.is_none() { self.home.upgrade() } else { None };
+        if let Some(home) = home.or(found.as_deref()) {
             home.take_in(self);
         }
     }
