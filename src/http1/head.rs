@@ -181,7 +181,7 @@ pub fn read_answer(read: &mut BytesMut, searched: &mut usize) -> Result<Option<A
     };
     let mut response = Response::new(());
     (*response.version_mut(), *response.status_mut()) = (version, status);
-    *response.headers_mut() = used::map(lines.left() + ADDED_TO_ANSWER);
+    *response.headers_mut() = used::map(lines.left().min(MAX_FIELDS) + ADDED_TO_ANSWER);
     let terms = parse::fields(head, &mut lines, MAX_FIELDS, response.headers_mut())?;
     Ok(Some(Answer { response, terms }))
 }
@@ -212,7 +212,7 @@ pub fn read_request(read: &mut BytesMut, searched: &mut usize, limits: Limits) -
     if target.contains(&b'#') {
         return Err(Fault::Malformed);
     }
-    let mut parts = used::head(lines.left() + ADDED);
+    let mut parts = used::head(lines.left().min(limits.fields) + ADDED);
     parts.method = Method::from_bytes(method).map_err(|_| Fault::Malformed)?;
     parts.uri = Uri::from_maybe_shared(head.slice_ref(target)).map_err(|_| Fault::Malformed)?;
     parts.version = version;
@@ -312,7 +312,10 @@ pub fn read_trailers(read: &mut BytesMut, searched: &mut usize) -> Result<Option
     let Some(end) = lines.find_end(read, searched) else {
         return if read.len() > MAX_TRAILERS { Err(Fault::TooLarge) } else { Ok(None) };
     };
-    let mut trailers = HeaderMap::with_capacity(lines.left());
+    if end > MAX_TRAILERS {
+        return Err(Fault::TooLarge);
+    }
+    let mut trailers = HeaderMap::with_capacity(lines.left().min(MAX_FIELDS));
     parse::fields(read.split_to(end).freeze(), &mut lines, MAX_FIELDS, &mut trailers).map_err(|_| Fault::Malformed)?;
     Ok(Some(trailers))
 }

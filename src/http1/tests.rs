@@ -87,6 +87,21 @@ fn options_of_the_connection_are_heard() {
     }
 }
 
+/// Of lines there can be more in an allowed head than any map has room for.
+#[test]
+fn heads_of_nothing_but_lines_are_too_large() {
+    let limits = head::Limits { bytes: MAX_HEAD, fields: 100, target: 100 };
+    let lines = |first: &str| BytesMut::from(format!("{first}{}\n", "a\n".repeat(25_000)).as_str());
+    let request = head::read_request(&mut lines("GET / HTTP/1.1\n"), &mut 0, limits);
+    assert!(matches!(request, Err(Fault::TooLarge)), "{request:?}");
+    let answer = head::read_answer(&mut lines("HTTP/1.1 200 OK\n"), &mut 0);
+    assert!(matches!(answer, Err(Fault::TooLarge)), "{answer:?}");
+    let trailers = head::read_trailers(&mut lines(""), &mut 0);
+    assert!(matches!(trailers, Err(Fault::TooLarge)), "{trailers:?}");
+    let few = head::read_trailers(&mut BytesMut::from(format!("a: {}\n\n", "x".repeat(17_000)).as_str()), &mut 0);
+    assert!(matches!(few, Err(Fault::TooLarge)), "they count as much when they come whole");
+}
+
 /// Threats 78, 80 and 81.
 #[test]
 fn what_could_be_read_in_two_ways_is_no_answer() {

@@ -10,8 +10,9 @@ use tokio::time::Instant;
 use super::{Event, Record};
 use crate::primitives::AgentName;
 
-/// A path may have so many bytes for its record's place; it takes another one for as many more.
-const PATH_OF_A_PLACE: usize = 512;
+/// What the agent chose, path and method, may have so many bytes for its record's place; it takes
+/// another one for as many more.
+const TEXT_OF_A_PLACE: usize = 512;
 /// A full queue's second half has so many shares.
 const SHARES: usize = 8;
 /// Written records that are kept: so many where few are under way, and never more than so many.
@@ -89,7 +90,8 @@ impl Batch {
         }
         let shares = self.is_crowded(bound).then(|| record.agent.get().cloned());
         let path = record.asked.path.as_ref().map_or(0, |path| path.as_str().len());
-        let places = 1 + path / PATH_OF_A_PLACE;
+        let method = record.asked.method.as_ref().map_or(0, |method| method.as_str().len());
+        let places = 1 + (path + method) / TEXT_OF_A_PLACE;
         self.entries.push(Entry::Record(record, ended));
         self.taken += places;
         if let Some(agent) = shares {
@@ -127,7 +129,8 @@ impl Batch {
         for entry in self.entries.drain(..) {
             match entry {
                 Entry::Record(mut record, _) if self.written.len() < self.keeps => {
-                    record.asked.path.take_if(|path| path.as_str().len() > PATH_OF_A_PLACE);
+                    record.asked.path.take_if(|path| path.as_str().len() > TEXT_OF_A_PLACE);
+                    record.asked.method.take_if(|method| method.as_str().len() > TEXT_OF_A_PLACE);
                     self.written.push(record);
                 }
                 Entry::Record(..) | Entry::Event(..) => {}
@@ -143,6 +146,8 @@ impl Batch {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use http::Method;
+
     use super::*;
     use crate::{
         observe::line::tests::{failed, record, refused},
@@ -154,18 +159,27 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn long_paths_take_more_room() {
-        let mut batch = Batch::default();
-        let mut record = record();
-        record.asked.path = CanonicalPath::parse(&format!("/{}", "a".repeat(60_000))).ok();
-        let count = fill(&mut batch, &record, 65_536);
-        assert!(count * 60_000 < 65_536 * PATH_OF_A_PLACE + 60_000, "{count}");
-        assert!(count > 200, "{count}");
-        batch.reset(10);
-        assert!(batch.is_empty());
-        // None is kept for its record's next request.
-        assert!(!batch.written.is_empty() && batch.written.iter().all(|record| record.asked.path.is_none()));
-        assert_eq!(fill(&mut batch, &record, 4), 1);
+    fn long_texts_take_more_room() {
+        let text = "A".repeat(60_000);
+        let (mut with_path, mut with_method) = (record(), record());
+        with_path.asked.path = CanonicalPath::parse(&format!("/{text}")).ok();
+        with_method.asked.method = Method::from_bytes(text.as_bytes()).ok();
+        for record in [with_path, with_method] {
+            let mut batch = Batch::default();
+            let count = fill(&mut batch, &record, 65_536);
+            assert!(count * 60_000 < 65_536 * TEXT_OF_A_PLACE + 60_000, "{count}");
+            assert!(count > 200, "{count}");
+            batch.reset(10);
+            assert!(batch.is_empty() && !batch.written.is_empty());
+            // None is kept for its record's next request.
+            let is_short = |record: &Used| {
+                let (path, method) = (&record.asked.path, &record.asked.method);
+                path.as_ref().is_none_or(|path| path.as_str().len() < 100)
+                    && method.as_ref().is_none_or(|method| method.as_str().len() < 100)
+            };
+            assert!(batch.written.iter().all(is_short));
+            assert_eq!(fill(&mut batch, &record, 4), 1);
+        }
     }
 
     /// Threat 108: who floods the log takes no room from others.

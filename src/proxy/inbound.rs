@@ -172,7 +172,8 @@ impl<'a> Inbound<'a> {
             Ingress::Reverse { mounts, .. } => reverse_target(&parts, mounts)?,
         };
         // Scheme and authority are the permit's to say. In origin-form it is as it has to be.
-        if parts.uri.authority().is_some() || parts.uri.path() != target.path.as_str() {
+        let is_so = |path: &PathAndQuery| says(path, &target.path);
+        if parts.uri.authority().is_some() || !parts.uri.path_and_query().is_some_and(is_so) {
             parts.uri = upstream_path(&target, &parts.uri)?.into();
         }
         Ok(Self { arrival, parts, body, marks, extended, target })
@@ -326,9 +327,15 @@ fn upgraded(target: Target, routes: &Table) -> Target {
 }
 
 /// The path that goes upstream: what was decided on, with the agent's query.
+/// Whether it is sent as it was decided on. A query alone means `/` and doesn't say so, which
+/// HTTP/2 takes for malformed (RFC 9113 §8.3.1).
+fn says(asked: &PathAndQuery, decided: &CanonicalPath) -> bool {
+    asked.path() == decided.as_str() && asked.as_str().starts_with('/')
+}
+
 fn upstream_path(target: &Target, asked: &Uri) -> Result<PathAndQuery, BadRequest> {
     match asked.path_and_query() {
-        Some(same) if same.path() == target.path.as_str() => Ok(same.clone()),
+        Some(same) if says(same, &target.path) => Ok(same.clone()),
         Some(other) => {
             let query = other.query().map_or(String::new(), |query| format!("?{query}"));
             PathAndQuery::try_from(format!("{}{query}", target.path)).map_err(|_| BadRequest::Framing)
@@ -395,6 +402,25 @@ mod tests {
     fn through(mounts: &[Mount], path: &str) -> Result<String, Error> {
         let (parts, ()) = http::Request::get(path).body(()).unwrap().into_parts();
         Ok(reverse_target(&parts, mounts)?.path.as_str().to_owned())
+    }
+
+    #[test]
+    fn what_is_sent_says_the_path_that_was_decided_on() {
+        for (asked, sent) in [
+            ("/a?b", "/a?b"),
+            ("http://a.test/a?b", "/a?b"),
+            ("http://a.test", "/"),
+            ("http://a.test?b", "/?b"),
+            ("http://a.test/?b", "/?b"),
+        ] {
+            let uri: Uri = asked.parse().unwrap();
+            let authority = Authority::parse("a.test", Some(80)).unwrap();
+            let path = CanonicalPath::parse(uri.path()).unwrap();
+            let target = Target { scheme: Scheme::Http, authority, method: Method::GET, path };
+            assert_eq!(upstream_path(&target, &uri).unwrap().as_str(), sent, "{asked}");
+        }
+        let lone = PathAndQuery::from_static("?b");
+        assert!(!says(&lone, &CanonicalPath::parse("/").unwrap()), "as it may come over HTTP/2");
     }
 
     #[test]
