@@ -1,5 +1,6 @@
 //! One connection to a proxy, whatever it takes to get through it, and requests on it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use rustls::client::Resumption;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -16,8 +17,12 @@ use crate::{Options, number};
 
 pub type Failure = Box<dyn std::error::Error>;
 
-pub trait Stream: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+/// Buffered, so that a look at the socket is taken only for something: tokio-rustls looks again
+/// behind all that it gets, but not where its buffer is read.
+pub trait Stream: AsyncBufRead + AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncBufRead + AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
+const READ: usize = 4096;
 
 /// Where requests go, and what they look like.
 pub struct Target {
@@ -83,10 +88,10 @@ impl Target {
         }
         let stream: Box<dyn Stream> = match &self.tls {
             Some((connector, name)) => Box::new(connector.connect(name.clone(), tcp).await?),
-            None => Box::new(tcp),
+            None => Box::new(BufReader::with_capacity(READ, tcp)),
         };
         if self.streams == 0 {
-            return Ok(Wire::H1(Connection { stream, buffer: Vec::with_capacity(4096) }));
+            return Ok(Wire::H1(Connection { stream, buffer: Vec::with_capacity(READ), last: 0..0 }));
         }
         let (sender, connection) = h2::client::Builder::new()
             .initial_window_size(1 << 20)
@@ -178,11 +183,24 @@ impl Wire {
 pub struct Connection {
     stream: Box<dyn Stream>,
     buffer: Vec<u8>,
+    /// Where the head of the last answer ended, and its body.
+    last: Range<usize>,
 }
 
 impl Connection {
     /// Reads one answer, and gives how long its body was.
     async fn answer(&mut self) -> Result<u64, Failure> {
+        // Nearly every answer is as long as the one before it, and here whole.
+        let read = self.stream.fill_buf().await?;
+        let Range { start: head, end } = self.last;
+        if read.len() == end && read.starts_with(b"HTTP/1.1 200") && read[..head].ends_with(b"\r\n\r\n") {
+            self.stream.consume(end);
+            return Ok((end - head) as u64);
+        }
+        self.search().await
+    }
+
+    async fn search(&mut self) -> Result<u64, Failure> {
         self.buffer.clear();
         let end = loop {
             let from = self.buffer.len().saturating_sub(3);
@@ -198,8 +216,10 @@ impl Connection {
             return Err(String::from_utf8_lossy(&self.buffer[..self.buffer.len().min(600)]).into());
         }
         let length = content_length(head).ok_or("no Content-Length")?;
+        self.last = end..self.buffer.len();
         let mut left = length.saturating_sub((self.buffer.len() - end) as u64);
         if left > 0 {
+            self.last = 0..0;
             if length > 1 << 20 && self.buffer.capacity() < 1 << 18 {
                 self.buffer.reserve(1 << 18);
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -22,7 +22,7 @@ pub async fn serve(options: &Options) {
             accepted = plain.accept() => {
                 let (stream, _) = accepted.expect("accept");
                 let _ = stream.set_nodelay(true);
-                tokio::task::spawn_local(async move { let _ = connection(stream).await; });
+                tokio::task::spawn_local(async move { let _ = connection(BufReader::new(stream)).await; });
             }
             accepted = tls.accept() => {
                 let (stream, _) = accepted.expect("accept");
