@@ -143,6 +143,10 @@ impl<S> Loan<S> {
         Progress::Reading
     }
 
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(&*lock(&self.0), Lent::Out(Out { gone: true, .. }))
+    }
+
     pub(super) fn may_go_on(&self, most: u64) -> bool {
         match &*lock(&self.0) {
             Lent::Out(out) => out.rest.may_go_on(most),

@@ -113,6 +113,14 @@ impl<S: AsyncRead + Unpin + Send + 'static> Receiver<S> {
         Poll::Pending
     }
 
+    /// Whether the peer left in the middle of a body, as its reader found.
+    pub fn has_lost_its_peer(&self) -> bool {
+        match self.wire.io() {
+            Line::Own(_) => false,
+            Line::Lent(loan) => loan.is_gone(),
+        }
+    }
+
     /// The request was answered: its body, if there is any left, is nobody's. True: another
     /// request may follow. What of the body was read already is skipped.
     pub fn finish(&mut self) -> bool {

@@ -148,7 +148,13 @@ impl Client {
         if let Some(loan) = slot.take(again, *now) {
             return Ok(loan);
         }
-        let loan = boxed(|| self.wait(slot, to.permit, to.h1_only, again)).await?;
+        let loan = match boxed(|| self.wait(slot, to.permit, to.h1_only, again)).await {
+            Ok(loan) => loan,
+            Err(error) => {
+                self.pool.give_up(to, slot);
+                return Err(error);
+            }
+        };
         *now = Instant::now();
         Ok(loan)
     }

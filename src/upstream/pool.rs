@@ -179,16 +179,8 @@ impl Pool {
 
     /// The slot of a permit, made where there is none.
     pub(super) fn slot(self: &Arc<Self>, to: &Destination<'_>) -> Arc<Slot> {
-        let permit = to.permit;
-        let upstream = &permit.route().upstream;
-        let wanted = Wanted {
-            agent: permit.agent().name(),
-            upstream: Arc::as_ptr(upstream) as usize,
-            scheme: permit.scheme(),
-            authority: permit.authority(),
-            h1_only: to.h1_only,
-            identity: to.identity.map_or(0, |identity| identity.id()),
-        };
+        let upstream = &to.permit.route().upstream;
+        let wanted = Wanted::by(to);
         let mut slots = lock(&self.slots);
         let place = match slots.binary_search_by(|(key, _)| key.wanted().cmp(&wanted)) {
             Ok(at) => return slots[at].1.clone(),
@@ -205,6 +197,21 @@ impl Pool {
         drop(slots);
         self.sweep_while_used();
         slot
+    }
+
+    /// After a connection failed: what nobody else waits for goes with its request. Agents choose
+    /// authorities, and each would take its memory until the next sweep, and the time of those
+    /// who look for others.
+    pub(super) fn give_up(&self, to: &Destination<'_>, slot: &Arc<Slot>) {
+        let wanted = Wanted::by(to);
+        let mut slots = lock(&self.slots);
+        if let Ok(at) = slots.binary_search_by(|(key, _)| key.wanted().cmp(&wanted))
+            && Arc::ptr_eq(&slots[at].1, slot)
+            && Arc::strong_count(slot) == 2
+            && matches!(slot.sweep(), Left::Nothing)
+        {
+            slots.remove(at);
+        }
     }
 
     /// One task looks after idle connections for as long as there are any slots.
@@ -261,7 +268,21 @@ impl fmt::Debug for Pool {
     }
 }
 
-// === impl Key ===
+// === impl Wanted, Key ===
+
+impl<'a> Wanted<'a> {
+    fn by(to: &Destination<'a>) -> Self {
+        let permit = to.permit;
+        Self {
+            agent: permit.agent().name(),
+            upstream: Arc::as_ptr(&permit.route().upstream) as usize,
+            scheme: permit.scheme(),
+            authority: permit.authority(),
+            h1_only: to.h1_only,
+            identity: to.identity.map_or(0, |identity| identity.id()),
+        }
+    }
+}
 
 impl Key {
     fn of(Wanted { upstream, scheme, h1_only, identity, authority, agent }: Wanted<'_>) -> Self {

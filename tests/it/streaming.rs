@@ -421,6 +421,26 @@ async fn an_agent_that_leaves_in_a_download_ends_it() {
     }
 }
 
+/// Its upload breaks the answer, too: it is the agent's doing, and not the upstream's.
+#[tokio::test]
+async fn an_agent_that_leaves_in_an_upload_that_is_answered_has_left() {
+    let mut upstream = Scripted::start("h2").await;
+    let mut arrivals = taking(&mut upstream);
+    let stage = upstream.stage("").await;
+    for (index, way) in Way::H1.into_iter().enumerate() {
+        let mut agent = Wire::new(open(&stage, &upstream.authority(), way).await);
+        let line = ("POST", "/v1/upload", "1.1");
+        agent.write(raw_head(&stage, &upstream.authority(), way, line, "content-length: 1000\r\n")).await;
+        agent.write("some").await;
+        let Taken { request: _upload, done } = soon(arrivals.recv()).await.unwrap();
+        let (_feeder, body) = fed();
+        done.send(Response::new(body)).unwrap();
+        agent.head().await;
+        drop(agent);
+        gone(&stage, index + 1).await;
+    }
+}
+
 #[tokio::test]
 async fn an_agent_that_leaves_before_the_answer_ends_the_request() {
     let upstream = Scripted::start("http/1.1").await;

@@ -275,6 +275,10 @@ impl<'a, S: Io> Conversation<'a, S> {
         let mut deadline = Deadline::new(body.deadline());
         let mut outgoing = Outgoing::patient(body, coding);
         let sent = poll_fn(|cx| {
+            // An upload that broke off breaks its answer, too, which would be heard first.
+            if self.receiver.has_lost_its_peer() {
+                return Poll::Ready(Some(Err(Fault::Closed)));
+            }
             // Before the last frame leaves: who has the answer finds its record.
             if let Poll::Ready(sent) = outgoing.poll_telling(cx, &mut self.receiver.wire, Body::delivered) {
                 return Poll::Ready(Some(sent));
@@ -325,7 +329,8 @@ impl<'a, S: Io> Conversation<'a, S> {
     async fn hand_over(mut self, response: Response<Body>) -> Option<Peeked<S>> {
         let (head, _) = response.into_parts();
         head::write_answer(&mut self.receiver.wire.out, &head, None, None, date::write);
-        poll_fn(|cx| self.receiver.wire.poll_write_out(cx)).await.ok()?;
+        let limit = self.limits.head_timeout;
+        timeout(limit, poll_fn(|cx| self.receiver.wire.poll_write_out(cx))).await.ok()?.ok()?;
         let (io, ahead) = self.receiver.into_parts()?;
         Some(Peeked::new(ahead, io))
     }

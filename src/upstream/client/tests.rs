@@ -460,6 +460,8 @@ async fn a_failed_connection_fails_all_that_waited_for_it() {
         assert!(failure.unsent.is_some());
     }
     assert_eq!(dial.dialled(), ["93.184.216.34:443"]);
+    // An agent that asks for thousands of hosts that aren't there takes no memory with them.
+    assert!(format!("{client:?}").contains("Pool { slots: 0,"), "{client:?}");
 }
 
 #[tokio::test(start_paused = true)]
