@@ -76,6 +76,12 @@ impl Lease {
         Ok(())
     }
 
+    /// Whether [`authorize`](Self::authorize) writes this field.
+    pub fn puts_in(&self, name: &HeaderName) -> bool {
+        let puts_in = |token: &Arc<Token>| token.field == *name || (token.prover.is_some() && *name == dpop::FIELD);
+        self.token.as_ref().is_some_and(puts_in)
+    }
+
     /// Whether there is a token at all.
     pub fn is_some(&self) -> bool {
         self.token.is_some()

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::{
     credential::{self, Asking, Broker, Lease, Recipient},
-    http1::Fault,
+    http1::{Fault, used},
     observe::{Noted, Record},
     policy::Permit,
     primitives::{Secret, boxed},
@@ -29,7 +29,7 @@ use super::{
     marks::Mark,
     recover::{self, Remedy, Tries},
     scrub::{self, Screening},
-    spare::Spare,
+    spare::Original,
     turn::Turn,
     upgrade::Upgrade,
 };
@@ -48,10 +48,13 @@ impl Proxy {
             turn.begin(&lease, &outbound.recipient(permit)).await;
             now = Instant::now();
         }
-        let sent = self.send(permit, outbound, (&lease, &turn), (request, now), record).await?;
+        let mut sent = self.send(permit, outbound, (&lease, &turn), (request, now), record).await?;
         if recover::may_call_for_a_remedy(permit, &sent) {
             // Boxed like all that few requests need: the others would carry room for it.
             return boxed(|| self.recover(broker, outbound, permit, (lease, turn), sent, record)).await;
+        }
+        if let Some(head) = sent.head.take() {
+            used::give_head(head);
         }
         Ok(outbound.answered(sent, Screening::new(lease, permit, broker, record.id)))
     }
@@ -71,7 +74,7 @@ impl Proxy {
             let Some(remedy) = tries.remedy(broker, permit, outbound.asking(), &lease, &mut sent).await? else { break };
             // A refusal says that the request has not been applied (RFC 9110 §15.5.2): the one
             // licence to send a POST twice. The answer is kept until a better one is sure.
-            let Some(again) = outbound.again() else { break };
+            let Some(again) = outbound.again(sent.head.take(), &lease) else { break };
             drop(sent);
             match remedy {
                 Remedy::Other(other) => {
@@ -124,14 +127,13 @@ impl Proxy {
         let body = RequestBody::new(body, &record.traffic, limits, held);
         let rewinder = body.rewinder();
         parts.extensions.clear();
-        let may_repeat = permit.credential().is_some() || parts.method.is_idempotent();
-        let spare = may_repeat.then(|| Spare::of(&parts));
+        let original = Original::of(&parts, marks, permit.credential().is_some());
         let length = http_body::Body::size_hint(&body).exact();
         let is_grpc =
             || parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         let is_large = length.is_none_or(|length| length > settings.replay_limit as u64) && !is_grpc();
         let continue_timeout = settings.continue_timeout;
-        let outbound = Outbound { spare, rewinder, interim, is_large, continue_timeout, upgrade, subject };
+        let outbound = Outbound { original, rewinder, interim, is_large, continue_timeout, upgrade, subject };
         Ok(Prepared { outbound, request: Leaving { head: parts, body } })
     }
 
@@ -148,17 +150,20 @@ impl Proxy {
         let to = Destination {
             permit,
             now: started,
-            without_continue: &|| outbound.rewinder.continued(),
+            before_h2: &|head| {
+                outbound.rewinder.continued();
+                outbound.original.keep(head, lease);
+            },
             on_interim: &|status, fields| outbound.on_interim((lease, permit, turn), status, fields),
             identity: lease.identity(),
             h1_only: outbound.upgrade.is_some() || outbound.waits_for_a_nonce(lease),
         };
         let ready = outbound.ready(request, permit, lease)?;
         let mut sent = turn.during(pin!(self.upstream.send(to, ready))).await;
-        if let Err(failure) = &sent
+        if let Err(failure) = &mut sent
             && broke_off(&failure.error)
             && (failure.nothing_sent || outbound.is_idempotent())
-            && let Some(again) = outbound.again()
+            && let Some(again) = outbound.again(failure.take_head(), lease)
         {
             record.outcome.retried = true;
             let ready = outbound.ready(again, permit, lease)?;
@@ -205,9 +210,7 @@ pub(super) struct Prepared {
 /// What stays behind of a request that was stripped of all that was the agent's
 /// connection's, for the case that it has to be sent again.
 pub(super) struct Outbound {
-    /// `None` where nothing allows a second attempt: no token that could be refused, and a
-    /// method that may count twice.
-    spare: Option<Spare>,
+    original: Original,
     rewinder: Rewinder,
     /// Where the upstream's interim answers go.
     interim: Option<InterimSink>,
@@ -225,13 +228,13 @@ impl Outbound {
     }
 
     fn is_idempotent(&self) -> bool {
-        self.spare.as_ref().is_some_and(|spare| spare.method().is_idempotent())
+        self.original.method().is_idempotent()
     }
 
-    /// The request from its start, unless more of its body has passed than was kept.
-    fn again(&self) -> Option<Leaving> {
-        let spare = self.spare.as_ref()?;
-        Some(Leaving { head: Box::new(spare.head()), body: self.rewinder.rewind()? })
+    /// The request from its start, unless more of its body has passed than was kept. `head`: as
+    /// it was sent with `lease`, where it came back.
+    fn again(&self, head: Option<Box<Parts>>, lease: &Lease) -> Option<Leaving> {
+        Some(Leaving { head: self.original.again(head, lease)?, body: self.rewinder.rewind()? })
     }
 
     fn answered(&mut self, sent: Sent, screening: Option<Screening>) -> Answered {
@@ -254,11 +257,11 @@ impl Outbound {
     }
 
     fn method(&self) -> &Method {
-        self.spare.as_ref().map_or(&Method::GET, Spare::method)
+        self.original.method()
     }
 
     fn path(&self) -> &str {
-        self.spare.as_ref().map_or("/", Spare::path)
+        self.original.path()
     }
 
     fn recipient<'a>(&'a self, permit: &'a Permit<'_>) -> Recipient<'a> {

@@ -1,33 +1,38 @@
-//! A request's head kept for another attempt, which hardly ever comes. Kept flat: a copy of
-//! a `HeaderMap` costs an allocation for the name of each field that isn't a registered
+//! A request's head for another attempt, which hardly ever comes. Over HTTP/1.1 it comes back
+//! when the answer is there. h2 takes it for good: there a copy is kept, and kept flat, since a
+//! copy of a `HeaderMap` costs an allocation for the name of each field that isn't a registered
 //! one, and SDKs send a dozen of those; this costs one for all.
 
-use http::{HeaderName, HeaderValue, Method, Uri, request::Parts, uri::PathAndQuery};
+use std::sync::OnceLock;
 
-/// The head as it was given, to be made again.
-pub(super) struct Spare {
+use http::{HeaderName, HeaderValue, Method, Uri, header::EXPECT, request::Parts, uri::PathAndQuery};
+
+use crate::credential::Lease;
+
+use super::marks::{Mark, Marks};
+
+/// A request as it was before anything was put in for an attempt.
+pub(super) struct Original {
     method: Method,
     /// All that is the request's of its URI: the rest is the permit's.
     path: Option<PathAndQuery>,
-    fields: Box<[u8]>,
+    /// False: no token that could be refused, and a method that may count twice.
+    may_repeat: bool,
+    /// The agent itself waits for `100 Continue`.
+    expects: bool,
+    /// Where it went over h2.
+    copy: OnceLock<Spare>,
 }
 
-/// Before each field: the lengths of its name and its value, and whether it is sensitive.
-const PREFIX: usize = 2 * LENGTH + 1;
-const LENGTH: usize = size_of::<usize>();
-
-impl Spare {
-    pub(super) fn of(head: &Parts) -> Self {
-        let size = |(name, value): (&HeaderName, &HeaderValue)| PREFIX + name.as_str().len() + value.len();
-        let mut fields = Vec::with_capacity(head.headers.iter().map(size).sum());
-        for (name, value) in &head.headers {
-            let name = name.as_str().as_bytes();
-            fields.extend_from_slice(&prefix(name, value));
-            fields.extend_from_slice(name);
-            fields.extend_from_slice(value.as_bytes());
+impl Original {
+    pub(super) fn of(head: &Parts, marks: Marks, has_credential: bool) -> Self {
+        Self {
+            method: head.method.clone(),
+            path: head.uri.path_and_query().cloned(),
+            may_repeat: has_credential || head.method.is_idempotent(),
+            expects: marks.has(Mark::EXPECT),
+            copy: OnceLock::new(),
         }
-        let path = head.uri.path_and_query().cloned();
-        Self { method: head.method.clone(), path, fields: fields.into_boxed_slice() }
     }
 
     pub(super) fn method(&self) -> &Method {
@@ -38,12 +43,60 @@ impl Spare {
         self.path.as_ref().map_or("/", PathAndQuery::path)
     }
 
+    /// Before h2 takes the head that goes with `lease`.
+    pub(super) fn keep(&self, head: &Parts, lease: &Lease) {
+        if self.may_repeat {
+            self.copy.get_or_init(|| Spare::of(head, |name| self.is_put_in(name, lease)));
+        }
+    }
+
+    /// The head again. `sent`: as it went with `lease`, where it came back.
+    pub(super) fn again(&self, sent: Option<Box<Parts>>, lease: &Lease) -> Option<Box<Parts>> {
+        if !self.may_repeat {
+            return None;
+        }
+        let Some(mut head) = sent else { return self.copy.get().map(|copy| Box::new(copy.head(self))) };
+        let put_in: Vec<_> = head.headers.keys().filter(|name| self.is_put_in(name, lease)).cloned().collect();
+        for name in put_in {
+            head.headers.remove(name);
+        }
+        Some(head)
+    }
+
+    /// Each attempt has its own token, proof and expectation.
+    fn is_put_in(&self, name: &HeaderName, lease: &Lease) -> bool {
+        lease.puts_in(name) || (*name == EXPECT && !self.expects)
+    }
+}
+
+/// The fields as they were.
+struct Spare(Box<[u8]>);
+
+/// Before each field: the lengths of its name and its value, and whether it is sensitive.
+const PREFIX: usize = 2 * LENGTH + 1;
+const LENGTH: usize = size_of::<usize>();
+
+impl Spare {
+    /// But for those that were `put_in`: no token is copied.
+    fn of(head: &Parts, put_in: impl Fn(&HeaderName) -> bool) -> Self {
+        let kept = || head.headers.iter().filter(|(name, _)| !put_in(name));
+        let size = |(name, value): (&HeaderName, &HeaderValue)| PREFIX + name.as_str().len() + value.len();
+        let mut fields = Vec::with_capacity(kept().map(size).sum());
+        for (name, value) in kept() {
+            let name = name.as_str().as_bytes();
+            fields.extend_from_slice(&prefix(name, value));
+            fields.extend_from_slice(name);
+            fields.extend_from_slice(value.as_bytes());
+        }
+        Self(fields.into_boxed_slice())
+    }
+
     /// The head again, without extensions.
-    pub(super) fn head(&self) -> Parts {
+    fn head(&self, original: &Original) -> Parts {
         let (mut head, ()) = http::Request::new(()).into_parts();
-        head.method = self.method.clone();
-        head.uri = self.path.clone().map_or_else(Uri::default, Uri::from);
-        let mut rest = &*self.fields;
+        head.method = original.method.clone();
+        head.uri = original.path.clone().map_or_else(Uri::default, Uri::from);
+        let mut rest = &*self.0;
         while let Some((name, value)) = next_field(&mut rest) {
             head.headers.append(name, value);
         }
@@ -91,9 +144,10 @@ mod tests {
                 request.headers_mut().append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value);
             }
             let (head, ()) = request.into_parts();
-            let spare = Spare::of(&head);
+            let original = Original::of(&head, Marks::of(&head.headers), true);
+            original.keep(&head, &Lease::none());
             for _ in 0..2 {
-                let again = spare.head();
+                let again = original.again(None, &Lease::none()).unwrap();
                 prop_assert_eq!(&again.method, &head.method);
                 prop_assert_eq!(&again.uri, &head.uri);
                 let list = |headers: &HeaderMap| -> Vec<_> {

@@ -21,7 +21,6 @@ use super::{
     transport::Transport,
 };
 use crate::{
-    http1::used,
     observe::{Noted, Record},
     policy::Permit,
     primitives::{Authority, boxed},
@@ -44,6 +43,8 @@ pub struct Sent {
     /// What was read of the body already: it goes before the rest.
     pub ahead: Bytes,
     pub address: SocketAddr,
+    /// The request's, as it was sent; `None`: it went over h2.
+    pub head: Option<Box<Parts>>,
 }
 
 /// A request that got no answer.
@@ -57,6 +58,8 @@ pub struct SendFailure<B> {
     pub unsent: Option<(Box<Parts>, B)>,
     /// Not a byte of it was sent, whatever was taken of its body.
     pub nothing_sent: bool,
+    /// As that of [`Sent`], where it isn't with what is unsent.
+    pub head: Option<Box<Parts>>,
 }
 
 impl Client {
@@ -107,14 +110,13 @@ impl Client {
                     match exchange.await {
                         Ok(mut response) => {
                             response.body_mut().lead_home(slot);
-                            used::give_head(head);
-                            return Ok(Sent { response, ahead: Bytes::new(), address });
+                            return Ok(Sent { response, ahead: Bytes::new(), address, head: Some(head) });
                         }
                         Err(failed) => SendFailure::of_h1(failed, address, head),
                     }
                 }
                 Loan::H2(connection, guard) => {
-                    (to.without_continue)();
+                    (to.before_h2)(&head);
                     let (to_h2, request) = ((connection, guard), (head, body));
                     match boxed(|| h2::exchange(to_h2, &slot.target, request, patience, to.on_interim)).await {
                         Ok(sent) => return Ok(sent),
@@ -210,19 +212,28 @@ enum Opened {
 
 impl<B> SendFailure<B> {
     pub(super) fn unsent(error: Error, address: Option<SocketAddr>, head: Box<Parts>, body: B) -> Self {
-        Self { error, address, unsent: Some((head, body)), nothing_sent: true }
+        Self { error, address, unsent: Some((head, body)), nothing_sent: true, head: None }
+    }
+
+    /// The request's head as it was sent, if it isn't gone.
+    pub fn take_head(&mut self) -> Option<Box<Parts>> {
+        self.head.take().or_else(|| self.unsent.take().map(|(head, _)| head))
     }
 
     fn map<C>(self, f: impl FnOnce(B) -> C) -> SendFailure<C> {
-        let Self { error, address, unsent, nothing_sent } = self;
-        SendFailure { error, address, unsent: unsent.map(|(head, body)| (head, f(body))), nothing_sent }
+        let Self { error, address, unsent, nothing_sent, head } = self;
+        SendFailure { error, address, unsent: unsent.map(|(head, body)| (head, f(body))), nothing_sent, head }
     }
 }
 
 impl<B> SendFailure<Tracked<B>> {
     fn of_h1(failed: h1::Failed<B>, address: SocketAddr, head: Box<Parts>) -> Self {
         let h1::Failed { error, unsent, nothing_sent } = failed;
-        Self { error, address: Some(address), unsent: unsent.map(|body| (head, body)), nothing_sent }
+        let (unsent, head) = match unsent {
+            Some(body) => (Some((head, body)), None),
+            None => (None, Some(head)),
+        };
+        Self { error, address: Some(address), unsent, nothing_sent, head }
     }
 }
 

@@ -231,7 +231,8 @@ where
     if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
         return Err(SendFailure::unsent(Error::Http2(error.into()), Some(address), head, body));
     }
-    let failed = |error, nothing_sent| SendFailure { error, address: Some(address), unsent: None, nothing_sent };
+    let failed =
+        |error, nothing_sent| SendFailure { error, address: Some(address), unsent: None, nothing_sent, head: None };
     fit(&mut head, &body, target);
     let has_ended = body.is_end_stream();
     let (asked, stream) = sender
@@ -249,7 +250,7 @@ where
             h2.unanswered.store(0, Ordering::Relaxed);
             let upload = exchange.upload.map(Upload::go_on);
             let response = response.map(|body| Incoming::h2(body, (guard, upload)));
-            Ok(Sent { response, ahead: Bytes::new(), address })
+            Ok(Sent { response, ahead: Bytes::new(), address, head: None })
         }
         Err(error) => {
             if matches!(error, Error::ResponseTimeout { .. }) {

@@ -26,7 +26,7 @@ mod transport;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, request::Parts};
 use tokio::time::Instant;
 
 use crate::{policy::Permit, tls::ClientIdentity};
@@ -59,9 +59,10 @@ pub struct Destination<'a> {
     pub permit: &'a Permit<'a>,
     /// When it is sent.
     pub now: Instant,
-    /// Called when the request goes over h2, whose servers hardly say `100 Continue`: whoever
-    /// holds its body back for that would mostly wait for nothing.
-    pub without_continue: &'a (dyn Fn() + Sync),
+    /// Called when the request goes over h2, which takes its head for good, and whose servers
+    /// hardly say `100 Continue`: whoever holds its body back for that would mostly wait for
+    /// nothing.
+    pub before_h2: &'a (dyn Fn(&Parts) + Sync),
     /// Told of each interim answer (1xx).
     pub on_interim: &'a (dyn Fn(StatusCode, &HeaderMap) + Sync),
     /// What the connection shows of us, where a token is bound to it (RFC 8705 §3).
@@ -75,7 +76,7 @@ impl<'a> Destination<'a> {
     /// For a request that waits for no interim answer.
     pub fn new(permit: &'a Permit) -> Self {
         let now = Instant::now();
-        Self { permit, now, without_continue: &|| (), on_interim: &|_, _| (), identity: None, h1_only: false }
+        Self { permit, now, before_h2: &|_| (), on_interim: &|_, _| (), identity: None, h1_only: false }
     }
 }
 
