@@ -5,6 +5,8 @@
 //! agents, nor because one certificate covers two hosts (threat 53): neither connections nor the
 //! TLS sessions that new ones resume (threat 54). Knows neither addresses nor TLS.
 
+mod key;
+
 use std::{
     fmt,
     net::SocketAddr,
@@ -28,10 +30,11 @@ use super::{
     transport::Transport,
 };
 use crate::{
-    primitives::{AgentName, Authority},
+    primitives::Authority,
     route::{Scheme, Upstream},
     tls,
 };
+use key::{Key, Wanted};
 
 /// Idle connections kept by one worker, over all keys: an agent with a wildcard
 /// route can make as many keys as it likes.
@@ -74,31 +77,6 @@ impl Limits {
     pub(super) fn end_rest(&self) {
         self.idle.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// In an order and not hashed: agents choose authorities, and no choice of theirs makes a search
-/// longer than the number of keys does. What tells most keys apart stands first.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Wanted<'a> {
-    /// Where the settings lie, not their number: after a reload the same number may mean
-    /// other roots and other allowed addresses. The slot keeps them where they are.
-    upstream: usize,
-    scheme: Scheme,
-    h1_only: bool,
-    /// The number of the identity that its connections show; 0: none.
-    identity: u64,
-    authority: &'a Authority,
-    agent: &'a AgentName,
-}
-
-/// As [`Wanted`], which is compared with it: a search moves no count.
-struct Key {
-    upstream: usize,
-    scheme: Scheme,
-    h1_only: bool,
-    identity: u64,
-    authority: Authority,
-    agent: AgentName,
 }
 
 /// The connections of one key.
@@ -265,33 +243,6 @@ impl Pool {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").field("slots", &lock(&self.slots).len()).finish_non_exhaustive()
-    }
-}
-
-// === impl Wanted, Key ===
-
-impl<'a> Wanted<'a> {
-    fn by(to: &Destination<'a>) -> Self {
-        let permit = to.permit;
-        Self {
-            agent: permit.agent().name(),
-            upstream: Arc::as_ptr(&permit.route().upstream) as usize,
-            scheme: permit.scheme(),
-            authority: permit.authority(),
-            h1_only: to.h1_only,
-            identity: to.identity.map_or(0, |identity| identity.id()),
-        }
-    }
-}
-
-impl Key {
-    fn of(Wanted { upstream, scheme, h1_only, identity, authority, agent }: Wanted<'_>) -> Self {
-        Self { upstream, scheme, h1_only, identity, authority: authority.clone(), agent: agent.clone() }
-    }
-
-    fn wanted(&self) -> Wanted<'_> {
-        let Self { upstream, scheme, h1_only, identity, ref authority, ref agent } = *self;
-        Wanted { upstream, scheme, h1_only, identity, authority, agent }
     }
 }
 
