@@ -11,21 +11,18 @@ use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use http::{Response, request::Parts};
-use rustls::server::Acceptor;
 use tokio::time::timeout;
-use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 use crate::{
     http1::Peeked,
     observe::ConnectionState,
-    primitives::{Authority, Host},
+    primitives::Authority,
     proxy::{Body, Handshake, Ingress, Opening, Tunnel},
-    tls::Sparing,
+    tls::{self, TlsStream},
 };
 
 use super::{
     connection::{Io, Session, Version},
-    corked::{self, Corked},
     h1::Reply,
     peek::{Carried, sniff},
     upgrade::Next,
@@ -68,8 +65,7 @@ pub(super) async fn intercept<S: Io>(session: &Session, mut io: Peeked<S>, tunne
             Ok(Ok(tls)) => {
                 handshake.succeeded();
                 drop(counted);
-                let version = Version::by_alpn(tls.get_ref().1.alpn_protocol());
-                let tls = Sparing::new(tls);
+                let version = Version::of_tls(&tls);
                 inside(false).serve_tunnel(Peeked::new(Bytes::new(), tls), version).await;
             }
             Ok(Err(error)) => {
@@ -83,22 +79,10 @@ pub(super) async fn intercept<S: Io>(session: &Session, mut io: Peeked<S>, tunne
     }
 }
 
-/// Terminates TLS in the name of the tunnel's host and of no other (threat 42).
-async fn terminate<S: Io>(
-    session: &Session,
-    io: Peeked<S>,
-    authority: &Authority,
-) -> io::Result<TlsStream<Corked<Peeked<S>>>> {
-    let start = LazyConfigAcceptor::new(Acceptor::default(), Corked::new(io)).await?;
-    let asked = start.client_hello().server_name().map(Host::parse);
-    let agrees = match asked {
-        None => true,
-        Some(Ok(name)) => name == *authority.host(),
-        Some(Err(_)) => false,
-    };
-    if !agrees {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the server name isn't the tunnel's host"));
-    }
+/// Terminates TLS in the name of the tunnel's host and of no other (threat 42): a handshake that
+/// asks for another one fails.
+async fn terminate<S: Io>(session: &Session, io: Peeked<S>, authority: &Authority) -> io::Result<TlsStream<S>> {
+    let (ahead, io) = io.into_parts();
     let config = session.connections.leaves.server_config(authority.host()).map_err(io::Error::other)?;
-    corked::finish(start.into_stream(config)).await
+    tls::accept(config, ahead, io).await
 }

@@ -14,19 +14,17 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
 };
-use tokio_rustls::TlsAcceptor;
 
 use crate::{
     http1::{Peeked, head},
     observe::{ConnectionGauge, ConnectionState},
     primitives::{RequestId, boxed},
     proxy::{AgentRequest, Arrival, Ingress, InterimSink, Peer, Proxy, is_extended},
-    tls::{LeafCache, Sparing},
+    tls::{self, LeafCache, TlsStream},
 };
 
 use super::{
     Limits, connect,
-    corked::{self, Corked},
     drain::Drain,
     h1::{self, Reply},
     h2,
@@ -81,8 +79,8 @@ pub(super) enum Version {
 }
 
 impl Version {
-    pub(super) fn by_alpn(protocol: Option<&[u8]>) -> Self {
-        if protocol == Some(b"h2") { Self::H2 } else { Self::H1 }
+    pub(super) fn of_tls<S>(stream: &TlsStream<S>) -> Self {
+        if stream.is_h2() { Self::H2 } else { Self::H1 }
     }
 }
 
@@ -109,12 +107,12 @@ impl Connections {
             counted.set(ConnectionState::Serving);
             return session.serve_clear(stream).await;
         };
-        let handshake = || corked::finish(TlsAcceptor::from(Arc::clone(tls)).accept(Corked::new(stream)));
+        let handshake = || tls::accept(Arc::clone(tls), Bytes::new(), stream);
         match boxed(|| timeout(limit, handshake())).await {
             Ok(Ok(stream)) => {
                 counted.set(ConnectionState::Serving);
-                let version = Version::by_alpn(stream.get_ref().1.alpn_protocol());
-                boxed(|| session.serve(Peeked::new(Bytes::new(), Sparing::new(stream)), version)).await;
+                let version = Version::of_tls(&stream);
+                boxed(|| session.serve(Peeked::new(Bytes::new(), stream), version)).await;
             }
             Ok(Err(error)) => tracing::debug!(%error, "an agent's TLS handshake failed"),
             Err(_) => tracing::debug!("an agent's TLS handshake took too long"),

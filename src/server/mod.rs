@@ -15,7 +15,6 @@
 
 pub mod connect;
 pub mod connection;
-mod corked;
 mod date;
 mod deadline;
 pub mod drain;

@@ -53,6 +53,8 @@ pub fn upstream_config(roots: RootCertStore) -> Arc<ClientConfig> {
     let mut config = token_client_config(roots);
     config.alpn_protocols = http_alpn();
     config.resumption = Resumption::disabled();
+    // For our own streams, which have their records by themselves.
+    config.enable_secret_extraction = true;
     Arc::new(config)
 }
 

@@ -15,7 +15,7 @@ pub mod identity;
 mod issuing;
 pub mod leaf;
 pub mod server;
-mod sparing;
+mod stream;
 
 use std::{
     path::PathBuf,
@@ -37,7 +37,7 @@ pub use certificate::CertificateInfo;
 pub use constraints::Constraints;
 pub use identity::ClientIdentity;
 pub use leaf::LeafCache;
-pub use sparing::Sparing;
+pub use stream::{TlsStream, accept, connect};
 
 /// What can go wrong with keys and certificates. All but `Mint`, `Random` and `Config`
 /// are for the operator to mend.

@@ -25,7 +25,6 @@ use crate::{
     policy::Permit,
     primitives::{Authority, boxed},
     route::Scheme,
-    tls::Sparing,
 };
 
 /// One worker's pool.
@@ -193,9 +192,7 @@ impl Client {
             Scheme::Http => Ok(Opened::H1(Transport::Clear(stream), address)),
             Scheme::Https => {
                 let stream = self.connector.secure(stream, authority.host(), tls, h1_only).await?;
-                let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                let stream = Sparing::new(stream);
-                if is_h2 {
+                if stream.is_h2() {
                     Ok(Opened::H2(h2::start(stream).await?, address))
                 } else {
                     Ok(Opened::H1(Transport::Tls(stream), address))

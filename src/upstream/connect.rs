@@ -13,10 +13,12 @@ use std::{
 
 use ipnet::IpNet;
 use rustls::{ClientConfig, pki_types::ServerName};
-use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{Dial, Error, Parent, Resolve, Stream, Wall};
-use crate::primitives::{Authority, Host};
+use crate::{
+    primitives::{Authority, Host},
+    tls::{self, TlsStream},
+};
 
 /// How long an address has to answer before the next one is tried beside it (RFC 8305 §5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(300);
@@ -69,13 +71,8 @@ impl Connector {
                 .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?,
             Host::Ip(address) => ServerName::from(*address),
         };
-        let connector = TlsConnector::from(config.clone());
-        let secured = if h1_only {
-            connector.with_alpn(vec![b"http/1.1".to_vec()]).connect(name, stream).await
-        } else {
-            connector.connect(name, stream).await
-        };
-        secured.map_err(failed)
+        let alpn = h1_only.then(|| vec![b"http/1.1".to_vec()]);
+        tls::connect(config.clone(), name, alpn, stream).await.map_err(failed)
     }
 
     /// What of the authority's addresses may be dialled: at least one.

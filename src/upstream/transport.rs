@@ -8,18 +8,14 @@ use std::{
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::client::TlsStream;
 
 use super::Stream;
-use crate::{
-    http1::{Peeked, poll_write_gathered},
-    tls::Sparing,
-};
+use crate::{http1::Peeked, tls::TlsStream};
 
 #[derive(Debug)]
 pub enum Transport {
     Clear(Stream),
-    Tls(Sparing<TlsStream<Stream>>),
+    Tls(TlsStream<Stream>),
 }
 
 /// What a connection carries after a 101: first what was read ahead.
@@ -33,7 +29,7 @@ impl Transport {
     pub(super) fn is_silent(&self) -> bool {
         match self {
             Self::Clear(stream) => stream.is_silent(),
-            Self::Tls(stream) => stream.is_used_up() && stream.stream().get_ref().0.is_silent(),
+            Self::Tls(stream) => stream.is_used_up() && stream.io().is_silent(),
         }
     }
 }
@@ -62,8 +58,7 @@ impl AsyncWrite for Transport {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Clear(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            // One TLS record for a head and its body.
-            Self::Tls(stream) => poll_write_gathered(Pin::new(stream), cx, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 

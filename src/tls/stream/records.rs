@@ -1,0 +1,405 @@
+//! TLS's records once a handshake is over (RFC 8446 §5, RFC 5246 §6.2), without input or output:
+//! what is said becomes records, and records what was said, or a reason to end the connection.
+//! rustls protects and opens them and makes every key, also those that replace others; what it
+//! would tell its own connection about key updates, tickets and alerts is told here.
+
+use std::collections::VecDeque;
+
+use rustls::{
+    AlertDescription, ConnectionTrafficSecrets, ContentType, Error, ExtractedSecrets, InvalidMessage, PeerMisbehaved,
+    ProtocolVersion, SupportedCipherSuite,
+    client::ClientConnectionData,
+    crypto::cipher::{
+        AeadKey, InboundOpaqueMessage, InboundPlainMessage, Iv, MessageDecrypter, MessageEncrypter, OutboundChunks,
+        OutboundPlainMessage,
+    },
+    kernel::KernelConnection,
+    server::ServerConnectionData,
+};
+
+/// Of a record, in bytes: its type, its version, its length.
+pub(super) const HEADER: usize = 5;
+
+/// Plaintext in a record at most.
+pub(super) const MOST_IN_RECORD: usize = 16 * 1024;
+
+/// Its protected payload at most: TLS 1.2 allows more than TLS 1.3, whose decrypter looks itself.
+pub(super) const MOST_PROTECTED: usize = MOST_IN_RECORD + 2048;
+
+/// Of a handshake message in bytes, as rustls has it.
+const MOST_IN_MESSAGE: usize = 0xffff;
+
+/// As rustls and BoringSSL have them.
+const MOST_WARNINGS: u8 = 4;
+const MOST_UPDATES: u8 = 32;
+
+const HELLO_REQUEST: u8 = 0;
+const CLIENT_HELLO: u8 = 1;
+const NEW_SESSION_TICKET: u8 = 4;
+const KEY_UPDATE: u8 = 24;
+
+/// A `KeyUpdate` that asks for none in return (RFC 8446 §4.6.3).
+const KEY_UPDATE_MESSAGE: [u8; 5] = [KEY_UPDATE, 0, 0, 1, 0];
+
+/// Both directions of a connection.
+pub(super) struct Records {
+    sealer: Sealer,
+    opener: Opener,
+    keys: Keys,
+    suite: SupportedCipherSuite,
+    /// Of a handshake message whose end hasn't come yet.
+    message: Vec<u8>,
+    warnings: u8,
+    updates: u8,
+    owed: Owed,
+}
+
+/// What goes before whatever is said next.
+#[derive(Clone, Copy, Debug, Default)]
+struct Owed {
+    key_update: bool,
+    /// TLS 1.2's answer to those who want to begin again.
+    no_renegotiation: bool,
+}
+
+/// Makes the keys that replace others, and keeps tickets.
+pub(super) enum Keys {
+    Client(KernelConnection<ClientConnectionData>),
+    Server(KernelConnection<ServerConnectionData>),
+}
+
+struct Sealer {
+    encrypter: Box<dyn MessageEncrypter>,
+    sequence: u64,
+    /// Records under one key at most.
+    limit: u64,
+}
+
+struct Opener {
+    decrypter: Box<dyn MessageDecrypter>,
+    sequence: u64,
+}
+
+/// What a record held.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Opened<'a> {
+    Data(&'a [u8]),
+    /// Something that is done with.
+    Nothing,
+    /// `close_notify`: nothing follows.
+    End,
+}
+
+/// Ends a connection. The peer is told the alert, if it isn't the peer's own.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) alert: Option<AlertDescription>,
+    pub(super) error: Error,
+}
+
+impl Failed {
+    fn new(alert: AlertDescription, error: impl Into<Error>) -> Self {
+        Self { alert: Some(alert), error: error.into() }
+    }
+
+    fn unexpected() -> Self {
+        let error = InvalidMessage::UnexpectedMessage("none that may follow a handshake");
+        Self::new(AlertDescription::UnexpectedMessage, error)
+    }
+
+    fn of_decrypter(error: Error) -> Self {
+        let alert = match &error {
+            Error::PeerSentOversizedRecord => AlertDescription::RecordOverflow,
+            Error::PeerMisbehaved(_) => AlertDescription::UnexpectedMessage,
+            _undecryptable => AlertDescription::BadRecordMac,
+        };
+        Self::new(alert, error)
+    }
+}
+
+// === impl Keys ===
+
+impl Keys {
+    fn suite(&self) -> SupportedCipherSuite {
+        match self {
+            Self::Client(keys) => keys.negotiated_cipher_suite(),
+            Self::Server(keys) => keys.negotiated_cipher_suite(),
+        }
+    }
+
+    fn next_to_seal(&mut self) -> Result<(u64, ConnectionTrafficSecrets), Error> {
+        match self {
+            Self::Client(keys) => keys.update_tx_secret(),
+            Self::Server(keys) => keys.update_tx_secret(),
+        }
+    }
+
+    fn next_to_open(&mut self) -> Result<(u64, ConnectionTrafficSecrets), Error> {
+        match self {
+            Self::Client(keys) => keys.update_rx_secret(),
+            Self::Server(keys) => keys.update_rx_secret(),
+        }
+    }
+}
+
+// === impl Records ===
+
+impl Records {
+    pub(super) fn new(secrets: ExtractedSecrets, keys: Keys) -> Result<Self, Error> {
+        let suite = keys.suite();
+        Ok(Self {
+            sealer: Sealer::new(suite, secrets.tx)?,
+            opener: Opener::new(suite, secrets.rx)?,
+            keys,
+            suite,
+            message: Vec::new(),
+            warnings: 0,
+            updates: 0,
+            owed: Owed::default(),
+        })
+    }
+
+    /// The record of the bytes from `start` to `end` of `parts`, no more than
+    /// [`MOST_IN_RECORD`]. Before it may go others, which are put into `before`.
+    #[inline]
+    pub(super) fn seal_data(
+        &mut self,
+        parts: &[&[u8]],
+        (start, end): (usize, usize),
+        before: &mut VecDeque<Vec<u8>>,
+    ) -> Result<Vec<u8>, Error> {
+        if self.owed.key_update || self.owed.no_renegotiation || self.sealer.is_near_its_limit() {
+            self.settle(before)?;
+        }
+        let chunks = match parts {
+            [one] => OutboundChunks::Single(&one[start..end]),
+            chunks => OutboundChunks::Multiple { chunks, start, end },
+        };
+        self.sealer.seal(ContentType::ApplicationData, chunks)
+    }
+
+    /// An alert is said also where nothing else may be.
+    pub(super) fn seal_alert(&mut self, alert: AlertDescription) -> Result<Vec<u8>, Error> {
+        let is_warning = matches!(alert, AlertDescription::CloseNotify | AlertDescription::NoRenegotiation);
+        let payload = [if is_warning { 1 } else { 2 }, u8::from(alert)];
+        self.sealer.seal(ContentType::Alert, OutboundChunks::Single(&payload))
+    }
+
+    /// Says what is owed, and replaces a key that has served.
+    #[cold]
+    fn settle(&mut self, before: &mut VecDeque<Vec<u8>>) -> Result<(), Error> {
+        if std::mem::take(&mut self.owed.no_renegotiation) {
+            before.push_back(self.seal_alert(AlertDescription::NoRenegotiation)?);
+        }
+        if !self.owed.key_update && !self.sealer.is_near_its_limit() {
+            return Ok(());
+        }
+        if !self.is_tls13() {
+            return Err(Error::EncryptError);
+        }
+        self.owed.key_update = false;
+        before.push_back(self.sealer.seal(ContentType::Handshake, OutboundChunks::Single(&KEY_UPDATE_MESSAGE))?);
+        let next = self.keys.next_to_seal()?;
+        let limit = self.sealer.limit;
+        self.sealer = Sealer { limit, ..Sealer::new(self.suite, next)? };
+        Ok(())
+    }
+
+    fn is_tls13(&self) -> bool {
+        self.suite.tls13().is_some()
+    }
+
+    /// Opens one record in its place.
+    #[inline]
+    pub(super) fn open<'a>(
+        &mut self,
+        [kind, major, minor, ..]: [u8; HEADER],
+        payload: &'a mut [u8],
+    ) -> Result<Opened<'a>, Failed> {
+        let kind = ContentType::from(kind);
+        if self.is_tls13() && kind != ContentType::ApplicationData {
+            return Err(Failed::new(AlertDescription::UnexpectedMessage, InvalidMessage::InvalidContentType));
+        }
+        let version = ProtocolVersion::from(u16::from_be_bytes([major, minor]));
+        let sealed = InboundOpaqueMessage::new(kind, version, payload);
+        let opened = self.opener.open(sealed).map_err(Failed::of_decrypter)?;
+        match opened.typ {
+            ContentType::ApplicationData if self.message.is_empty() => {
+                self.updates = 0;
+                Ok(Opened::Data(opened.payload))
+            }
+            ContentType::Handshake => self.hear_handshake(opened.payload).map(|()| Opened::Nothing),
+            ContentType::Alert if self.message.is_empty() => self.hear_alert(opened.payload),
+            _other => Err(Failed::unexpected()),
+        }
+    }
+
+    #[cold]
+    fn hear_alert(&mut self, payload: &[u8]) -> Result<Opened<'static>, Failed> {
+        let [level, description] = *payload else {
+            return Err(Failed::new(AlertDescription::DecodeError, InvalidMessage::MissingData("AlertMessagePayload")));
+        };
+        let description = AlertDescription::from(description);
+        let heard = Error::AlertReceived(description);
+        match (level, description) {
+            (1 | 2, AlertDescription::CloseNotify) => Ok(Opened::End),
+            (1, description) => {
+                self.warnings += 1;
+                if self.warnings > MOST_WARNINGS {
+                    let error = PeerMisbehaved::TooManyWarningAlertsReceived;
+                    return Err(Failed::new(AlertDescription::UnexpectedMessage, error));
+                }
+                // TLS 1.3 has no other warning (RFC 8446 §6).
+                if self.is_tls13() && description != AlertDescription::UserCanceled {
+                    return Err(Failed::new(AlertDescription::DecodeError, heard));
+                }
+                Ok(Opened::Nothing)
+            }
+            (2, _) => Err(Failed { alert: None, error: heard }),
+            (_unknown, _) => Err(Failed::new(AlertDescription::IllegalParameter, heard)),
+        }
+    }
+
+    #[cold]
+    fn hear_handshake(&mut self, payload: &[u8]) -> Result<(), Failed> {
+        if payload.is_empty() {
+            // RFC 8446 §5.1.
+            return Err(Failed::unexpected());
+        }
+        let mut bytes = std::mem::take(&mut self.message);
+        bytes.extend_from_slice(payload);
+        let mut rest = &*bytes;
+        while let [kind, a, b, c, behind @ ..] = rest {
+            let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+            if length > MOST_IN_MESSAGE {
+                return Err(Failed::new(AlertDescription::DecodeError, InvalidMessage::HandshakePayloadTooLarge));
+            }
+            let Some((body, behind)) = behind.split_at_checked(length) else { break };
+            self.hear_message(*kind, body, behind.is_empty())?;
+            rest = behind;
+        }
+        self.message = rest.to_vec();
+        Ok(())
+    }
+
+    fn hear_message(&mut self, kind: u8, body: &[u8], is_last: bool) -> Result<(), Failed> {
+        let is_tls13 = self.is_tls13();
+        match (kind, &mut self.keys) {
+            (KEY_UPDATE, _) if is_tls13 => self.hear_key_update(body, is_last),
+            (NEW_SESSION_TICKET, Keys::Client(keys)) if is_tls13 => {
+                keys.handle_new_session_ticket(body).map_err(|error| Failed::new(AlertDescription::DecodeError, error))
+            }
+            (HELLO_REQUEST, Keys::Client(_)) | (CLIENT_HELLO, Keys::Server(_)) if !is_tls13 => {
+                self.warnings += 1;
+                if self.warnings > MOST_WARNINGS || self.owed.no_renegotiation {
+                    let error = PeerMisbehaved::TooManyRenegotiationRequests;
+                    return Err(Failed::new(AlertDescription::UnexpectedMessage, error));
+                }
+                self.owed.no_renegotiation = true;
+                Ok(())
+            }
+            _other => Err(Failed::unexpected()),
+        }
+    }
+
+    fn hear_key_update(&mut self, body: &[u8], is_last: bool) -> Result<(), Failed> {
+        self.updates += 1;
+        if self.updates > MOST_UPDATES {
+            return Err(Failed::new(AlertDescription::UnexpectedMessage, PeerMisbehaved::TooManyKeyUpdateRequests));
+        }
+        if !is_last {
+            // What lies behind it is protected by the key before (RFC 8446 §5.1).
+            return Err(Failed::new(AlertDescription::UnexpectedMessage, PeerMisbehaved::KeyEpochWithPendingFragment));
+        }
+        match body {
+            [0] => {}
+            // However many ask, one answer is enough (RFC 8446 §4.6.3).
+            [1] => self.owed.key_update = true,
+            _other => return Err(Failed::new(AlertDescription::IllegalParameter, InvalidMessage::InvalidKeyUpdate)),
+        }
+        let next = self.keys.next_to_open().and_then(|next| Opener::new(self.suite, next));
+        self.opener = next.map_err(|error| Failed::new(AlertDescription::InternalError, error))?;
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.message.capacity()
+    }
+
+    #[cfg(test)]
+    pub(super) fn limit_keys_to(&mut self, records: u64) {
+        self.sealer.limit = self.sealer.sequence + records;
+    }
+}
+
+// === impl Sealer, Opener ===
+
+impl Sealer {
+    fn new(suite: SupportedCipherSuite, (sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Result<Self, Error> {
+        let (key, iv) = key_and_iv(secrets)?;
+        let (mut encrypter, limit) = match suite {
+            SupportedCipherSuite::Tls13(suite) => {
+                (suite.aead_alg.encrypter(key, iv), suite.common.confidentiality_limit)
+            }
+            SupportedCipherSuite::Tls12(suite) => {
+                let (fixed, explicit) = iv.as_ref().split_at(suite.aead_alg.key_block_shape().fixed_iv_len);
+                (suite.aead_alg.encrypter(key, fixed, explicit), suite.common.confidentiality_limit)
+            }
+        };
+        if sequence > 0 {
+            // It refuses numbers that don't rise, and takes the first one that it sees for 0. The
+            // handshake has sent that one's record; this one is for nobody.
+            drop(encrypter.encrypt(message(ContentType::Alert, OutboundChunks::Single(&[])), 0)?);
+        }
+        Ok(Self { encrypter, sequence, limit })
+    }
+
+    /// One record is left, for a `KeyUpdate` or an alert.
+    fn is_near_its_limit(&self) -> bool {
+        self.sequence.saturating_add(1) >= self.limit
+    }
+
+    fn seal(&mut self, kind: ContentType, payload: OutboundChunks<'_>) -> Result<Vec<u8>, Error> {
+        if self.sequence >= self.limit {
+            return Err(Error::EncryptError);
+        }
+        let record = self.encrypter.encrypt(message(kind, payload), self.sequence)?;
+        self.sequence += 1;
+        Ok(record.encode())
+    }
+}
+
+impl Opener {
+    fn new(suite: SupportedCipherSuite, (sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Result<Self, Error> {
+        let (key, iv) = key_and_iv(secrets)?;
+        let decrypter = match suite {
+            SupportedCipherSuite::Tls13(suite) => suite.aead_alg.decrypter(key, iv),
+            SupportedCipherSuite::Tls12(suite) => {
+                let fixed = suite.aead_alg.key_block_shape().fixed_iv_len;
+                suite.aead_alg.decrypter(key, &iv.as_ref()[..fixed])
+            }
+        };
+        Ok(Self { decrypter, sequence })
+    }
+
+    fn open<'a>(&mut self, sealed: InboundOpaqueMessage<'a>) -> Result<InboundPlainMessage<'a>, Error> {
+        let next = self.sequence.checked_add(1).ok_or(Error::DecryptError)?;
+        let opened = self.decrypter.decrypt(sealed, self.sequence)?;
+        self.sequence = next;
+        Ok(opened)
+    }
+}
+
+fn message(typ: ContentType, payload: OutboundChunks<'_>) -> OutboundPlainMessage<'_> {
+    OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload }
+}
+
+fn key_and_iv(secrets: ConnectionTrafficSecrets) -> Result<(AeadKey, Iv), Error> {
+    match secrets {
+        ConnectionTrafficSecrets::Aes128Gcm { key, iv }
+        | ConnectionTrafficSecrets::Aes256Gcm { key, iv }
+        | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => Ok((key, iv)),
+        _other => Err(Error::General("no suite of ours has such keys".to_owned())),
+    }
+}
