@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 
 use crate::files;
 
-use super::{Error, http_alpn, provider};
+use super::{Error, http_alpn, provider, sessions::OnceSessions};
 
 /// Sessions kept to resume: of the token requests of one authorization server, …
 const SESSIONS: usize = 256;
@@ -66,7 +66,7 @@ pub fn with_own_sessions(config: &Arc<ClientConfig>) -> Arc<ClientConfig> {
         return Arc::clone(config);
     }
     let mut config = ClientConfig::clone(config);
-    config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(OWN_SESSIONS)));
+    config.resumption = Resumption::store(Arc::new(OnceSessions::new(OWN_SESSIONS)));
     Arc::new(config)
 }
 

@@ -15,6 +15,7 @@ pub mod identity;
 mod issuing;
 pub mod leaf;
 pub mod server;
+mod sessions;
 mod stream;
 
 use std::{
@@ -24,10 +25,7 @@ use std::{
 
 use rustls::{
     SupportedCipherSuite,
-    crypto::{
-        CryptoProvider,
-        aws_lc_rs::{self, cipher_suite as suite},
-    },
+    crypto::{CryptoProvider, aws_lc_rs, ring::cipher_suite as suite},
 };
 
 use crate::files;

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use rustls::{
-    ClientConfig, Error, ExtractedSecrets, ServerConfig,
+    ClientConfig, Error, ExtractedSecrets, InvalidMessage, PeerMisbehaved, ProtocolVersion, ServerConfig,
     client::{ClientConnectionData, UnbufferedClientConnection},
     pki_types::ServerName,
     server::{ServerConnectionData, UnbufferedServerConnection},
@@ -20,10 +20,13 @@ use rustls::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::{
-    TlsStream,
-    records::{Keys, Records},
+    TlsStream, header_of, is_none,
+    records::{HEADER, Keys, Records},
     scratch,
 };
+
+/// Read and not yet used at most, before more is read: as rustls has it for its own buffers.
+const MOST_UNUSED: usize = 0xffff;
 
 /// A handshake's outcome.
 pub(super) struct Finished {
@@ -31,10 +34,6 @@ pub(super) struct Finished {
     pub(super) is_h2: bool,
     /// Records that came behind it, as they came.
     pub(super) ahead: Vec<u8>,
-    /// What came behind it and is opened already.
-    pub(super) plain: Vec<u8>,
-    /// … and whether that was all.
-    pub(super) has_ended: bool,
     /// Still to be said, with what is said first.
     pub(super) unsaid: Vec<u8>,
 }
@@ -98,6 +97,7 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     io: S,
 ) -> io::Result<TlsStream<S>> {
     let session = match alpn {
+        _ if !config.enable_secret_extraction => Err(no_keys()),
         Some(alpn) => UnbufferedClientConnection::new_with_alpn(config, name, alpn),
         None => UnbufferedClientConnection::new(config, name),
     };
@@ -113,6 +113,9 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     ahead: Bytes,
     io: S,
 ) -> io::Result<TlsStream<S>> {
+    if !config.enable_secret_extraction {
+        return Err(failed(no_keys()));
+    }
     let session = UnbufferedServerConnection::new(config).map_err(failed)?;
     Handshake::new(session, ahead, io).finish().await.map_err(|error| {
         if is_nameless(&error) {
@@ -121,6 +124,10 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
             error
         }
     })
+}
+
+fn no_keys() -> Error {
+    Error::General("these settings give no keys to records of our own".to_owned())
 }
 
 /// rustls has no error of its own for a resolver that found no certificate.
@@ -133,32 +140,30 @@ struct Handshake<H, S> {
     session: H,
     io: S,
     incoming: Vec<u8>,
+    /// How much of it rustls was offered: one record more each time, so that what comes behind
+    /// the handshake is left to those who go on with it.
+    offered: usize,
     outgoing: Vec<u8>,
-    plain: Vec<u8>,
-    has_ended: bool,
 }
 
 /// What a handshake wants next.
 enum Step {
     GoOn,
-    /// The peer's turn.
-    Read,
+    /// The peer's next record.
+    Hear,
     Done,
 }
 
 impl<H: Session, S: AsyncRead + AsyncWrite + Unpin> Handshake<H, S> {
     fn new(session: H, ahead: Bytes, io: S) -> Self {
-        Self { session, io, incoming: ahead.into(), outgoing: Vec::new(), plain: Vec::new(), has_ended: false }
+        Self { session, io, incoming: ahead.into(), offered: 0, outgoing: Vec::new() }
     }
 
     async fn finish(mut self) -> io::Result<TlsStream<S>> {
         loop {
             match self.step() {
                 Ok(Step::GoOn) => {}
-                Ok(Step::Read) => {
-                    self.say().await?;
-                    self.read().await?;
-                }
+                Ok(Step::Hear) => self.hear().await?,
                 Ok(Step::Done) => break,
                 Err(error) => {
                     // Why it failed is the peer's to know, too.
@@ -169,50 +174,61 @@ impl<H: Session, S: AsyncRead + AsyncWrite + Unpin> Handshake<H, S> {
             }
         }
         let common = self.session.common();
-        let may_wait = H::ENDS_WITH_TICKETS && common.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3);
+        let may_wait = H::ENDS_WITH_TICKETS && common.protocol_version() == Some(ProtocolVersion::TLSv1_3);
         let is_h2 = common.alpn_protocol() == Some(b"h2");
         if !may_wait {
             self.say().await?;
         }
-        let Self { session, io, incoming: ahead, outgoing: unsaid, plain, has_ended } = self;
+        let Self { session, io, incoming: ahead, outgoing: unsaid, .. } = self;
         let (secrets, keys) = session.into_keys().map_err(failed)?;
         let records = Records::new(secrets, keys).map_err(failed)?;
-        Ok(TlsStream::new(io, Finished { records, is_h2, ahead, plain, has_ended, unsaid }))
+        Ok(TlsStream::new(io, Finished { records, is_h2, ahead, unsaid }))
     }
 
     fn step(&mut self) -> Result<Step, Error> {
-        let UnbufferedStatus { mut discard, state } = self.session.process(&mut self.incoming);
+        let UnbufferedStatus { discard, state } = self.session.process(&mut self.incoming[..self.offered]);
         let step = match state {
             Ok(ConnectionState::EncodeTlsData(mut data)) => {
                 encode(&mut self.outgoing, |room| data.encode(room)).map(|()| Step::GoOn)
             }
             Ok(ConnectionState::TransmitTlsData(data)) => {
-                // It leaves before anything is waited for.
+                // It leaves before anything is waited for. What was offered is used up as far as
+                // it can be.
                 data.done();
-                Ok(Step::GoOn)
+                Ok(if self.session.common().is_handshaking() { Step::Hear } else { Step::GoOn })
             }
-            Ok(ConnectionState::BlockedHandshake) => Ok(Step::Read),
+            Ok(ConnectionState::BlockedHandshake) => Ok(Step::Hear),
             Ok(ConnectionState::WriteTraffic(_)) => Ok(Step::Done),
-            Ok(ConnectionState::ReadTraffic(mut data)) => loop {
-                match data.next_record() {
-                    Some(Ok(record)) => {
-                        discard += record.discard;
-                        self.plain.extend_from_slice(record.payload);
-                    }
-                    Some(Err(error)) => break Err(error),
-                    None => break Ok(Step::GoOn),
-                }
-            },
-            Ok(ConnectionState::PeerClosed | ConnectionState::Closed) if !self.has_ended => {
-                self.has_ended = true;
-                Ok(Step::GoOn)
-            }
-            // Early data, which no configuration of ours allows, or a state that is new.
+            // Data before the end, which no configuration of ours allows, or a state that is new.
             Ok(_) => Err(Error::General("the handshake left its way".to_owned())),
             Err(error) => Err(error),
         };
         self.incoming.drain(..discard);
-        step
+        self.offered -= discard;
+        match step {
+            // A message has begun in the record that ended the handshake.
+            Ok(Step::Done) if self.offered > 0 => Err(PeerMisbehaved::KeyEpochWithPendingFragment.into()),
+            step => step,
+        }
+    }
+
+    /// Offers one record more.
+    async fn hear(&mut self) -> io::Result<()> {
+        loop {
+            match header_of(&self.incoming[self.offered..]) {
+                // That can't be one, and rustls says so.
+                Some((header, length)) if is_none(header, length) => self.offered = self.incoming.len(),
+                Some((_, length)) if self.incoming.len() - self.offered >= HEADER + length => {
+                    self.offered += HEADER + length;
+                }
+                Some(_) | None => {
+                    self.say().await?;
+                    self.read().await?;
+                    continue;
+                }
+            }
+            return Ok(());
+        }
     }
 
     fn last_words(&mut self) {
@@ -220,7 +236,7 @@ impl<H: Session, S: AsyncRead + AsyncWrite + Unpin> Handshake<H, S> {
         while self.session.common().wants_write() {
             // Parts of messages lie in what was read: that has to stay.
             let UnbufferedStatus { discard, state: Ok(ConnectionState::EncodeTlsData(mut data)) } =
-                self.session.process(&mut self.incoming)
+                self.session.process(&mut self.incoming[..self.offered])
             else {
                 return;
             };
@@ -228,6 +244,7 @@ impl<H: Session, S: AsyncRead + AsyncWrite + Unpin> Handshake<H, S> {
                 return;
             }
             self.incoming.drain(..discard);
+            self.offered -= discard;
         }
     }
 
@@ -241,6 +258,10 @@ impl<H: Session, S: AsyncRead + AsyncWrite + Unpin> Handshake<H, S> {
     }
 
     async fn read(&mut self) -> io::Result<()> {
+        // A message in as many records as it has bytes would make a gigabyte.
+        if self.incoming.len() >= MOST_UNUSED {
+            return Err(failed(InvalidMessage::HandshakePayloadTooLarge.into()));
+        }
         let Self { io, incoming, .. } = self;
         let read = poll_fn(|cx| {
             scratch::lend(|space| {

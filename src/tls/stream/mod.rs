@@ -20,7 +20,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use rustls::AlertDescription;
+use rustls::{AlertDescription, InvalidMessage};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use handshake::{Finished, failed};
@@ -29,6 +29,9 @@ use records::{Failed, HEADER, MOST_IN_RECORD, MOST_PROTECTED, Opened, Records};
 
 /// Taken by one write at most, in bytes.
 const MOST_WRITTEN: usize = 4 * MOST_IN_RECORD;
+
+/// Of every version, as records name it.
+const MAJOR: u8 = 3;
 
 /// Pieces of one write that are looked at.
 const MOST_PIECES: usize = 8;
@@ -71,17 +74,17 @@ enum Heard {
 
 impl<S> TlsStream<S> {
     fn new(io: S, finished: Finished) -> Self {
-        let Finished { records, is_h2, ahead, plain, has_ended, unsaid } = finished;
+        let Finished { records, is_h2, ahead, unsaid } = finished;
         let leaving = if unsaid.is_empty() { VecDeque::new() } else { VecDeque::from([unsaid]) };
         let session = Session {
             records,
             is_h2,
             ahead,
-            plain,
+            plain: Vec::new(),
             is_patient: !leaving.is_empty(),
             leaving,
             left: 0,
-            heard: if has_ended { Heard::End } else { Heard::More },
+            heard: Heard::More,
             has_said_all: false,
         };
         Self { io, session: Box::new(session) }
@@ -108,7 +111,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     fn poll_records(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Self { io, session } = self;
         scratch::lend(|space| {
+            // Less than a read brings: a record's beginning, or what one read brought.
             let kept = session.ahead.len();
+            debug_assert!(kept <= space.len());
             let mut filled = kept;
             if !holds_record(&session.ahead) {
                 let mut more = ReadBuf::new(&mut space[kept..]);
@@ -126,6 +131,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             session.open_into(&mut space[..filled], buf);
             Poll::Ready(Ok(()))
         })
+    }
+
+    /// What reading makes us say doesn't wait for something to be written.
+    fn poll_reply(&mut self, cx: &mut Context<'_>) {
+        if !self.session.leaving.is_empty() && !self.session.is_patient {
+            // Who writes next is told what went wrong.
+            let _ = self.poll_leave(cx);
+        }
     }
 
     /// Why no more is read; the peer hears it, too, as far as it listens.
@@ -186,7 +199,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             return Poll::Ready(Ok(0));
         }
         let Session { records, leaving, left, is_patient, .. } = &mut *self.session;
-        let mut record = records.seal_data(parts, (0, taken.min(MOST_IN_RECORD)), leaving).map_err(failed)?;
+        records.prepare(taken.div_ceil(MOST_IN_RECORD), leaving).map_err(failed)?;
+        let mut record = records.seal_data(parts, (0, taken.min(MOST_IN_RECORD))).map_err(failed)?;
         let is_alone = leaving.len() == 1;
         if taken <= MOST_IN_RECORD && leaving.is_empty() {
             // Nearly always.
@@ -206,7 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             Some(_) | None => leaving.push_back(record),
         }
         for start in (MOST_IN_RECORD..taken).step_by(MOST_IN_RECORD) {
-            let record = records.seal_data(parts, (start, taken.min(start + MOST_IN_RECORD)), leaving);
+            let record = records.seal_data(parts, (start, taken.min(start + MOST_IN_RECORD)));
             leaving.push_back(record.map_err(failed)?);
         }
         *is_patient = false;
@@ -233,9 +247,11 @@ impl Session {
     fn open_into(&mut self, mut space: &mut [u8], buf: &mut ReadBuf<'_>) {
         let before = buf.filled().len();
         while let Some((header, mut length)) = header_of(space) {
-            if length > MOST_PROTECTED || header[1] != 3 {
-                let error = rustls::Error::InvalidMessage(rustls::InvalidMessage::MessageTooLarge);
-                return self.fail(Failed { alert: Some(AlertDescription::RecordOverflow), error });
+            if length > MOST_PROTECTED {
+                return self.fail(Failed::new(AlertDescription::RecordOverflow, InvalidMessage::MessageTooLarge));
+            }
+            if header[1] != MAJOR {
+                return self.fail(Failed::new(AlertDescription::DecodeError, InvalidMessage::UnknownProtocolVersion));
             }
             length += HEADER;
             let has_no_room = buf.filled().len() > before && length - HEADER > buf.remaining();
@@ -251,6 +267,7 @@ impl Session {
                     self.plain.extend_from_slice(&data[taken..]);
                 }
                 Ok(Opened::Nothing) => {}
+                Ok(Opened::Reply(record)) => self.leaving.push_back(record),
                 Ok(Opened::End) => {
                     // Whatever follows is nobody's (RFC 8446 §6.1).
                     self.heard = Heard::End;
@@ -284,7 +301,12 @@ fn header_of(bytes: &[u8]) -> Option<([u8; HEADER], usize)> {
 
 /// … or the beginning of one that can't be opened.
 fn holds_record(bytes: &[u8]) -> bool {
-    header_of(bytes).is_some_and(|(_, length)| bytes.len() >= HEADER + length || length > MOST_PROTECTED)
+    header_of(bytes).is_some_and(|(header, length)| bytes.len() >= HEADER + length || is_none(header, length))
+}
+
+/// Whether no record begins like that.
+fn is_none(header: [u8; HEADER], length: usize) -> bool {
+    length > MOST_PROTECTED || header[1] != MAJOR
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
@@ -296,7 +318,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
                 break;
             }
             match &mut self.session.heard {
-                Heard::More => ready!(self.poll_records(cx, buf))?,
+                Heard::More => {
+                    ready!(self.poll_records(cx, buf))?;
+                    self.poll_reply(cx);
+                }
                 Heard::End => break,
                 Heard::Failed(_) | Heard::Told => return Poll::Ready(Err(self.tell(cx))),
             }

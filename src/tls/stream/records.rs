@@ -29,9 +29,10 @@ pub(super) const MOST_PROTECTED: usize = MOST_IN_RECORD + 2048;
 /// Of a handshake message in bytes, as rustls has it.
 const MOST_IN_MESSAGE: usize = 0xffff;
 
-/// As rustls and BoringSSL have them.
+/// As rustls and BoringSSL have them: warnings in all, and records that bring nothing one behind
+/// the other.
 const MOST_WARNINGS: u8 = 4;
-const MOST_UPDATES: u8 = 32;
+pub(super) const MOST_IN_VAIN: u8 = 32;
 
 const HELLO_REQUEST: u8 = 0;
 const CLIENT_HELLO: u8 = 1;
@@ -50,16 +51,9 @@ pub(super) struct Records {
     /// Of a handshake message whose end hasn't come yet.
     message: Vec<u8>,
     warnings: u8,
-    updates: u8,
-    owed: Owed,
-}
-
-/// What goes before whatever is said next.
-#[derive(Clone, Copy, Debug, Default)]
-struct Owed {
-    key_update: bool,
-    /// TLS 1.2's answer to those who want to begin again.
-    no_renegotiation: bool,
+    vain: u8,
+    /// The peer wants a new key of ours, before whatever is said next.
+    owes_update: bool,
 }
 
 /// Makes the keys that replace others, and keeps tickets.
@@ -86,6 +80,8 @@ pub(super) enum Opened<'a> {
     Data(&'a [u8]),
     /// Something that is done with.
     Nothing,
+    /// … but for this, which the peer waits for.
+    Reply(Vec<u8>),
     /// `close_notify`: nothing follows.
     End,
 }
@@ -98,7 +94,7 @@ pub(super) struct Failed {
 }
 
 impl Failed {
-    fn new(alert: AlertDescription, error: impl Into<Error>) -> Self {
+    pub(super) fn new(alert: AlertDescription, error: impl Into<Error>) -> Self {
         Self { alert: Some(alert), error: error.into() }
     }
 
@@ -154,23 +150,26 @@ impl Records {
             suite,
             message: Vec::new(),
             warnings: 0,
-            updates: 0,
-            owed: Owed::default(),
+            vain: 0,
+            owes_update: false,
         })
     }
 
-    /// The record of the bytes from `start` to `end` of `parts`, no more than
-    /// [`MOST_IN_RECORD`]. Before it may go others, which are put into `before`.
+    /// Before `records` of data: what has to be said first is put into `before`.
+    ///
+    /// # Errors
+    /// Where the key has served and TLS 1.2 has no way to another.
     #[inline]
-    pub(super) fn seal_data(
-        &mut self,
-        parts: &[&[u8]],
-        (start, end): (usize, usize),
-        before: &mut VecDeque<Vec<u8>>,
-    ) -> Result<Vec<u8>, Error> {
-        if self.owed.key_update || self.owed.no_renegotiation || self.sealer.is_near_its_limit() {
-            self.settle(before)?;
+    pub(super) fn prepare(&mut self, records: usize, before: &mut VecDeque<Vec<u8>>) -> Result<(), Error> {
+        if self.owes_update || !self.sealer.has_room_for(records) {
+            before.push_back(self.update_key()?);
         }
+        Ok(())
+    }
+
+    /// The record of the bytes from `start` to `end` of `parts`, no more than [`MOST_IN_RECORD`].
+    #[inline]
+    pub(super) fn seal_data(&mut self, parts: &[&[u8]], (start, end): (usize, usize)) -> Result<Vec<u8>, Error> {
         let chunks = match parts {
             [one] => OutboundChunks::Single(&one[start..end]),
             chunks => OutboundChunks::Multiple { chunks, start, end },
@@ -185,24 +184,18 @@ impl Records {
         self.sealer.seal(ContentType::Alert, OutboundChunks::Single(&payload))
     }
 
-    /// Says what is owed, and replaces a key that has served.
+    /// Says that another key follows, and takes it.
     #[cold]
-    fn settle(&mut self, before: &mut VecDeque<Vec<u8>>) -> Result<(), Error> {
-        if std::mem::take(&mut self.owed.no_renegotiation) {
-            before.push_back(self.seal_alert(AlertDescription::NoRenegotiation)?);
-        }
-        if !self.owed.key_update && !self.sealer.is_near_its_limit() {
-            return Ok(());
-        }
+    fn update_key(&mut self) -> Result<Vec<u8>, Error> {
         if !self.is_tls13() {
             return Err(Error::EncryptError);
         }
-        self.owed.key_update = false;
-        before.push_back(self.sealer.seal(ContentType::Handshake, OutboundChunks::Single(&KEY_UPDATE_MESSAGE))?);
+        let record = self.sealer.seal(ContentType::Handshake, OutboundChunks::Single(&KEY_UPDATE_MESSAGE))?;
         let next = self.keys.next_to_seal()?;
         let limit = self.sealer.limit;
         self.sealer = Sealer { limit, ..Sealer::new(self.suite, next)? };
-        Ok(())
+        self.owes_update = false;
+        Ok(record)
     }
 
     fn is_tls13(&self) -> bool {
@@ -223,18 +216,28 @@ impl Records {
         let version = ProtocolVersion::from(u16::from_be_bytes([major, minor]));
         let sealed = InboundOpaqueMessage::new(kind, version, payload);
         let opened = self.opener.open(sealed).map_err(Failed::of_decrypter)?;
-        match opened.typ {
-            ContentType::ApplicationData if self.message.is_empty() => {
-                self.updates = 0;
-                Ok(Opened::Data(opened.payload))
-            }
-            ContentType::Handshake => self.hear_handshake(opened.payload).map(|()| Opened::Nothing),
-            ContentType::Alert if self.message.is_empty() => self.hear_alert(opened.payload),
+        if opened.typ == ContentType::ApplicationData && !opened.payload.is_empty() && self.message.is_empty() {
+            self.vain = 0;
+            return Ok(Opened::Data(opened.payload));
+        }
+        self.hear(opened.typ, opened.payload)
+    }
+
+    /// What brings no data.
+    #[cold]
+    pub(super) fn hear(&mut self, kind: ContentType, payload: &[u8]) -> Result<Opened<'static>, Failed> {
+        self.vain += 1;
+        if self.vain > MOST_IN_VAIN {
+            return Err(Failed::new(AlertDescription::UnexpectedMessage, PeerMisbehaved::TooManyEmptyFragments));
+        }
+        match kind {
+            ContentType::ApplicationData if self.message.is_empty() => Ok(Opened::Nothing),
+            ContentType::Handshake => self.hear_handshake(payload),
+            ContentType::Alert if self.message.is_empty() => self.hear_alert(payload),
             _other => Err(Failed::unexpected()),
         }
     }
 
-    #[cold]
     fn hear_alert(&mut self, payload: &[u8]) -> Result<Opened<'static>, Failed> {
         let [level, description] = *payload else {
             return Err(Failed::new(AlertDescription::DecodeError, InvalidMessage::MissingData("AlertMessagePayload")));
@@ -260,53 +263,61 @@ impl Records {
         }
     }
 
-    #[cold]
-    fn hear_handshake(&mut self, payload: &[u8]) -> Result<(), Failed> {
+    /// Messages may lie in several records, and several in one (RFC 8446 §5.1).
+    fn hear_handshake(&mut self, payload: &[u8]) -> Result<Opened<'static>, Failed> {
         if payload.is_empty() {
-            // RFC 8446 §5.1.
             return Err(Failed::unexpected());
         }
-        let mut bytes = std::mem::take(&mut self.message);
-        bytes.extend_from_slice(payload);
-        let mut rest = &*bytes;
-        while let [kind, a, b, c, behind @ ..] = rest {
-            let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
-            if length > MOST_IN_MESSAGE {
+        let mut opened = Opened::Nothing;
+        self.message.extend_from_slice(payload);
+        while let [kind, a, b, c, ..] = *self.message {
+            let end = 4 + u32::from_be_bytes([0, a, b, c]) as usize;
+            if !self.may_come(kind) {
+                return Err(Failed::unexpected());
+            }
+            if end > MOST_IN_MESSAGE {
                 return Err(Failed::new(AlertDescription::DecodeError, InvalidMessage::HandshakePayloadTooLarge));
             }
-            let Some((body, behind)) = behind.split_at_checked(length) else { break };
-            self.hear_message(*kind, body, behind.is_empty())?;
-            rest = behind;
+            if self.message.len() < end {
+                return Ok(opened);
+            }
+            let mut message = std::mem::take(&mut self.message);
+            let behind = message.split_off(end);
+            opened = self.hear_message(kind, &message[4..], behind.is_empty())?;
+            self.message = behind;
         }
-        self.message = rest.to_vec();
-        Ok(())
+        Ok(opened)
     }
 
-    fn hear_message(&mut self, kind: u8, body: &[u8], is_last: bool) -> Result<(), Failed> {
-        let is_tls13 = self.is_tls13();
+    fn may_come(&self, kind: u8) -> bool {
+        match (kind, &self.keys) {
+            (KEY_UPDATE, _) | (NEW_SESSION_TICKET, Keys::Client(_)) => self.is_tls13(),
+            (HELLO_REQUEST, Keys::Client(_)) | (CLIENT_HELLO, Keys::Server(_)) => !self.is_tls13(),
+            _other => false,
+        }
+    }
+
+    fn hear_message(&mut self, kind: u8, body: &[u8], is_last: bool) -> Result<Opened<'static>, Failed> {
         match (kind, &mut self.keys) {
-            (KEY_UPDATE, _) if is_tls13 => self.hear_key_update(body, is_last),
-            (NEW_SESSION_TICKET, Keys::Client(keys)) if is_tls13 => {
-                keys.handle_new_session_ticket(body).map_err(|error| Failed::new(AlertDescription::DecodeError, error))
-            }
-            (HELLO_REQUEST, Keys::Client(_)) | (CLIENT_HELLO, Keys::Server(_)) if !is_tls13 => {
+            (KEY_UPDATE, _) => self.hear_key_update(body, is_last).map(|()| Opened::Nothing),
+            (NEW_SESSION_TICKET, Keys::Client(keys)) => keys
+                .handle_new_session_ticket(body)
+                .map(|()| Opened::Nothing)
+                .map_err(|error| Failed::new(AlertDescription::DecodeError, error)),
+            // TLS 1.2 would begin again. Some wait for the answer (RFC 5246 §7.4.1.1).
+            _hello => {
                 self.warnings += 1;
-                if self.warnings > MOST_WARNINGS || self.owed.no_renegotiation {
+                if self.warnings > MOST_WARNINGS {
                     let error = PeerMisbehaved::TooManyRenegotiationRequests;
                     return Err(Failed::new(AlertDescription::UnexpectedMessage, error));
                 }
-                self.owed.no_renegotiation = true;
-                Ok(())
+                let refusal = self.seal_alert(AlertDescription::NoRenegotiation);
+                refusal.map(Opened::Reply).map_err(|error| Failed { alert: None, error })
             }
-            _other => Err(Failed::unexpected()),
         }
     }
 
     fn hear_key_update(&mut self, body: &[u8], is_last: bool) -> Result<(), Failed> {
-        self.updates += 1;
-        if self.updates > MOST_UPDATES {
-            return Err(Failed::new(AlertDescription::UnexpectedMessage, PeerMisbehaved::TooManyKeyUpdateRequests));
-        }
         if !is_last {
             // What lies behind it is protected by the key before (RFC 8446 §5.1).
             return Err(Failed::new(AlertDescription::UnexpectedMessage, PeerMisbehaved::KeyEpochWithPendingFragment));
@@ -314,7 +325,7 @@ impl Records {
         match body {
             [0] => {}
             // However many ask, one answer is enough (RFC 8446 §4.6.3).
-            [1] => self.owed.key_update = true,
+            [1] => self.owes_update = true,
             _other => return Err(Failed::new(AlertDescription::IllegalParameter, InvalidMessage::InvalidKeyUpdate)),
         }
         let next = self.keys.next_to_open().and_then(|next| Opener::new(self.suite, next));
@@ -328,6 +339,11 @@ impl Records {
     }
 
     #[cfg(test)]
+    pub(super) fn waste(&mut self, records: u8) {
+        self.vain = records;
+    }
+
+    #[cfg(test)]
     pub(super) fn limit_keys_to(&mut self, records: u64) {
         self.sealer.limit = self.sealer.sequence + records;
     }
@@ -338,7 +354,7 @@ impl Records {
 impl Sealer {
     fn new(suite: SupportedCipherSuite, (sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Result<Self, Error> {
         let (key, iv) = key_and_iv(secrets)?;
-        let (mut encrypter, limit) = match suite {
+        let (encrypter, limit) = match suite {
             SupportedCipherSuite::Tls13(suite) => {
                 (suite.aead_alg.encrypter(key, iv), suite.common.confidentiality_limit)
             }
@@ -347,17 +363,12 @@ impl Sealer {
                 (suite.aead_alg.encrypter(key, fixed, explicit), suite.common.confidentiality_limit)
             }
         };
-        if sequence > 0 {
-            // It refuses numbers that don't rise, and takes the first one that it sees for 0. The
-            // handshake has sent that one's record; this one is for nobody.
-            drop(encrypter.encrypt(message(ContentType::Alert, OutboundChunks::Single(&[])), 0)?);
-        }
         Ok(Self { encrypter, sequence, limit })
     }
 
-    /// One record is left, for a `KeyUpdate` or an alert.
-    fn is_near_its_limit(&self) -> bool {
-        self.sequence.saturating_add(1) >= self.limit
+    /// Two more are left for a `KeyUpdate` and an alert.
+    fn has_room_for(&self, records: usize) -> bool {
+        self.sequence.saturating_add(records as u64 + 2) <= self.limit
     }
 
     fn seal(&mut self, kind: ContentType, payload: OutboundChunks<'_>) -> Result<Vec<u8>, Error> {

@@ -12,7 +12,7 @@ use rustls::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
-use super::*;
+use super::{records::MOST_IN_VAIN, *};
 use ends::{Raw, Watched, as_client, as_server, configs, name, only, with_raw_client, with_raw_server};
 
 /// `bytes` bytes both ways at once, in pieces of all sizes.
@@ -265,7 +265,7 @@ async fn keys_are_updated_when_the_peer_asks() {
             break error;
         }
     };
-    assert!(ended.to_string().contains("TooManyKeyUpdateRequests"), "{ended}");
+    assert!(ended.to_string().contains("TooManyEmptyFragments"), "{ended}");
 }
 
 /// AES-GCM's limit on records under one key (RFC 8446 §5.5).
@@ -277,7 +277,7 @@ async fn a_key_that_has_served_is_replaced_or_the_connection_ends() {
         if side == "server" {
             let (mut raw, mut ours) = with_raw_client(Arc::clone(&config), Arc::clone(&server)).await;
             for round in 0..10_u8 {
-                ours.session.records.limit_keys_to(2 + u64::from(round % 3));
+                ours.session.records.limit_keys_to(5 + u64::from(round % 3));
                 ours.write_all(&[round; 40_000]).await.unwrap();
                 ours.flush().await.unwrap();
                 raw.hear().await.unwrap();
@@ -286,7 +286,7 @@ async fn a_key_that_has_served_is_replaced_or_the_connection_ends() {
         } else {
             let (mut ours, mut raw) = with_raw_server(Arc::clone(&config), Arc::clone(&server)).await;
             for round in 0..10_u8 {
-                ours.session.records.limit_keys_to(2 + u64::from(round % 3));
+                ours.session.records.limit_keys_to(5 + u64::from(round % 3));
                 ours.write_all(&[round; 40_000]).await.unwrap();
                 ours.flush().await.unwrap();
                 raw.hear().await.unwrap();
@@ -298,7 +298,7 @@ async fn a_key_that_has_served_is_replaced_or_the_connection_ends() {
         );
     }
     let (mut raw, mut ours) = with_raw_client(only(&config, &TLS12, 0), server).await;
-    ours.session.records.limit_keys_to(3);
+    ours.session.records.limit_keys_to(4);
     for _ in 0..2 {
         ours.write_all(b"fine").await.unwrap();
     }
@@ -426,4 +426,111 @@ async fn a_handshake_that_breaks_off_is_an_end() {
     near.read_exact(&mut answer).await.unwrap();
     assert_eq!(answer[0], 0x16);
     handshake.abort();
+}
+
+/// A message in as many records as it has bytes would be kept as a gigabyte.
+#[tokio::test]
+async fn a_handshake_in_crumbs_is_given_up() {
+    let (_, server) = configs();
+    let (mut near, far) = tokio::io::duplex(1_000_000);
+    let handshake = tokio::spawn(accept(server, Bytes::new(), Watched::new(far)));
+    // ClientHello, of which each record brings a byte.
+    let hello = [&[1, 0, 0xff, 0xf0][..], &[0; 70_000]].concat();
+    for byte in hello {
+        if near.write_all(&[0x16, 3, 1, 0, 1, byte]).await.is_err() {
+            break;
+        }
+    }
+    let error = handshake.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("HandshakePayloadTooLarge"), "{error}");
+}
+
+/// … and what lies behind a handshake's end isn't looked at with its keys, nor lost.
+#[tokio::test]
+async fn keys_are_updated_also_right_behind_the_handshake() {
+    let (config, server) = configs();
+    for is_split in [false, true] {
+        let (near, far) = tokio::io::duplex(100_000);
+        let mut raw = Raw::new(ClientConnection::new(Arc::clone(&config), name()).unwrap(), near);
+        let shaking = async {
+            while raw.session.is_handshaking() {
+                let said = raw.said();
+                raw.io.write_all(&said).await.unwrap();
+                raw.hear().await.unwrap();
+            }
+            raw.session.refresh_traffic_keys().unwrap();
+            io::Write::write_all(&mut raw.session.writer(), b"question").unwrap();
+            let said = raw.said();
+            let (first, rest) = said.split_at(if is_split { said.len() - 35 } else { said.len() });
+            raw.io.write_all(first).await.unwrap();
+            tokio::task::yield_now().await;
+            raw.io.write_all(rest).await.unwrap();
+        };
+        let (ours, ()) = tokio::join!(accept(Arc::clone(&server), Bytes::new(), Watched::new(far)), shaking);
+        let mut ours = ours.unwrap();
+        let mut read = [0; 100];
+        assert_eq!(ours.read(&mut read).await.unwrap(), 8);
+        ours.write_all(b"answer").await.unwrap();
+        raw.hear().await.unwrap();
+        assert_eq!(raw.heard(), b"answer");
+    }
+}
+
+#[tokio::test]
+async fn records_without_data_have_an_end() {
+    let (config, server) = configs();
+    let (mut raw, mut ours) = with_raw_client(config, server).await;
+    let mut read = [0; 100];
+    for _ in 0..3 {
+        ours.session.records.waste(MOST_IN_VAIN);
+        io::Write::write_all(&mut raw.session.writer(), b"data").unwrap();
+        raw.say().await;
+        assert_eq!(ours.read(&mut read).await.unwrap(), 4, "data makes good");
+    }
+    ours.session.records.waste(MOST_IN_VAIN);
+    raw.session.refresh_traffic_keys().unwrap();
+    raw.say().await;
+    let error = ours.read(&mut read).await.unwrap_err();
+    assert!(error.to_string().contains("TooManyEmptyFragments"), "{error}");
+}
+
+/// TLS 1.2's client that would begin again hears at once that it can't (RFC 5746 §4.5).
+#[tokio::test]
+async fn renegotiation_is_refused_at_once() {
+    let (config, server) = configs();
+    let (mut raw, mut ours) = with_raw_client(only(&config, &TLS12, 0), server).await;
+    let records = &mut ours.session.records;
+    let Ok(Opened::Reply(alert)) = records.hear(rustls::ContentType::Handshake, &[1, 0, 0, 0]) else {
+        panic!("not refused");
+    };
+    ours.session.leaving.push_back(alert);
+    ours.flush().await.unwrap();
+    raw.hear().await.unwrap();
+    let records = &mut ours.session.records;
+    assert!(records.hear(rustls::ContentType::Handshake, &[0, 0, 0, 0]).is_err(), "that is a server's");
+    assert!(records.hear(rustls::ContentType::Handshake, &[24, 0, 0, 1, 0]).is_err(), "that is TLS 1.3's");
+}
+
+#[tokio::test]
+async fn messages_are_put_together_from_their_records() {
+    let (config, server) = configs();
+    let (_raw, mut ours) = with_raw_client(Arc::clone(&config), Arc::clone(&server)).await;
+    let records = &mut ours.session.records;
+    for byte in [24, 0, 0, 1] {
+        assert_eq!(records.hear(rustls::ContentType::Handshake, &[byte]).unwrap(), Opened::Nothing);
+    }
+    assert!(records.hear(rustls::ContentType::Alert, &[1, 0]).is_err(), "nothing goes between");
+    assert_eq!(records.hear(rustls::ContentType::Handshake, &[0]).unwrap(), Opened::Nothing);
+    assert_eq!(records.kept(), 0);
+    for (message, reason) in [
+        (&[][..], "empty"),
+        (&[4, 0, 0, 1, 0], "a server gets no ticket"),
+        (&[24, 1, 0, 0], "too long"),
+        (&[24, 0, 0, 1, 2], "no such request"),
+        (&[24, 0, 0, 2, 0, 0], "too long"),
+        (&[24, 0, 0, 1, 0, 24], "behind a key's end"),
+    ] {
+        let (_raw, mut ours) = with_raw_client(Arc::clone(&config), Arc::clone(&server)).await;
+        assert!(ours.session.records.hear(rustls::ContentType::Handshake, message).is_err(), "{reason}");
+    }
 }
