@@ -28,6 +28,9 @@ use super::{
 /// Read and not yet used at most, before more is read: as rustls has it for its own buffers.
 const MOST_UNUSED: usize = 0xffff;
 
+/// Records offered before others have their turn.
+const MOST_UNREAD: usize = 64;
+
 /// A handshake's outcome.
 pub(super) struct Finished {
     pub(super) records: Records,
@@ -144,6 +147,8 @@ struct Handshake<H, S> {
     /// the handshake is left to those who go on with it.
     offered: usize,
     outgoing: Vec<u8>,
+    /// Records that were offered since others had their turn.
+    unread: usize,
 }
 
 /// What a handshake wants next.
@@ -156,7 +161,7 @@ enum Step {
 
 impl<H: Session, S: AsyncRead + AsyncWrite + Unpin> Handshake<H, S> {
     fn new(session: H, ahead: Bytes, io: S) -> Self {
-        Self { session, io, incoming: ahead.into(), offered: 0, outgoing: Vec::new() }
+        Self { session, io, incoming: ahead.into(), offered: 0, outgoing: Vec::new(), unread: 0 }
     }
 
     async fn finish(mut self) -> io::Result<TlsStream<S>> {
@@ -212,23 +217,41 @@ impl<H: Session, S: AsyncRead + AsyncWrite + Unpin> Handshake<H, S> {
         }
     }
 
-    /// Offers one record more.
+    /// Offers one record more, or all that came before what is still to be said: they can't lie
+    /// behind the handshake's end, and data that rustls skips (0-RTT that was refused) it looks at
+    /// each time anew.
     async fn hear(&mut self) -> io::Result<()> {
-        loop {
-            match header_of(&self.incoming[self.offered..]) {
-                // That can't be one, and rustls says so.
-                Some((header, length)) if is_none(header, length) => self.offered = self.incoming.len(),
-                Some((_, length)) if self.incoming.len() - self.offered >= HEADER + length => {
-                    self.offered += HEADER + length;
-                }
-                Some(_) | None => {
-                    self.say().await?;
-                    self.read().await?;
-                    continue;
-                }
+        let before = self.offered;
+        let mut count = 0;
+        while let Some((header, length)) = header_of(&self.incoming[self.offered..]) {
+            if length == 0 {
+                // No handshake has one, and skipping them would cost nobody anything but us.
+                return Err(failed(InvalidMessage::InvalidEmptyPayload.into()));
+            }
+            if is_none(header, length) {
+                // rustls says so.
+                self.offered = self.incoming.len();
+            } else if self.incoming.len() - self.offered >= HEADER + length {
+                self.offered += HEADER + length;
+            } else {
+                break;
+            }
+            count += 1;
+            if self.outgoing.is_empty() {
+                break;
+            }
+        }
+        if self.offered > before {
+            self.unread += count;
+            if self.unread >= MOST_UNREAD {
+                // Others have their turn, and the limit in time its chance.
+                self.unread = 0;
+                tokio::task::yield_now().await;
             }
             return Ok(());
         }
+        self.say().await?;
+        self.read().await
     }
 
     fn last_words(&mut self) {

@@ -25,10 +25,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use handshake::{Finished, failed};
 pub use handshake::{accept, connect};
-use records::{Failed, HEADER, MOST_IN_RECORD, MOST_PROTECTED, Opened, Records};
+use records::{Failed, HEADER, LARGEST, MOST_IN_RECORD, MOST_PROTECTED, Opened, Records, SLOT, Said};
+
+/// Made by one write at most.
+const RECORDS: usize = scratch::ROOM / SLOT;
 
 /// Taken by one write at most, in bytes.
-const MOST_WRITTEN: usize = 4 * MOST_IN_RECORD;
+const MOST_WRITTEN: usize = RECORDS * MOST_IN_RECORD;
+
+/// Read at once at most: where all records are of the largest size, none is cut.
+const READ: usize = RECORDS * LARGEST;
 
 /// Of every version, as records name it.
 const MAJOR: u8 = 3;
@@ -57,6 +63,13 @@ struct Session {
     is_patient: bool,
     heard: Heard,
     has_said_all: bool,
+}
+
+/// How much of what was made has left.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    All,
+    Partly,
 }
 
 /// Whether more may come.
@@ -116,7 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             debug_assert!(kept <= space.len());
             let mut filled = kept;
             if !holds_record(&session.ahead) {
-                let mut more = ReadBuf::new(&mut space[kept..]);
+                let mut more = ReadBuf::new(&mut space[kept..READ]);
                 ready!(Pin::new(io).poll_read(cx, &mut more))?;
                 filled += more.filled().len();
                 if filled == kept {
@@ -131,14 +144,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             session.open_into(&mut space[..filled], buf);
             Poll::Ready(Ok(()))
         })
-    }
-
-    /// What reading makes us say doesn't wait for something to be written.
-    fn poll_reply(&mut self, cx: &mut Context<'_>) {
-        if !self.session.leaving.is_empty() && !self.session.is_patient {
-            // Who writes next is told what went wrong.
-            let _ = self.poll_leave(cx);
-        }
     }
 
     /// Why no more is read; the peer hears it, too, as far as it listens.
@@ -198,36 +203,62 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         if taken == 0 {
             return Poll::Ready(Ok(0));
         }
-        let Session { records, leaving, left, is_patient, .. } = &mut *self.session;
-        records.prepare(taken.div_ceil(MOST_IN_RECORD), leaving).map_err(failed)?;
-        let mut record = records.seal_data(parts, (0, taken.min(MOST_IN_RECORD))).map_err(failed)?;
-        let is_alone = leaving.len() == 1;
-        if taken <= MOST_IN_RECORD && leaving.is_empty() {
-            // Nearly always.
-            let sent = match Pin::new(&mut self.io).poll_write(cx, &record) {
-                Poll::Ready(sent) => sent?,
-                Poll::Pending => 0,
-            };
-            if sent < record.len() {
-                *left = sent;
-                leaving.push_back(record);
+        let count = taken.div_ceil(MOST_IN_RECORD);
+        self.session.records.prepare(count, &mut self.session.leaving).map_err(failed)?;
+        let sent = scratch::lend(|space| self.poll_seal(cx, parts, taken, space))?;
+        if sent == Sent::Partly {
+            // As far as it goes.
+            if let Poll::Ready(Err(error)) = self.poll_leave(cx) {
+                return Poll::Ready(Err(error));
             }
-            return Poll::Ready(Ok(taken));
         }
-        match leaving.front_mut() {
-            // Alone, and nothing has gone between.
-            Some(tickets) if *is_patient && is_alone => tickets.append(&mut record),
-            Some(_) | None => leaving.push_back(record),
+        Poll::Ready(Ok(taken))
+    }
+
+    /// Makes records of `parts`, and sends them from where they are made, if nothing is before them.
+    fn poll_seal(&mut self, cx: &mut Context<'_>, parts: &[&[u8]], taken: usize, space: &mut [u8]) -> io::Result<Sent> {
+        let Session { records, leaving, is_patient, .. } = &mut *self.session;
+        let mut places = [const { 0..0 }; RECORDS];
+        let mut count = 0;
+        for (start, slot) in (0..taken).step_by(MOST_IN_RECORD).zip((0..RECORDS).map(|slot| slot * SLOT)) {
+            let said = Said { parts, start, end: taken.min(start + MOST_IN_RECORD) };
+            let place = records.seal_data(said, &mut space[slot..slot + SLOT]).map_err(failed)?;
+            places[count] = slot + place.start..slot + place.end;
+            count += 1;
         }
-        for start in (MOST_IN_RECORD..taken).step_by(MOST_IN_RECORD) {
-            let record = records.seal_data(parts, (start, taken.min(start + MOST_IN_RECORD)));
-            leaving.push_back(record.map_err(failed)?);
+        let mut sent = 0;
+        if leaving.is_empty() {
+            let io = Pin::new(&mut self.io);
+            let written = if let [one] = &places[..count] {
+                io.poll_write(cx, &space[one.clone()])
+            } else {
+                let slices = places.clone().map(|place| IoSlice::new(&space[place]));
+                io.poll_write_vectored(cx, &slices[..count])
+            };
+            match written {
+                Poll::Ready(Ok(written)) => sent = written,
+                Poll::Ready(Err(error)) => {
+                    // What follows would have a gap before it.
+                    self.session.has_said_all = true;
+                    return Err(error);
+                }
+                Poll::Pending => {}
+            }
+        } else if *is_patient && leaving.len() == 1 {
+            // Tickets, which leave in one piece with the answer.
+            *is_patient = false;
+            leaving[0].extend_from_slice(&space[places[0].clone()]);
+            sent = places[0].len();
+        }
+        for place in &places[..count] {
+            let of_it = sent.min(place.len());
+            sent -= of_it;
+            if of_it < place.len() {
+                leaving.push_back(space[place.start + of_it..place.end].to_vec());
+            }
         }
         *is_patient = false;
-        match self.poll_leave(cx) {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(taken)),
-        }
+        Ok(if leaving.is_empty() { Sent::All } else { Sent::Partly })
     }
 }
 
@@ -267,6 +298,7 @@ impl Session {
                     self.plain.extend_from_slice(&data[taken..]);
                 }
                 Ok(Opened::Nothing) => {}
+                Ok(Opened::Reply(record)) if self.has_said_all => drop(record),
                 Ok(Opened::Reply(record)) => self.leaving.push_back(record),
                 Ok(Opened::End) => {
                     // Whatever follows is nobody's (RFC 8446 §6.1).
@@ -319,8 +351,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
             }
             match &mut self.session.heard {
                 Heard::More => {
+                    let was_empty = self.session.leaving.is_empty();
                     ready!(self.poll_records(cx, buf))?;
-                    self.poll_reply(cx);
+                    if was_empty && !self.session.leaving.is_empty() {
+                        // What reading makes us say waits for nothing else that is said. Where
+                        // something was leaving already, who writes sees to it, and mustn't lose
+                        // its waker to who reads. What goes wrong, the next to write is told.
+                        let _ = self.poll_leave(cx);
+                    }
                 }
                 Heard::End => break,
                 Heard::Failed(_) | Heard::Told => return Poll::Ready(Err(self.tell(cx))),

@@ -1,17 +1,20 @@
 //! TLS's records once a handshake is over (RFC 8446 §5, RFC 5246 §6.2), without input or output:
 //! what is said becomes records, and records what was said, or a reason to end the connection.
-//! rustls protects and opens them and makes every key, also those that replace others; what it
-//! would tell its own connection about key updates, tickets and alerts is told here.
+//! rustls makes every key, also those that replace others, and opens records and protects those of
+//! TLS 1.2; what it would tell its own connection about key updates, tickets and alerts is told
+//! here. TLS 1.3's records are protected here, too: where they are sent from, which for large ones
+//! spares the dearest of all copies.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Range};
 
+use ring::aead::{self, Aad, LessSafeKey, UnboundKey};
 use rustls::{
     AlertDescription, ConnectionTrafficSecrets, ContentType, Error, ExtractedSecrets, InvalidMessage, PeerMisbehaved,
     ProtocolVersion, SupportedCipherSuite,
     client::ClientConnectionData,
     crypto::cipher::{
-        AeadKey, InboundOpaqueMessage, InboundPlainMessage, Iv, MessageDecrypter, MessageEncrypter, OutboundChunks,
-        OutboundPlainMessage,
+        AeadKey, InboundOpaqueMessage, InboundPlainMessage, Iv, MessageDecrypter, MessageEncrypter, Nonce,
+        OutboundChunks, OutboundPlainMessage,
     },
     kernel::KernelConnection,
     server::ServerConnectionData,
@@ -22,6 +25,15 @@ pub(super) const HEADER: usize = 5;
 
 /// Plaintext in a record at most.
 pub(super) const MOST_IN_RECORD: usize = 16 * 1024;
+
+/// Room for a record, and for choosing where in it its payload begins.
+pub(super) const SLOT: usize = 258 * 64;
+
+/// Of every AEAD that TLS 1.3 has.
+const TAG: usize = 16;
+
+/// What the largest record of TLS 1.3 is long.
+pub(super) const LARGEST: usize = HEADER + MOST_IN_RECORD + 1 + TAG;
 
 /// Its protected payload at most: TLS 1.2 allows more than TLS 1.3, whose decrypter looks itself.
 pub(super) const MOST_PROTECTED: usize = MOST_IN_RECORD + 2048;
@@ -63,15 +75,30 @@ pub(super) enum Keys {
 }
 
 struct Sealer {
-    encrypter: Box<dyn MessageEncrypter>,
+    way: Way,
     sequence: u64,
     /// Records under one key at most.
     limit: u64,
 }
 
+/// How records are protected.
+#[expect(clippy::large_enum_variant, reason = "the session that it lies in is in a box")]
+enum Way {
+    Tls13 { key: LessSafeKey, iv: Iv },
+    Tls12(Box<dyn MessageEncrypter>),
+}
+
 struct Opener {
     decrypter: Box<dyn MessageDecrypter>,
     sequence: u64,
+}
+
+/// Of `parts`, one behind the other, the bytes from `start` to `end`.
+#[derive(Clone, Copy)]
+pub(super) struct Said<'a> {
+    pub(super) parts: &'a [&'a [u8]],
+    pub(super) start: usize,
+    pub(super) end: usize,
 }
 
 /// What a record held.
@@ -167,21 +194,16 @@ impl Records {
         Ok(())
     }
 
-    /// The record of the bytes from `start` to `end` of `parts`, no more than [`MOST_IN_RECORD`].
+    /// Writes the record of `said` into `slot`, which has [`SLOT`] bytes, and says where.
     #[inline]
-    pub(super) fn seal_data(&mut self, parts: &[&[u8]], (start, end): (usize, usize)) -> Result<Vec<u8>, Error> {
-        let chunks = match parts {
-            [one] => OutboundChunks::Single(&one[start..end]),
-            chunks => OutboundChunks::Multiple { chunks, start, end },
-        };
-        self.sealer.seal(ContentType::ApplicationData, chunks)
+    pub(super) fn seal_data(&mut self, said: Said<'_>, slot: &mut [u8]) -> Result<Range<usize>, Error> {
+        self.sealer.seal(ContentType::ApplicationData, said, slot)
     }
 
     /// An alert is said also where nothing else may be.
     pub(super) fn seal_alert(&mut self, alert: AlertDescription) -> Result<Vec<u8>, Error> {
         let is_warning = matches!(alert, AlertDescription::CloseNotify | AlertDescription::NoRenegotiation);
-        let payload = [if is_warning { 1 } else { 2 }, u8::from(alert)];
-        self.sealer.seal(ContentType::Alert, OutboundChunks::Single(&payload))
+        self.sealer.seal_small(ContentType::Alert, &[if is_warning { 1 } else { 2 }, u8::from(alert)])
     }
 
     /// Says that another key follows, and takes it.
@@ -190,7 +212,7 @@ impl Records {
         if !self.is_tls13() {
             return Err(Error::EncryptError);
         }
-        let record = self.sealer.seal(ContentType::Handshake, OutboundChunks::Single(&KEY_UPDATE_MESSAGE))?;
+        let record = self.sealer.seal_small(ContentType::Handshake, &KEY_UPDATE_MESSAGE)?;
         let next = self.keys.next_to_seal()?;
         let limit = self.sealer.limit;
         self.sealer = Sealer { limit, ..Sealer::new(self.suite, next)? };
@@ -268,25 +290,29 @@ impl Records {
         if payload.is_empty() {
             return Err(Failed::unexpected());
         }
-        let mut opened = Opened::Nothing;
-        self.message.extend_from_slice(payload);
-        while let [kind, a, b, c, ..] = *self.message {
-            let end = 4 + u32::from_be_bytes([0, a, b, c]) as usize;
+        let mut reply = Vec::new();
+        let mut bytes = std::mem::take(&mut self.message);
+        bytes.extend_from_slice(payload);
+        let mut used = 0;
+        while let [kind, a, b, c, ref behind @ ..] = bytes[used..] {
+            let length = u32::from_be_bytes([0, a, b, c]) as usize;
             if !self.may_come(kind) {
                 return Err(Failed::unexpected());
             }
-            if end > MOST_IN_MESSAGE {
+            if length > MOST_IN_MESSAGE {
                 return Err(Failed::new(AlertDescription::DecodeError, InvalidMessage::HandshakePayloadTooLarge));
             }
-            if self.message.len() < end {
-                return Ok(opened);
+            let Some((body, behind)) = behind.split_at_checked(length) else { break };
+            if let Opened::Reply(mut record) = self.hear_message(kind, body, behind.is_empty())? {
+                reply.append(&mut record);
             }
-            let mut message = std::mem::take(&mut self.message);
-            let behind = message.split_off(end);
-            opened = self.hear_message(kind, &message[4..], behind.is_empty())?;
-            self.message = behind;
+            used = bytes.len() - behind.len();
         }
-        Ok(opened)
+        if used < bytes.len() {
+            bytes.drain(..used);
+            self.message = bytes;
+        }
+        Ok(if reply.is_empty() { Opened::Nothing } else { Opened::Reply(reply) })
     }
 
     fn may_come(&self, kind: u8) -> bool {
@@ -349,21 +375,20 @@ impl Records {
     }
 }
 
-// === impl Sealer, Opener ===
+// === impl Sealer ===
 
 impl Sealer {
     fn new(suite: SupportedCipherSuite, (sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Result<Self, Error> {
-        let (key, iv) = key_and_iv(secrets)?;
-        let (encrypter, limit) = match suite {
-            SupportedCipherSuite::Tls13(suite) => {
-                (suite.aead_alg.encrypter(key, iv), suite.common.confidentiality_limit)
-            }
+        let (way, limit) = match suite {
+            SupportedCipherSuite::Tls13(suite) => (Way::tls13(secrets)?, suite.common.confidentiality_limit),
             SupportedCipherSuite::Tls12(suite) => {
+                let (key, iv) = key_and_iv(secrets)?;
                 let (fixed, explicit) = iv.as_ref().split_at(suite.aead_alg.key_block_shape().fixed_iv_len);
-                (suite.aead_alg.encrypter(key, fixed, explicit), suite.common.confidentiality_limit)
+                let encrypter = suite.aead_alg.encrypter(key, fixed, explicit);
+                (Way::Tls12(encrypter), suite.common.confidentiality_limit)
             }
         };
-        Ok(Self { encrypter, sequence, limit })
+        Ok(Self { way, sequence, limit })
     }
 
     /// Two more are left for a `KeyUpdate` and an alert.
@@ -371,13 +396,102 @@ impl Sealer {
         self.sequence.saturating_add(records as u64 + 2) <= self.limit
     }
 
-    fn seal(&mut self, kind: ContentType, payload: OutboundChunks<'_>) -> Result<Vec<u8>, Error> {
+    fn seal(&mut self, kind: ContentType, said: Said<'_>, slot: &mut [u8]) -> Result<Range<usize>, Error> {
         if self.sequence >= self.limit {
             return Err(Error::EncryptError);
         }
-        let record = self.encrypter.encrypt(message(kind, payload), self.sequence)?;
+        let place = match &mut self.way {
+            Way::Tls13 { key, iv } => seal_tls13(key, Nonce::new(iv, self.sequence), kind, said, slot)?,
+            Way::Tls12(encrypter) => {
+                let Said { parts: chunks, start, end } = said;
+                let payload = OutboundChunks::Multiple { chunks, start, end };
+                let message = OutboundPlainMessage { typ: kind, version: ProtocolVersion::TLSv1_2, payload };
+                let record = encrypter.encrypt(message, self.sequence)?.encode();
+                slot[..record.len()].copy_from_slice(&record);
+                0..record.len()
+            }
+        };
         self.sequence += 1;
-        Ok(record.encode())
+        Ok(place)
+    }
+
+    /// A record that is hardly ever said.
+    fn seal_small(&mut self, kind: ContentType, payload: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut slot = [0; 256];
+        let place = self.seal(kind, Said { parts: &[payload], start: 0, end: payload.len() }, &mut slot)?;
+        Ok(slot[place].to_vec())
+    }
+}
+
+/// RFC 8446 §5.2.
+fn seal_tls13(
+    key: &LessSafeKey,
+    nonce: Nonce,
+    kind: ContentType,
+    said: Said<'_>,
+    slot: &mut [u8],
+) -> Result<Range<usize>, Error> {
+    let begin = said.place_in(slot);
+    let mut end = begin;
+    for piece in said.pieces() {
+        slot[end..end + piece.len()].copy_from_slice(piece);
+        end += piece.len();
+    }
+    slot[end] = kind.into();
+    end += 1;
+    let [high, low] = u16::try_from(end - begin + TAG).map_err(|_| Error::EncryptError)?.to_be_bytes();
+    let header = [ContentType::ApplicationData.into(), 3, 3, high, low];
+    slot[begin - HEADER..begin].copy_from_slice(&header);
+    let nonce = aead::Nonce::assume_unique_for_key(nonce.0);
+    let tag = key.seal_in_place_separate_tag(nonce, Aad::from(header), &mut slot[begin..end]);
+    let tag = tag.map_err(|_| Error::EncryptError)?;
+    slot[end..end + TAG].copy_from_slice(tag.as_ref());
+    Ok(begin - HEADER..end + TAG)
+}
+
+// === impl Said ===
+
+impl<'a> Said<'a> {
+    pub(super) fn pieces(self) -> impl Iterator<Item = &'a [u8]> {
+        let mut before = 0;
+        self.parts.iter().map(move |part| {
+            let (start, end) = (self.start.saturating_sub(before), self.end.saturating_sub(before));
+            before += part.len();
+            &part[start.min(part.len())..end.min(part.len())]
+        })
+    }
+
+    /// Where the payload begins in `slot`. On CPUs that copy by `rep movsb` a copy that goes to
+    /// the same place of another page, or up to 63 bytes behind it, takes ten times as long, and
+    /// buffers for bodies begin where pages begin.
+    pub(super) fn place_in(self, slot: &[u8]) -> usize {
+        const FIRST: usize = 16;
+        const STEP: usize = 64;
+        const PAGE: usize = 4096;
+        let mut before = 0;
+        let with_places = self.pieces().map(|piece| {
+            before += piece.len();
+            (piece, before - piece.len())
+        });
+        let largest = with_places.max_by_key(|(piece, _)| piece.len()).filter(|(piece, _)| piece.len() >= PAGE / 2);
+        let Some((piece, place)) = largest else { return FIRST };
+        let ahead = (slot.as_ptr().addr() + FIRST + place).wrapping_sub(piece.as_ptr().addr()) % PAGE;
+        if ahead < STEP { FIRST + STEP } else { FIRST }
+    }
+}
+
+// === impl Way, Opener ===
+
+impl Way {
+    fn tls13(secrets: ConnectionTrafficSecrets) -> Result<Self, Error> {
+        let algorithm = match &secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { .. } => &aead::AES_128_GCM,
+            ConnectionTrafficSecrets::Aes256Gcm { .. } => &aead::AES_256_GCM,
+            _chacha20 => &aead::CHACHA20_POLY1305,
+        };
+        let (key, iv) = key_and_iv(secrets)?;
+        let key = UnboundKey::new(algorithm, key.as_ref()).map_err(|_| Error::EncryptError)?;
+        Ok(Self::Tls13 { key: LessSafeKey::new(key), iv })
     }
 }
 
@@ -400,10 +514,6 @@ impl Opener {
         self.sequence = next;
         Ok(opened)
     }
-}
-
-fn message(typ: ContentType, payload: OutboundChunks<'_>) -> OutboundPlainMessage<'_> {
-    OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload }
 }
 
 fn key_and_iv(secrets: ConnectionTrafficSecrets) -> Result<(AeadKey, Iv), Error> {

@@ -1,10 +1,12 @@
-//! Room that records are read into and opened in: a thread's, since what lies there is used up or
+//! Room that records are read into and opened in, and made in: a thread's, since what lies there is used up or
 //! put aside before anybody else reads. So a connection that waits holds none.
 
 use std::cell::RefCell;
 
-/// What one read may bring: nearly four of the longest records.
-pub(super) const ROOM: usize = 64 * 1024;
+use super::records::SLOT;
+
+/// For four of the longest records.
+pub(super) const ROOM: usize = 4 * SLOT;
 
 thread_local! {
     /// Several, for TLS within TLS.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rustls::{
-    ClientConnection,
+    ClientConnection, ServerConfig,
     version::{TLS12, TLS13},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -494,18 +494,29 @@ async fn records_without_data_have_an_end() {
     assert!(error.to_string().contains("TooManyEmptyFragments"), "{error}");
 }
 
+fn records_of(ours: &mut TlsStream<Watched>) -> &mut Records {
+    &mut ours.session.records
+}
+
 /// TLS 1.2's client that would begin again hears at once that it can't (RFC 5746 §4.5).
 #[tokio::test]
 async fn renegotiation_is_refused_at_once() {
     let (config, server) = configs();
     let (mut raw, mut ours) = with_raw_client(only(&config, &TLS12, 0), server).await;
-    let records = &mut ours.session.records;
-    let Ok(Opened::Reply(alert)) = records.hear(rustls::ContentType::Handshake, &[1, 0, 0, 0]) else {
+    let Ok(Opened::Reply(alert)) = records_of(&mut ours).hear(rustls::ContentType::Handshake, &[1, 0, 0, 0]) else {
         panic!("not refused");
     };
     ours.session.leaving.push_back(alert);
+    // Two in one record are answered one by one.
+    let Ok(Opened::Reply(two)) = records_of(&mut ours).hear(rustls::ContentType::Handshake, &[1, 0, 0, 0, 1, 0, 0, 0])
+    else {
+        panic!("not refused");
+    };
+    ours.session.leaving.push_back(two);
+    ours.write_all(b"and on").await.unwrap();
     ours.flush().await.unwrap();
     raw.hear().await.unwrap();
+    assert_eq!(raw.heard(), b"and on", "no record is missing");
     let records = &mut ours.session.records;
     assert!(records.hear(rustls::ContentType::Handshake, &[0, 0, 0, 0]).is_err(), "that is a server's");
     assert!(records.hear(rustls::ContentType::Handshake, &[24, 0, 0, 1, 0]).is_err(), "that is TLS 1.3's");
@@ -532,5 +543,92 @@ async fn messages_are_put_together_from_their_records() {
     ] {
         let (_raw, mut ours) = with_raw_client(Arc::clone(&config), Arc::clone(&server)).await;
         assert!(ours.session.records.hear(rustls::ContentType::Handshake, message).is_err(), "{reason}");
+    }
+}
+
+/// A large payload never lies where copying to it is slow, whatever it is copied from.
+#[test]
+fn records_are_put_where_copying_is_fast() {
+    let slot = vec![0; SLOT];
+    let body = vec![0; 3 * 4096 + MOST_IN_RECORD];
+    for at in 0..2 * 4096 {
+        let parts: [&[u8]; 3] = [b"head", &body[at..at + MOST_IN_RECORD - 4], b""];
+        let place = Said { parts: &parts, start: 0, end: MOST_IN_RECORD }.place_in(&slot);
+        let ahead = slot[place + 4..].as_ptr().addr().wrapping_sub(parts[1].as_ptr().addr()) % 4096;
+        assert!(ahead >= 64, "{at}: {ahead}");
+        assert!(HEADER <= place && place - HEADER + LARGEST <= SLOT, "{at}: {place}");
+    }
+}
+
+#[test]
+fn what_is_said_is_taken_from_its_parts() {
+    let parts: [&[u8]; 4] = [b"one", b"", b"two", b"three"];
+    let all = b"onetwothree";
+    for start in 0..=all.len() {
+        for end in start..=all.len() {
+            let pieces: Vec<_> = Said { parts: &parts, start, end }.pieces().collect();
+            assert_eq!(pieces.concat(), all[start..end], "{start}..{end}");
+        }
+    }
+}
+
+/// Reading and writing may be two tasks', and a socket calls one of them only.
+#[tokio::test]
+async fn who_reads_leaves_the_writers_waker_alone() {
+    let (config, server) = configs();
+    let (mut client, mut ours) = as_server(config, server, 2000).await;
+    let mut noop = Context::from_waker(std::task::Waker::noop());
+    while Pin::new(&mut ours).poll_write(&mut noop, &[7; 1000]).is_ready() {}
+    client.write_all(b"question").await.unwrap();
+    client.flush().await.unwrap();
+    let looks = ours.io.vain_writes;
+    let mut read = [0; 100];
+    assert_eq!(ours.read(&mut read).await.unwrap(), 8);
+    assert_eq!(ours.io.vain_writes, looks);
+}
+
+/// How a client begins that would send data at once, and doesn't know that `server` takes none.
+async fn early_hello(server: &ServerConfig) -> Vec<u8> {
+    let mut config = (*only(&configs().0, &TLS13, 0)).clone();
+    config.enable_early_data = true;
+    let allows = ServerConfig::builder_with_provider(crate::tls::provider()).with_safe_default_protocol_versions();
+    let mut allows = allows.unwrap().with_no_client_auth().with_cert_resolver(server.cert_resolver.clone());
+    (allows.max_early_data_size, allows.enable_secret_extraction) = (16_384, true);
+    let config = Arc::new(config);
+    let (mut raw, mut ours) = with_raw_client(Arc::clone(&config), Arc::new(allows)).await;
+    ours.flush().await.unwrap();
+    raw.hear().await.unwrap();
+    let mut session = ClientConnection::new(config, name()).unwrap();
+    assert!(session.early_data().is_some());
+    let (io, _) = tokio::io::duplex(1);
+    Raw::new(session, io).said()
+}
+
+/// Data before the handshake's end that is refused is skipped, as much of it as rustls allows;
+/// records that hold none of it would be skipped for ever.
+#[tokio::test]
+async fn early_data_that_is_refused_is_skipped_once() {
+    let (_, server) = configs();
+    let hello = early_hello(&server).await;
+    for (early, goes_on) in [(vec![&[7; 700][..]; 8], true), (vec![&[]; 20_000], false)] {
+        let (mut near, far) = tokio::io::duplex(1_000_000);
+        let handshake = tokio::spawn(accept(Arc::clone(&server), Bytes::new(), Watched::new(far)));
+        let mut said = hello.clone();
+        for data in early {
+            said.extend([0x17, 3, 3, (data.len() >> 8) as u8, data.len() as u8]);
+            said.extend(data);
+        }
+        near.write_all(&said).await.unwrap();
+        if goes_on {
+            let mut answer = [0; 5];
+            near.read_exact(&mut answer).await.unwrap();
+            assert_eq!(answer[0], 0x16, "the server's flight");
+            tokio::task::yield_now().await;
+            assert!(!handshake.is_finished());
+            handshake.abort();
+        } else {
+            let error = handshake.await.unwrap().unwrap_err();
+            assert!(error.to_string().contains("InvalidEmptyPayload"), "{error}");
+        }
     }
 }

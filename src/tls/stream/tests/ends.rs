@@ -90,11 +90,12 @@ pub(super) struct Watched {
     pub(super) io: DuplexStream,
     pub(super) vain: usize,
     pub(super) writes: usize,
+    pub(super) vain_writes: usize,
 }
 
 impl Watched {
     pub(super) fn new(io: DuplexStream) -> Self {
-        Self { io, vain: 0, writes: 0 }
+        Self { io, vain: 0, writes: 0, vain_writes: 0 }
     }
 }
 
@@ -110,6 +111,7 @@ impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, data);
         self.writes += usize::from(written.is_ready());
+        self.vain_writes += usize::from(written.is_pending());
         written
     }
 
