@@ -44,9 +44,7 @@ pub(super) struct Finished {
 /// One of rustls's two kinds of connections.
 trait Session: Sized {
     type Data;
-    /// Whether what it says at the end may wait: tickets, which are of no use before the next
-    /// connection (RFC 8446 §4.6.1).
-    const ENDS_WITH_TICKETS: bool;
+    const IS_SERVER: bool;
 
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
     fn common(&self) -> &UnbufferedConnectionCommon<Self::Data>;
@@ -55,7 +53,7 @@ trait Session: Sized {
 
 impl Session for UnbufferedClientConnection {
     type Data = ClientConnectionData;
-    const ENDS_WITH_TICKETS: bool = false;
+    const IS_SERVER: bool = false;
 
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(incoming)
@@ -73,7 +71,7 @@ impl Session for UnbufferedClientConnection {
 
 impl Session for UnbufferedServerConnection {
     type Data = ServerConnectionData;
-    const ENDS_WITH_TICKETS: bool = true;
+    const IS_SERVER: bool = true;
 
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(incoming)
@@ -179,7 +177,8 @@ impl<H: Session, S: AsyncRead + AsyncWrite + Unpin> Handshake<H, S> {
             }
         }
         let common = self.session.common();
-        let may_wait = H::ENDS_WITH_TICKETS && common.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        // Tickets are of no use before the next connection (RFC 8446 §4.6.1).
+        let may_wait = H::IS_SERVER && common.protocol_version() == Some(ProtocolVersion::TLSv1_3);
         let is_h2 = common.alpn_protocol() == Some(b"h2");
         if !may_wait {
             self.say().await?;
@@ -217,9 +216,10 @@ impl<H: Session, S: AsyncRead + AsyncWrite + Unpin> Handshake<H, S> {
         }
     }
 
-    /// Offers one record more, or all that came before what is still to be said: they can't lie
-    /// behind the handshake's end, and data that rustls skips (0-RTT that was refused) it looks at
-    /// each time anew.
+    /// Offers one record more, or as a server all that came before what is still to be said: they
+    /// can't lie behind the handshake's end, and data that rustls skips (0-RTT that was refused) it
+    /// looks at each time anew. A client has something to say already when a server's whole flight
+    /// is there, and what that server says behind it.
     async fn hear(&mut self) -> io::Result<()> {
         let before = self.offered;
         let mut count = 0;
@@ -237,7 +237,7 @@ impl<H: Session, S: AsyncRead + AsyncWrite + Unpin> Handshake<H, S> {
                 break;
             }
             count += 1;
-            if self.outgoing.is_empty() {
+            if self.outgoing.is_empty() || !H::IS_SERVER {
                 break;
             }
         }

@@ -207,3 +207,23 @@ async fn early_data_that_is_refused_is_skipped_once() {
         }
     }
 }
+
+/// A server may speak behind its flight, before the client has ended the handshake.
+#[tokio::test]
+async fn what_a_server_says_with_its_flight_is_not_lost() {
+    let (config, server) = configs();
+    let mut server = (*server).clone();
+    server.send_half_rtt_data = true;
+    let (near, far) = tokio::io::duplex(100_000);
+    let mut raw = Raw::new(rustls::ServerConnection::new(Arc::new(server)).unwrap(), far);
+    let speaking = async {
+        raw.hear().await.unwrap();
+        io::Write::write_all(&mut raw.session.writer(), b"at once").unwrap();
+        raw.say().await;
+        raw.hear().await.unwrap();
+    };
+    let (ours, ()) = tokio::join!(connect(config, name(), None, Watched::new(near)), speaking);
+    let mut read = [0; 100];
+    assert_eq!(ours.unwrap().read(&mut read).await.unwrap(), 7);
+    assert_eq!(&read[..7], b"at once");
+}
