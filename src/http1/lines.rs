@@ -6,6 +6,9 @@ use std::ops::Range;
 /// Line ends that are noted; those of further lines are looked for again.
 const NOTED: usize = 24;
 
+/// Bytes that are looked at in one go: lines are short, and a call of `memchr` for each costs more.
+const WORD: usize = size_of::<u64>();
+
 /// The lines before the empty one, in their order.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
@@ -24,26 +27,33 @@ impl Lines {
     /// that has them isn't waited for; what leaves has CR LF. `searched`: how far it was looked
     /// for already.
     pub(super) fn find_end(&mut self, read: &[u8], searched: &mut usize) -> Option<usize> {
-        let mut from = *searched;
-        while let Some(at) = memchr::memchr(b'\n', &read[from..]) {
-            let next = from + at + 1;
-            if let Some(end) = self.ends.get_mut(self.count) {
-                *end = next;
+        let (words, rest) = read[*searched..].as_chunks();
+        let mut last = [0; WORD];
+        last[..rest.len()].copy_from_slice(rest);
+        let mut start = *searched;
+        for word in words.iter().copied().chain([last]) {
+            let mut found = line_feeds(word);
+            while found != 0 {
+                let next = start + found.trailing_zeros() as usize / 8 + 1;
+                if let Some(end) = self.ends.get_mut(self.count) {
+                    *end = next;
+                }
+                self.count += 1;
+                let end = match &read[next..] {
+                    [b'\n', ..] => next + 1,
+                    [b'\r', b'\n', ..] => next + 2,
+                    [] | [b'\r'] => {
+                        *searched = next - 1;
+                        return None;
+                    }
+                    _ => {
+                        found &= found - 1;
+                        continue;
+                    }
+                };
+                return if *searched == 0 { Some(end) } else { self.find_all(&read[..end], searched) };
             }
-            self.count += 1;
-            let end = match &read[next..] {
-                [b'\n', ..] => next + 1,
-                [b'\r', b'\n', ..] => next + 2,
-                [] | [b'\r'] => {
-                    *searched = next - 1;
-                    return None;
-                }
-                _ => {
-                    from = next;
-                    continue;
-                }
-            };
-            return if *searched == 0 { Some(end) } else { self.find_all(&read[..end], searched) };
+            start += WORD;
         }
         *searched = read.len();
         None
@@ -75,4 +85,12 @@ impl Lines {
         let end = self.start - 1;
         Some(start..if head[start..end].ends_with(b"\r") { end - 1 } else { end })
     }
+}
+
+/// The top bits of the bytes of `word` that are line feeds, the first one's lowest.
+fn line_feeds(word: [u8; WORD]) -> u64 {
+    const LOW: u64 = u64::from_ne_bytes([0x7f; WORD]);
+    let differ = u64::from_le_bytes(word) ^ u64::from_ne_bytes([b'\n'; WORD]);
+    // No sum carries into the next byte.
+    !(((differ & LOW) + LOW) | differ | LOW)
 }

@@ -221,6 +221,23 @@ proptest! {
         prop_assert_eq!(our_trailers(&read), their_trailers(&read), "{}", &shown);
     }
 
+    /// Wherever the line feeds are, and whatever is beside them.
+    #[test]
+    fn lines_end_where_a_plain_look_finds_them(
+        read in prop::collection::vec(prop::sample::select(&b"\n\r\x0b\x09\x8a\x0ba\0\xff"[..]), 0..80),
+    ) {
+        let (mut lines, mut searched) = (Lines::default(), 0);
+        let end = lines.find_end(&read, &mut searched);
+        let ends = |at: usize| read[..at].ends_with(b"\n\n") || read[..at].ends_with(b"\n\r\n");
+        prop_assert_eq!(end, (1..=read.len()).find(|at| ends(*at)));
+        if let Some(end) = end {
+            let plain = read[..end].split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+            let taken: Vec<_> = std::iter::from_fn(|| lines.take(&read)).map(|line| &read[line]).collect();
+            let count = read[..end].iter().filter(|byte| **byte == b'\n').count() - 1;
+            prop_assert_eq!(taken, plain.take(count).collect::<Vec<_>>());
+        }
+    }
+
     /// However a head comes, its lines are the same, noted or not.
     #[test]
     fn lines_are_found_in_pieces(lines in prop::collection::vec("[a-z:]{1,9}\r?\n", 1..60), cut in any::<Index>()) {
