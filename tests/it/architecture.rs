@@ -109,6 +109,34 @@ fn rooms_named(text: &str) -> BTreeSet<String> {
     named.intersection(&rooms).cloned().collect()
 }
 
+/// Whoever opens the repository finds what belongs there, and no more.
+#[test]
+fn the_top_level_is_fixed() {
+    const FIXED: &[&str] = &[
+        "Cargo.toml",
+        "Cargo.lock",
+        "src",
+        "proxy.toml",
+        "tests",
+        "benches",
+        "README.md",
+        "docs",
+        "deploy",
+        "CHANGELOG.md",
+        "LICENSE",
+    ];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let ignored = fs::read_to_string(root.join(".gitignore")).unwrap();
+    let found: BTreeSet<String> =
+        fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let belongs = |name: &str| {
+        name.starts_with('.') || FIXED.contains(&name) || ignored.lines().any(|line| line == format!("/{name}"))
+    };
+    let others: Vec<_> = found.iter().filter(|name| !belongs(name)).collect();
+    assert!(others.is_empty(), "{others:?} don't belong at the top level");
+    assert!(FIXED.iter().all(|name| found.contains(*name)), "{found:?}");
+}
+
 #[test]
 fn dependencies_point_down() {
     let mut edges = 0;

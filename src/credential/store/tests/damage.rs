@@ -155,6 +155,15 @@ fn cipher() -> Cipher {
     Cipher::new(&Secret::new("0123456789abcdef".repeat(2)), &[1; 32]).unwrap()
 }
 
+/// Two of them would be one text, but for their nonces.
+#[test]
+fn nothing_is_sealed_like_anything_else() {
+    let key = session("orders");
+    let sealed = cipher().seal(&key, b"").unwrap();
+    assert_ne!(sealed, cipher().seal(&key, b"").unwrap());
+    assert_eq!(cipher().open(&key, &sealed).unwrap().to_vec(), b"");
+}
+
 proptest! {
     #[test]
     fn what_was_sealed_opens(value in proptest::collection::vec(any::<u8>(), 0..300)) {
