@@ -9,27 +9,15 @@ use std::{
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
 };
 
-use super::{
-    Event, Record,
-    line::{self, Scribe},
-};
+use super::lane::Lines;
 
-/// Bytes gathered before a write: few system calls, little memory.
-const CHUNK: usize = 64 * 1024;
-
-/// The file, and the lines on the way to it.
+/// The file.
 #[derive(Debug)]
 pub(super) struct AuditLog {
     path: PathBuf,
     file: Option<File>,
-    scribe: Scribe,
-    pending: Vec<u8>,
-    /// Lines in `pending`.
-    lines: u64,
-    lost: u64,
     failing: bool,
 }
 
@@ -38,15 +26,7 @@ impl AuditLog {
     /// missing directories above it 0700.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = open(path)?;
-        Ok(Self {
-            path: path.to_owned(),
-            file: Some(file),
-            scribe: Scribe::new(),
-            pending: Vec::with_capacity(CHUNK),
-            lines: 0,
-            lost: 0,
-            failing: false,
-        })
+        Ok(Self { path: path.to_owned(), file: Some(file), failing: false })
     }
 
     /// Whether the last thing that was to be written couldn't be.
@@ -74,54 +54,30 @@ impl AuditLog {
         }
     }
 
-    pub(super) fn record(&mut self, record: &Record, duration: Duration) {
-        self.scribe.write_record(&mut self.pending, record, duration);
-        self.line_written();
-    }
-
-    pub(super) fn event(&mut self, event: &Event, time: SystemTime) {
-        line::write_event(&mut self.pending, event, time);
-        self.line_written();
-    }
-
-    /// Call after each batch. Returns how many lines of it were lost.
-    pub(super) fn finish(&mut self) -> u64 {
-        self.write_out();
-        std::mem::take(&mut self.lost)
-    }
-
-    fn line_written(&mut self) {
-        self.lines += 1;
-        if self.pending.len() >= CHUNK {
-            self.write_out();
+    /// Returns how many of the lines were lost: these are the last of them.
+    pub(super) fn write(&mut self, lines: &Lines) -> u64 {
+        if lines.count() == 0 {
+            return 0;
         }
-    }
-
-    fn write_out(&mut self) {
-        if self.pending.is_empty() {
-            return;
-        }
+        let text = lines.text();
         let (written, result) = match &mut self.file {
-            Some(file) => write_counted(file, &self.pending),
+            Some(file) => write_counted(file, text),
             None => (0, Ok(())),
         };
-        let whole = if written == self.pending.len() {
-            self.lines
+        let whole = if written == text.len() {
+            lines.count()
         } else {
-            self.pending[..written].iter().filter(|byte| **byte == b'\n').count() as u64
+            text[..written].iter().filter(|byte| **byte == b'\n').count() as u64
         };
-        self.lost += self.lines.saturating_sub(whole);
-        let complete = whole == self.lines;
-        self.lines = 0;
-        self.pending.clear();
-        self.pending.shrink_to(2 * CHUNK);
+        let lost = lines.count().saturating_sub(whole);
         if let Err(error) = result {
             // Opening it again mends a torn last line, see `open`.
             self.file = None;
             self.failed(&error);
-        } else if complete && std::mem::take(&mut self.failing) {
+        } else if lost == 0 && std::mem::take(&mut self.failing) {
             tracing::info!(path = %self.path.display(), "the audit log is written again");
         }
+        lost
     }
 
     /// Once for each time that it starts to fail: a full disk must not fill the other log too.
@@ -178,14 +134,13 @@ mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
-    use crate::observe::line::tests::{moment, record};
+    use crate::observe::line::tests::{failed, moment};
 
-    fn batch(log: &mut AuditLog, records: usize) -> u64 {
+    fn batch(log: &mut AuditLog, count: usize) -> u64 {
+        let mut lines = Lines::default();
+        (0..count).for_each(|_| lines.push_event(&failed("no"), moment()));
         log.begin();
-        for _ in 0..records {
-            log.record(&record(), Duration::ZERO);
-        }
-        log.finish()
+        log.write(&lines)
     }
 
     fn lines(path: &Path) -> usize {
@@ -270,19 +225,6 @@ mod tests {
             return;
         }
         let mut log = AuditLog::open(full).unwrap();
-        log.begin();
-        log.record(&record(), Duration::ZERO);
-        log.event(&Event::Alert { kind: "x", detail: String::new() }, moment());
-        assert_eq!(log.finish(), 2);
-    }
-
-    #[test]
-    fn more_than_a_chunk_is_written_whole() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("audit.jsonl");
-        let mut log = AuditLog::open(&path).unwrap();
-        assert_eq!(batch(&mut log, 1000), 0);
-        assert_eq!(lines(&path), 1000);
-        assert!(log.pending.capacity() <= 2 * CHUNK);
+        assert_eq!(batch(&mut log, 2), 2);
     }
 }

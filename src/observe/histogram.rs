@@ -1,5 +1,5 @@
-//! A histogram that the collector alone fills, three times for a request: without the library's
-//! lock. Its text is that of the library's.
+//! A histogram that the collector alone fills, with many observations at once, and without the
+//! library's lock. Its text is that of the library's.
 
 use std::{
     fmt::Error,
@@ -39,15 +39,32 @@ impl Histogram {
         Self(Arc::new(Buckets { bounds, counts, sum: AtomicU64::new(0.0_f64.to_bits()) }))
     }
 
-    pub(super) fn observe(&self, duration: Duration) {
-        let Buckets { bounds, counts, sum } = &*self.0;
+    /// How many there are, with the one above all bounds.
+    pub(super) fn buckets(&self) -> usize {
+        self.0.counts.len()
+    }
+
+    /// Which one is `duration`'s.
+    pub(super) fn bucket(&self, duration: Duration) -> usize {
+        let bounds = &self.0.bounds;
         // From below: nearly all are in one of the first.
-        let at = bounds.iter().position(|bound| duration <= *bound).unwrap_or(bounds.len());
-        add(&counts[at], 1);
-        if duration > Duration::ZERO {
-            let seconds = f64::from_bits(sum.load(Ordering::Relaxed)) + duration.as_secs_f64();
-            sum.store(seconds.to_bits(), Ordering::Relaxed);
+        bounds.iter().position(|bound| duration <= *bound).unwrap_or(bounds.len())
+    }
+
+    /// Adds observations: how many there are in each bucket, and all of them together.
+    pub(super) fn add(&self, observed: &[u64], sum: Duration) {
+        for (count, more) in self.0.counts.iter().zip(observed).filter(|(_, more)| **more > 0) {
+            add(count, *more);
         }
+        if sum > Duration::ZERO {
+            let seconds = f64::from_bits(self.0.sum.load(Ordering::Relaxed)) + sum.as_secs_f64();
+            self.0.sum.store(seconds.to_bits(), Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn observe(&self, duration: Duration) {
+        add(&self.0.counts[self.bucket(duration)], 1);
+        self.add(&[], duration);
     }
 }
 

@@ -1,5 +1,6 @@
 //! What one line of the audit log looks like (surface: "One record a request").
-//! Knows no file. Serialization happens on the collector thread, never on a caller's.
+//! Knows no file. A record is written by the worker that served its request, at its end: then
+//! all that it names is at hand, and nothing has to be handed to another thread but text.
 //!
 //! Threat 109: a line is JSON, so that C0 controls are escaped; what JSON leaves alone but
 //! a terminal obeys (C1 controls, DEL, bidirectional marks) is replaced; what an agent
@@ -17,6 +18,7 @@ use time::OffsetDateTime;
 
 use super::{
     Event, Record,
+    lane::Lines,
     object::{Object, two_digits},
     record::TokenEvent,
 };
@@ -48,16 +50,8 @@ impl Scribe {
     }
 
     /// Appends one line, with its line feed, for a record that took `duration`.
-    pub(super) fn write_record(&mut self, out: &mut Vec<u8>, record: &Record, duration: Duration) {
-        let start = out.len();
-        let mut room = ROOM;
-        loop {
-            out.resize(start + room, 0);
-            if let Some(left) = self.fill(&mut out[start..], record, duration) {
-                return out.truncate(start + room - left);
-            }
-            room *= 2;
-        }
+    pub(super) fn write_record(&mut self, out: &mut Lines, record: &Record, duration: Duration) {
+        out.push_with(ROOM, |room| self.fill(room, record, duration));
     }
 
     /// The fields are in the order of the surface contract; `prev` and `hash` come with the
@@ -475,14 +469,14 @@ pub(crate) mod tests {
         }
     }
 
-    fn write(scribe: &mut Scribe, out: &mut Vec<u8>, record: &Record) {
+    fn write(scribe: &mut Scribe, out: &mut Lines, record: &Record) {
         scribe.write_record(out, record, Duration::from_micros(23_001));
     }
 
     fn line(record: &Record) -> String {
-        let mut out = Vec::new();
+        let mut out = Lines::default();
         write(&mut Scribe::new(), &mut out, record);
-        String::from_utf8(out).unwrap()
+        String::from_utf8(out.text().to_vec()).unwrap()
     }
 
     fn event_line(event: &Event) -> String {
@@ -520,13 +514,13 @@ pub(crate) mod tests {
         other.time += Duration::from_secs(86_400);
         other.outcome.upstream_addr = "[2001:db8::1]:8443".parse().ok();
         let mut scribe = Scribe::new();
-        let mut together = Vec::new();
+        let mut together = Lines::default();
         let mut alone = String::new();
         for record in [&record(), &record(), &other, &refused(), &record(), &other] {
             write(&mut scribe, &mut together, record);
             alone.push_str(&line(record));
         }
-        assert_eq!(String::from_utf8(together).unwrap(), alone);
+        assert_eq!(std::str::from_utf8(together.text()).unwrap(), alone);
         assert!(alone.contains(r#""time":"2026-11-24T22:24:05.000042Z""#), "{alone}");
         assert!(alone.contains(r#""upstream_addr":"[2001:db8::1]:8443""#), "{alone}");
     }

@@ -1,19 +1,16 @@
 //! Prometheus metrics, named in the surface contract. Fed by the collector thread from
-//! records and events, off the request path; only the connection gauges are moved by
+//! tallies and events, off the request path; only the connection gauges are moved by
 //! their owners, since a connection leaves no record.
 //!
 //! Label values are configured names and enums, never what an agent sent: their number
 //! is bounded by the configuration. A label that doesn't apply (a request without a
 //! route) is the empty string, which no configured name can be.
 
-use std::{
-    borrow::Cow,
-    time::{Duration, SystemTime},
-};
+use std::{borrow::Cow, time::SystemTime};
 
 use prometheus_client::{
     encoding::text::encode,
-    metrics::{counter, family::Family, gauge::Gauge, info::Info},
+    metrics::{family::Family, gauge::Gauge, info::Info},
     registry::{Registry, Unit},
 };
 
@@ -23,7 +20,6 @@ use super::{
     counter::Counter,
     histogram::Histogram,
     labels::{AlertLabels, DenialLabels, ExpiryLabels, FailureLabels, RequestLabels, TokenLabels},
-    recent::RecentCounters,
     record::TokenEvent,
 };
 
@@ -40,18 +36,19 @@ const WAIT_BUCKETS: [f64; 13] = [0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    requests: Family<RequestLabels, Counter>,
-    request_duration: Histogram,
-    upstream_duration: Histogram,
+    /// A lane adds to it what it has no place for.
+    pub(super) requests: Family<RequestLabels, Counter>,
+    pub(super) request_duration: Histogram,
+    pub(super) upstream_duration: Histogram,
     token_requests: Family<TokenLabels, Counter>,
     token_request_duration: Histogram,
-    token_wait: Histogram,
+    pub(super) token_wait: Histogram,
     token_expiry: Family<ExpiryLabels, Gauge>,
     token_refresh_failures: Family<FailureLabels, Counter>,
     connections: Family<ConnectionLabels, Gauge>,
     denials: Family<DenialLabels, Counter>,
     /// Whoever loses a line moves it.
-    audit_dropped: counter::Counter,
+    audit_dropped: Counter,
     alerts: Family<AlertLabels, Counter>,
     summary: Summary,
 }
@@ -70,7 +67,7 @@ impl Default for Metrics {
             token_refresh_failures: Family::default(),
             connections: Family::default(),
             denials: Family::default(),
-            audit_dropped: counter::Counter::default(),
+            audit_dropped: Counter::default(),
             alerts: Family::default(),
             summary: Summary::default(),
         };
@@ -113,20 +110,8 @@ impl Metrics {
         self.audit_dropped.inc_by(lines);
     }
 
-    pub(super) fn record(&self, record: &Record, duration: Duration, recent: &mut RecentCounters) {
-        let outcome = RequestOutcome::of(&record.decision, &record.outcome);
-        self.summary.record(record, outcome);
-        recent.count(record, outcome, &self.requests);
-        self.request_duration.observe(duration);
-        if let Some(upstream) = record.outcome.upstream_time {
-            self.upstream_duration.observe(upstream);
-        }
-        if let Some(token) = &record.token {
-            self.token_wait.observe(token.wait);
-        }
-        if outcome == RequestOutcome::Refused {
-            self.denials.get_or_create(&DenialLabels { reason: denial_reason(record) }).inc();
-        }
+    pub(super) fn deny(&self, reason: &'static str, count: u64) {
+        self.denials.get_or_create(&DenialLabels { reason }).inc_by(count);
     }
 
     pub(super) fn event(&self, event: &Event) {
@@ -233,7 +218,7 @@ pub enum RequestOutcome {
 }
 
 impl RequestOutcome {
-    fn of(decision: &Decision, outcome: &Outcome) -> Self {
+    pub(super) fn of(decision: &Decision, outcome: &Outcome) -> Self {
         match (outcome.error, outcome.status) {
             (Some("agent_gone"), _) => Self::AgentGone,
             (Some(_), _) if decision.allowed == Some(false) => Self::Refused,
@@ -278,7 +263,7 @@ impl TokenOutcome {
 
 /// Policy's reason, else the code of the refusal. A reason that was put together at run
 /// time may hold what an agent sent, and prose is no label: both count as their code.
-fn denial_reason(record: &Record) -> &'static str {
+pub(super) fn denial_reason(record: &Record) -> &'static str {
     let is_code = |text: &str| {
         !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
     };
@@ -290,11 +275,22 @@ fn denial_reason(record: &Record) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::{
-        observe::line::tests::{failed, moment, record, refused, token_event},
+        observe::{
+            line::tests::{failed, moment, record, refused, token_event},
+            tally::Tally,
+        },
         primitives::{CredentialName, ListenerName},
     };
+
+    fn count(metrics: &Metrics, records: &[(Record, Duration)]) {
+        let mut tally = Tally::new(metrics);
+        records.iter().for_each(|(record, duration)| tally.record(record, *duration, metrics));
+        tally.settle(metrics);
+    }
 
     fn samples(metrics: &Metrics) -> Vec<String> {
         metrics.encode().lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
@@ -303,9 +299,8 @@ mod tests {
     /// Every family of the surface contract, under exactly its name.
     #[test]
     fn the_names_are_the_contracts() {
-        let (metrics, mut recent) = (Metrics::default(), RecentCounters::default());
-        metrics.record(&record(), Duration::from_millis(30), &mut recent);
-        metrics.record(&refused(), Duration::ZERO, &mut recent);
+        let metrics = Metrics::default();
+        count(&metrics, &[(record(), Duration::from_millis(30)), (refused(), Duration::ZERO)]);
         metrics.event(&Event::TokenIssued(token_event()));
         metrics.event(&failed("no"));
         let _open = metrics.connections(&ListenerName::parse("proxy").unwrap()).enter(ConnectionState::Serving);
@@ -368,15 +363,14 @@ mod tests {
     /// Threat 19 and the contract: labels are names and enums.
     #[test]
     fn what_an_agent_sent_is_no_label() {
-        let (metrics, mut recent) = (Metrics::default(), RecentCounters::default());
+        let metrics = Metrics::default();
         let denied = |reason: Cow<'static, str>| {
             let decision = Decision { allowed: Some(false), reason, ..Decision::default() };
             let outcome = Outcome { status: Some(403), error: Some("host_not_allowed"), ..Outcome::default() };
             Record { decision, outcome, ..record() }
         };
-        metrics.record(&denied("denied_by_route".into()), Duration::ZERO, &mut recent);
-        metrics.record(&denied("evil\"} 1\n".to_owned().into()), Duration::ZERO, &mut recent);
-        metrics.record(&denied("no route names the host".into()), Duration::ZERO, &mut recent);
+        let reasons = ["denied_by_route".into(), "evil\"} 1\n".to_owned().into(), "no route names the host".into()];
+        count(&metrics, &reasons.map(|reason| (denied(reason), Duration::ZERO)));
         let denials: Vec<_> =
             samples(&metrics).into_iter().filter(|line| line.starts_with("cupbearer_denials")).collect();
         assert_eq!(denials.len(), 2, "{denials:?}");

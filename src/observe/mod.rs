@@ -1,27 +1,27 @@
 //! What happened: one [`Record`] a request, ended exactly once, and the events
 //! that are no request. The sinks behind [`Recorder`] (audit log, metrics) run on
-//! a thread of their own, so that the request path pays for one push.
+//! a thread of their own, so that the request path pays for one line of text in memory.
 //!
 //! ```text
-//! proxy --Record--> Recorder ==batches==> collector thread --> audit (JSON lines)
-//! credential --Event--^                                    \-> metrics
+//! proxy --Record--> Recorder: a lane a worker ==lines, tallies==> collector thread --> audit log
+//! credential --Event--^                                                           \-> metrics
 //! ```
 
 mod audit;
-mod batch;
 pub mod connections;
 mod counter;
 mod histogram;
 pub mod kept;
 mod labels;
+mod lane;
 mod line;
 pub mod logging;
 pub mod metrics;
 mod object;
-mod recent;
 pub mod record;
 pub mod recorder;
 mod summary;
+mod tally;
 
 pub use connections::{ConnectionGauge, ConnectionState, OpenConnection};
 pub use kept::Kept;

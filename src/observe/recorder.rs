@@ -1,10 +1,10 @@
 //! The handle that rooms write to, and the collector thread behind it. Knows no format:
-//! the sinks do.
+//! the lanes and the sinks do.
 //!
 //! ```text
-//! end(record) -> [lock, push] --first of a batch--> wake the collector
-//!                                                   gather 20 ms, swap the batch out
-//!                                                   audit log, metrics
+//! end(record) -> its worker's lane: the line, the tally --first of a batch--> wake the collector
+//!                                  gather 20 ms, take each lane's lines -> audit log
+//!                                                         and its tally -> metrics
 //! ```
 
 use std::{
@@ -13,36 +13,37 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use tokio::time::Instant;
-
 use super::{
     Event, Record,
     audit::AuditLog,
-    batch::{Ahead, Batch, Entry, Used},
+    lane::{Ahead, Lane, Ledger, Lines, Pushed},
     metrics::Metrics,
-    recent::RecentCounters,
     record::Opening,
 };
 use crate::primitives::{AgentName, Clock, SystemClock};
 
-/// Entries that wait for the collector at most. Some 60 MB at worst, with their paths: the
-/// disk has to stand still for that.
-const BOUND: usize = 65_536;
+/// Bytes that wait for the collector at most, in all lanes together: the disk has to stand still
+/// for that. Some 70,000 requests.
+const BOUND: usize = 48 << 20;
 /// Gathering makes one wake-up and one write of what would be thousands under load.
 const GATHER: Duration = Duration::from_millis(20);
 /// A log that can't be written is tried again so often, though there be nothing new.
 const RETRY: Duration = Duration::from_secs(1);
-/// A batch's memory above this many entries is given back after a surge.
-const KEPT: usize = 8192;
+/// Ended records that a thread keeps, to be filled again.
+const SPARES: usize = 128;
+
+/// A record that was written. What goes round is its place: a list of records would copy them.
+type Used = Box<Record>;
 
 thread_local! {
-    /// Records that were written, for this thread to fill again.
+    /// Records that were written, for this thread to fill again: the last one first, which is the
+    /// one that the processor still has at hand.
     static SPARE: RefCell<Vec<Used>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -55,10 +56,13 @@ pub struct Settings {
     pub danger_serve_unrecorded: bool,
 }
 
-/// A cheap handle; clones write to the same sinks. Dropping the last one writes what is
-/// left and ends the thread.
+/// A cheap handle; clones write to the same lane and the same sinks. Dropping the last one writes
+/// what is left and ends the thread.
 #[derive(Clone, Debug)]
-pub struct Recorder(Arc<Owner>);
+pub struct Recorder {
+    lane: Arc<Lane>,
+    owner: Arc<Owner>,
+}
 
 impl Recorder {
     /// Opens the sinks and starts the collector thread.
@@ -69,29 +73,36 @@ impl Recorder {
     /// As [`start`](Self::start), with the clock that dates events.
     pub fn start_with(settings: &Settings, clock: Arc<dyn Clock>) -> io::Result<Self> {
         let audit = settings.audit_log.as_deref().map(AuditLog::open).transpose()?;
-        let mut shared = Shared::new(clock, BOUND);
+        let mut shared = Shared::new(clock, BOUND, audit.is_some());
         shared.refuses = audit.is_some() && !settings.danger_serve_unrecorded;
         let shared = Arc::new(shared);
+        let lane = shared.lane();
         let sinks = Sinks::new(audit, Arc::clone(&shared));
         let thread = thread::Builder::new().name("cupbearer-audit".to_owned()).spawn(move || sinks.collect())?;
-        Ok(Self(Arc::new(Owner { shared, thread: Mutex::new(Some(thread)) })))
+        Ok(Self { lane, owner: Arc::new(Owner { shared, thread: Mutex::new(Some(thread)) }) })
+    }
+
+    /// A handle for another thread that ends many records. What it writes, it writes into a lane
+    /// of its own: it waits for no other one.
+    pub fn for_worker(&self) -> Self {
+        Self { lane: self.owner.shared.lane(), owner: Arc::clone(&self.owner) }
     }
 
     /// Whether a request of this agent may be let in: not where its record is to be written
     /// and couldn't be (threats 108 and R2). Costs a look at a flag as long as all is well.
     pub fn admits(&self, agent: Option<&AgentName>) -> bool {
-        let shared = &self.0.shared;
-        !shared.refuses || !shared.strained.load(Ordering::Relaxed) || shared.has_room_for(agent)
+        let shared = &self.owner.shared;
+        !shared.refuses || !shared.strained.load(Ordering::Relaxed) || shared.has_room_for(&self.lane, agent)
     }
 
     /// Whether the log could be written when it was last tried.
     pub fn is_written(&self) -> bool {
-        !self.0.shared.strained.load(Ordering::Relaxed) || !self.0.shared.lock().failing
+        !self.owner.shared.failing.load(Ordering::Relaxed)
     }
 
     /// Whether requests are refused while it can't.
     pub fn refuses(&self) -> bool {
-        self.0.shared.refuses
+        self.owner.shared.refuses
     }
 
     /// A record to be filled and [ended](Self::end): one that was written already, where this
@@ -107,44 +118,47 @@ impl Recorder {
         }
     }
 
-    /// Hands over a finished request; its duration ends here. Never waits for a sink: past
-    /// the bound the record is dropped and counted in `cupbearer_audit_dropped_total`.
-    pub fn end(&self, record: Box<Record>) {
-        let ended = Instant::now();
-        self.0.shared.push(|batch, bound| {
-            let _ = SPARE.try_with(|spare| match spare.try_borrow_mut() {
-                Ok(mut spare) if spare.is_empty() => batch.hand_out(&mut spare),
-                Ok(_) | Err(_) => {}
-            });
-            batch.push_record(record, ended, bound)
+    /// Writes a finished request's line; its duration ends here. Never waits for a sink: past
+    /// the bound the line is dropped and counted in `cupbearer_audit_dropped_total`.
+    pub fn end(&self, mut record: Box<Record>) {
+        let shared = &self.owner.shared;
+        let duration = record.started.elapsed();
+        let bound = shared.bound_of_a_lane();
+        shared.push(&self.lane, |ledger| ledger.push_record(&record, duration, bound, &shared.metrics));
+        // What the request owned alone is given back while it is at hand.
+        (record.asked.path, record.asked.method) = (None, None);
+        let _ = SPARE.try_with(|spare| match spare.try_borrow_mut() {
+            Ok(mut spare) if spare.len() < SPARES => spare.push(record),
+            Ok(_) | Err(_) => {}
         });
     }
 
     /// Hands over an event, dated now. Bounded like [`end`](Self::end).
     pub fn event(&self, event: Event) {
-        let time = self.0.shared.clock.now();
-        self.0.shared.push(|batch, bound| batch.push_event(event, time, bound));
+        let shared = &self.owner.shared;
+        let (time, bound) = (shared.clock.now(), shared.bound_of_a_lane());
+        shared.push(&self.lane, |ledger| ledger.push_event(event, time, bound));
     }
 
     /// Returns when everything written before the call has reached the sinks. Blocks: not
     /// for the request path.
     pub fn flush(&self) {
-        self.0.shared.flush(None);
+        self.owner.shared.flush(None);
     }
 
     /// As [`flush`](Self::flush), but waits for `limit` at most: a disk may stand still.
     /// Returns whether everything has arrived.
     pub fn flush_within(&self, limit: Duration) -> bool {
-        self.0.shared.flush(Some(limit))
+        self.owner.shared.flush(Some(limit))
     }
 
     /// Writes what is left and ends the thread. What comes later is dropped and counted.
     pub fn shutdown(&self) {
-        self.0.shutdown();
+        self.owner.shutdown();
     }
 
     pub fn metrics(&self) -> &Metrics {
-        &self.0.shared.metrics
+        &self.owner.shared.metrics
     }
 }
 
@@ -173,91 +187,129 @@ impl Drop for Owner {
     }
 }
 
-// === The queue ===
+// === What threads share ===
 
 #[derive(Debug)]
 struct Shared {
-    queue: Mutex<Queue>,
-    /// To the collector: a batch has begun, a flush is wanted, or it is time to stop.
+    lanes: Mutex<Lanes>,
+    /// How many there are.
+    lane_count: AtomicUsize,
+    /// A lane has something that the collector doesn't know of.
+    waiting: AtomicBool,
+    control: Mutex<Control>,
+    /// To the collector: a lane has something, a flush is wanted, or it is time to stop.
     wake: Condvar,
     /// To those who flush.
     flushed: Condvar,
     metrics: Metrics,
     clock: Arc<dyn Clock>,
     bound: usize,
+    has_log: bool,
     /// Requests whose records couldn't be written are refused.
     refuses: bool,
-    /// The queue is crowded, or the log fails: who asks has to look.
+    /// The last batch couldn't be written.
+    failing: AtomicBool,
+    /// A lane is crowded, or the log fails: who asks has to look.
     strained: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    batch: Batch,
-    /// The last batch couldn't be written.
-    failing: bool,
+struct Lanes {
+    all: Vec<Arc<Lane>>,
+    /// What comes now is lost.
+    closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Control {
     /// Flushes asked for, and up to which one they are done.
     flush_wanted: u64,
     flush_done: u64,
     stopping: bool,
-    /// The last batch was taken: what comes now is lost.
-    closed: bool,
     /// The collector is gone, and so is the hope of those who flush.
     ended: bool,
 }
 
+impl Control {
+    fn is_urgent(&self) -> bool {
+        self.stopping || self.flush_done < self.flush_wanted
+    }
+}
+
 impl Shared {
-    fn new(clock: Arc<dyn Clock>, bound: usize) -> Self {
+    fn new(clock: Arc<dyn Clock>, bound: usize, has_log: bool) -> Self {
         Self {
-            queue: Mutex::default(),
+            lanes: Mutex::default(),
+            lane_count: AtomicUsize::new(0),
+            waiting: AtomicBool::new(false),
+            control: Mutex::default(),
             wake: Condvar::new(),
             flushed: Condvar::new(),
             metrics: Metrics::default(),
             clock,
             bound,
+            has_log,
             refuses: false,
+            failing: AtomicBool::new(false),
             strained: AtomicBool::new(false),
         }
     }
 
-    fn push(&self, entry: impl FnOnce(&mut Batch, usize) -> bool) {
-        let mut queue = self.lock();
-        let first = queue.batch.is_empty();
-        let taken = !queue.closed && entry(&mut queue.batch, self.bound);
-        if queue.batch.is_crowded(self.bound) {
+    /// A new one.
+    fn lane(&self) -> Arc<Lane> {
+        let mut lanes = self.lanes();
+        let lane = Arc::new(Lane::new(self.has_log, lanes.closed, &self.metrics));
+        lanes.all.push(Arc::clone(&lane));
+        self.lane_count.store(lanes.all.len(), Ordering::Relaxed);
+        lane
+    }
+
+    fn bound_of_a_lane(&self) -> usize {
+        self.bound / self.lane_count.load(Ordering::Relaxed).max(1)
+    }
+
+    fn push(&self, lane: &Lane, entry: impl FnOnce(&mut Ledger) -> Pushed) {
+        let Pushed { is_kept, is_first, is_crowded } = entry(&mut lane.lock());
+        if is_crowded {
             self.strained.store(true, Ordering::Relaxed);
         }
-        drop(queue);
-        if !taken {
+        if !is_kept {
             self.metrics.drop_audit(1);
-        } else if first {
+        }
+        if is_first && !self.waiting.swap(true, Ordering::AcqRel) {
+            // Else it may just have found nothing, and not sleep yet.
+            drop(self.lock());
             self.wake.notify_one();
         }
     }
 
-    fn has_room_for(&self, agent: Option<&AgentName>) -> bool {
-        let queue = self.lock();
-        !queue.failing && queue.batch.has_room(agent, self.bound, Ahead::OthersUnderWay)
+    fn has_room_for(&self, lane: &Lane, agent: Option<&AgentName>) -> bool {
+        !self.failing.load(Ordering::Relaxed)
+            && lane.lock().has_room(agent, self.bound_of_a_lane(), Ahead::OthersUnderWay)
     }
 
     fn flush(&self, limit: Option<Duration>) -> bool {
-        let mut queue = self.lock();
-        queue.flush_wanted += 1;
-        let ticket = queue.flush_wanted;
+        let mut control = self.lock();
+        control.flush_wanted += 1;
+        let ticket = control.flush_wanted;
         self.wake.notify_one();
-        let waiting = |queue: &mut Queue| queue.flush_done < ticket && !queue.ended;
-        let queue = match limit {
-            None => self.flushed.wait_while(queue, waiting).unwrap_or_else(PoisonError::into_inner),
+        let waiting = |control: &mut Control| control.flush_done < ticket && !control.ended;
+        let control = match limit {
+            None => self.flushed.wait_while(control, waiting).unwrap_or_else(PoisonError::into_inner),
             Some(limit) => {
-                self.flushed.wait_timeout_while(queue, limit, waiting).unwrap_or_else(PoisonError::into_inner).0
+                self.flushed.wait_timeout_while(control, limit, waiting).unwrap_or_else(PoisonError::into_inner).0
             }
         };
-        queue.flush_done >= ticket
+        control.flush_done >= ticket
     }
 
-    /// A poisoned lock is taken all the same: the queue is whole between any two statements.
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A poisoned lock is taken all the same: what it holds is whole between any two statements.
+    fn lock(&self) -> MutexGuard<'_, Control> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -267,8 +319,9 @@ impl Shared {
 #[derive(Debug)]
 struct Sinks {
     audit: Option<AuditLog>,
-    counters: RecentCounters,
     shared: Arc<Shared>,
+    /// The lanes' lines; between two batches, what they are to be exchanged for.
+    batch: Vec<Lines>,
     /// How many of the lost lines the log itself tells of.
     told: u64,
     losing: bool,
@@ -276,18 +329,17 @@ struct Sinks {
 
 impl Sinks {
     fn new(audit: Option<AuditLog>, shared: Arc<Shared>) -> Self {
-        Self { audit, counters: RecentCounters::default(), shared, told: 0, losing: false }
+        Self { audit, shared, batch: Vec::new(), told: 0, losing: false }
     }
 
     fn collect(mut self) {
         let shared = Arc::clone(&self.shared);
         // Also where a sink panics: nobody may wait for this thread in vain.
         let _ended = Ended(&shared);
-        let mut batch = Batch::default();
         loop {
-            let (flush, last) = self.take(&mut batch);
-            self.write(&batch);
-            batch.reset(KEPT);
+            let (flush, last) = self.wait();
+            self.take(last);
+            self.write();
             self.tell();
             if let Some(flush) = flush {
                 shared.lock().flush_done = flush;
@@ -301,82 +353,81 @@ impl Sinks {
 
     /// Tells those who ask how the writing went.
     fn tell(&self) {
-        let mut queue = self.shared.lock();
-        queue.failing = self.fails();
-        let strained = queue.failing || queue.batch.is_crowded(self.shared.bound);
-        self.shared.strained.store(strained, Ordering::Relaxed);
+        let Shared { failing, strained, .. } = &*self.shared;
+        let bound = self.shared.bound_of_a_lane();
+        // First, so that who finds a lane crowded meanwhile has the last word.
+        strained.store(self.fails(), Ordering::Relaxed);
+        failing.store(self.fails(), Ordering::Relaxed);
+        if self.shared.lanes().all.iter().any(|lane| lane.lock().is_crowded(bound)) {
+            strained.store(true, Ordering::Relaxed);
+        }
     }
 
     fn fails(&self) -> bool {
         self.audit.as_ref().is_some_and(AuditLog::is_failing)
     }
 
-    /// Waits for a batch; an empty one is there to try the log again. Returns the flush that it fulfils, and whether it is the last one.
-    fn take(&self, batch: &mut Batch) -> (Option<u64>, bool) {
-        let urgent = |queue: &Queue| queue.stopping || queue.flush_done < queue.flush_wanted;
-        let wake = &self.shared.wake;
-        let idle = |queue: &mut Queue| queue.batch.is_empty() && !urgent(queue);
-        let queue = self.shared.lock();
-        let queue = if self.fails() {
-            wake.wait_timeout_while(queue, RETRY, idle).unwrap_or_else(PoisonError::into_inner).0
+    /// Waits for something to do; where the log fails, that is to try it again. Returns the flush that
+    /// it fulfils, and whether it is the last time.
+    fn wait(&self) -> (Option<u64>, bool) {
+        let Shared { wake, waiting, .. } = &*self.shared;
+        let idle = |control: &mut Control| !waiting.load(Ordering::Acquire) && !control.is_urgent();
+        let control = self.shared.lock();
+        let control = if self.fails() {
+            wake.wait_timeout_while(control, RETRY, idle).unwrap_or_else(PoisonError::into_inner).0
         } else {
-            wake.wait_while(queue, idle).unwrap_or_else(PoisonError::into_inner)
+            wake.wait_while(control, idle).unwrap_or_else(PoisonError::into_inner)
         };
-        let (mut queue, _) =
-            wake.wait_timeout_while(queue, GATHER, |queue| !urgent(queue)).unwrap_or_else(PoisonError::into_inner);
-        std::mem::swap(&mut queue.batch, batch);
-        queue.closed = queue.stopping;
-        let flush = (queue.flush_done < queue.flush_wanted).then_some(queue.flush_wanted);
-        (flush, queue.closed)
+        let (control, _) = wake
+            .wait_timeout_while(control, GATHER, |control| !control.is_urgent())
+            .unwrap_or_else(PoisonError::into_inner);
+        // Before any lane is looked at: what comes behind that look says so again.
+        waiting.store(false, Ordering::Release);
+        let flush = (control.flush_done < control.flush_wanted).then_some(control.flush_wanted);
+        (flush, control.stopping)
     }
 
-    fn write(&mut self, batch: &Batch) {
-        let count = batch.len() as u64;
-        let dropped = self.shared.metrics.audit_dropped();
-        self.begin(dropped - self.told, batch.is_empty());
-        let metrics = &self.shared.metrics;
-        for entry in batch.entries() {
-            match entry {
-                Entry::Record(record, ended) => {
-                    let duration = ended.duration_since(record.started);
-                    metrics.record(record, duration, &mut self.counters);
-                    if let Some(audit) = &mut self.audit {
-                        audit.record(record, duration);
-                    }
-                }
-                Entry::Event(event, time) => {
-                    metrics.event(event);
-                    if let Some(audit) = &mut self.audit {
-                        audit.event(event, *time);
-                    }
-                }
-            }
+    /// Takes what the lanes have.
+    fn take(&mut self, last: bool) {
+        let Self { shared, batch, .. } = self;
+        let mut lanes = shared.lanes();
+        lanes.closed |= last;
+        batch.resize_with(lanes.all.len(), Lines::default);
+        for (lane, lines) in lanes.all.iter().zip(batch) {
+            lane.lock().settle(lines, &shared.metrics, last);
         }
+        // Only the list has those: nobody writes into them any more.
+        lanes.all.retain(|lane| Arc::strong_count(lane) > 1 || !lane.lock().is_empty());
+        shared.lane_count.store(lanes.all.len(), Ordering::Relaxed);
+    }
+
+    fn write(&mut self) {
         let Some(audit) = &mut self.audit else { return };
-        let lost = audit.finish();
-        // A batch is lost from some line on, and the line about the gap is its first.
+        let metrics = &self.shared.metrics;
+        let count = self.batch.iter().map(Lines::count).sum();
+        let dropped = metrics.audit_dropped();
+        let missing = dropped - self.told;
+        if missing > 0 && !self.losing {
+            tracing::error!(lines = missing, "the audit log has gaps: lines were lost");
+        }
+        self.losing = missing > 0;
+        if missing + count == 0 {
+            return;
+        }
+        audit.begin();
+        let mut gap = Lines::default();
+        if missing > 0 {
+            let detail = format!("{missing} lines are missing before this one");
+            gap.push_event(&Event::Alert { kind: "audit_dropped", detail }, self.shared.clock.now());
+        }
+        // What is lost is lost from some line on, and the line about the gap is the first.
+        let lost: u64 = std::iter::once(&gap).chain(&self.batch).map(|lines| audit.write(lines)).sum();
         let batch_lost = lost.min(count);
         if lost == batch_lost {
             self.told = dropped;
         }
         metrics.drop_audit(batch_lost);
-    }
-
-    /// Before a batch: tells of the lines that are `missing`, in both logs.
-    fn begin(&mut self, missing: u64, nothing_else: bool) {
-        let Some(audit) = &mut self.audit else { return };
-        if missing > 0 && !self.losing {
-            tracing::error!(lines = missing, "the audit log has gaps: lines were lost");
-        }
-        self.losing = missing > 0;
-        if nothing_else && missing == 0 {
-            return;
-        }
-        audit.begin();
-        if missing > 0 {
-            let detail = format!("{missing} lines are missing before this one");
-            audit.event(&Event::Alert { kind: "audit_dropped", detail }, self.shared.clock.now());
-        }
+        self.batch.iter_mut().for_each(Lines::clear);
     }
 }
 
@@ -385,11 +436,15 @@ struct Ended<'a>(&'a Shared);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        let mut queue = self.0.lock();
-        (queue.closed, queue.ended) = (true, true);
-        let left = std::mem::take(&mut queue.batch).len() as u64;
-        drop(queue);
-        self.0.metrics.drop_audit(left);
+        let mut lanes = self.0.lanes();
+        lanes.closed = true;
+        for lane in &lanes.all {
+            let mut left = Lines::default();
+            lane.lock().settle(&mut left, &self.0.metrics, true);
+            self.0.metrics.drop_audit(left.count());
+        }
+        drop(lanes);
+        self.0.lock().ended = true;
         self.0.flushed.notify_all();
     }
 }
@@ -423,6 +478,20 @@ mod tests {
         let path = directory.join("audit.jsonl");
         let settings = Settings { audit_log: Some(path.clone()), ..Settings::default() };
         (Recorder::start_with(&settings, Arc::new(Still)).unwrap(), path)
+    }
+
+    fn length_of(record: &Record) -> usize {
+        let (mut lines, metrics) = (Lines::default(), Metrics::default());
+        let lane = Lane::new(true, false, &metrics);
+        lane.lock().push_record(record, Duration::ZERO, BOUND, &metrics);
+        lane.lock().settle(&mut lines, &metrics, false);
+        lines.text().len()
+    }
+
+    fn length_of_an_event() -> usize {
+        let mut lines = Lines::default();
+        lines.push_event(&failed("no"), moment());
+        lines.text().len()
     }
 
     fn lines(path: &Path) -> Vec<serde_json::Value> {
@@ -509,11 +578,14 @@ mod tests {
 
     #[test]
     fn past_the_bound_entries_are_dropped_and_counted() {
-        let shared = Shared::new(Arc::new(Still), 3);
+        let shared = Shared::new(Arc::new(Still), 3 * length_of_an_event(), true);
+        let lane = shared.lane();
         for _ in 0..5 {
-            shared.push(|batch, bound| batch.push_event(failed("no"), moment(), bound));
+            shared.push(&lane, |ledger| ledger.push_event(failed("no"), moment(), shared.bound));
         }
-        assert_eq!(shared.lock().batch.len(), 3);
+        let mut lines = Lines::default();
+        lane.lock().settle(&mut lines, &shared.metrics, false);
+        assert_eq!(lines.count(), 3);
         assert_eq!(shared.metrics.audit_dropped(), 2);
         assert!(shared.metrics.encode().contains("cupbearer_audit_dropped_total 2"));
     }
@@ -523,23 +595,26 @@ mod tests {
     fn a_gap_is_told_in_the_log() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state/audit.jsonl");
-        let shared = Arc::new(Shared::new(Arc::new(Still), 3));
+        let shared = Arc::new(Shared::new(Arc::new(Still), BOUND, true));
         let mut sinks = Sinks::new(Some(AuditLog::open(&path).unwrap()), Arc::clone(&shared));
-        let batch = |records| {
-            let mut batch = Batch::default();
-            (0..records).for_each(|_| assert!(batch.push_record(record().into(), Instant::now(), 9)));
-            batch
+        let lanes = [shared.lane(), shared.lane()];
+        let mut write = |lines| {
+            for lane in lanes.iter().cycle().take(lines) {
+                shared.push(lane, |ledger| ledger.push_event(failed("no"), moment(), BOUND));
+            }
+            sinks.take(false);
+            sinks.write();
         };
         shared.metrics.drop_audit(2);
         // A file where the directory was: nothing can be written.
         fs::remove_dir_all(directory.path().join("state")).unwrap();
         fs::write(directory.path().join("state"), "").unwrap();
-        sinks.write(&batch(2));
-        sinks.write(&batch(1));
+        write(2);
+        write(1);
         assert_eq!(shared.metrics.audit_dropped(), 5);
         fs::remove_file(directory.path().join("state")).unwrap();
-        sinks.write(&batch(1));
-        sinks.write(&batch(1));
+        write(1);
+        write(1);
         let lines = lines(&path);
         assert_eq!(lines.len(), 3);
         assert_eq!(lines[0]["event"], "alert.audit_dropped");
@@ -587,23 +662,28 @@ mod tests {
         assert_eq!(lines(&state.join("audit.jsonl")).len(), 1);
     }
 
-    /// Threat 108: who floods a queue that stands still is refused, and others aren't.
+    /// Threat 108: who floods a lane that stands still is refused, and others aren't.
     #[test]
-    fn a_crowded_queue_lets_others_in() {
-        let mut shared = Shared::new(Arc::new(Still), 1600);
+    fn a_crowded_lane_lets_others_in() {
+        let length = length_of(&refused());
+        let mut shared = Shared::new(Arc::new(Still), 2 * 1600 * length, true);
         shared.refuses = true;
-        let strained = |shared: &Shared| shared.strained.load(Ordering::Relaxed);
-        for _ in 0..799 {
-            shared.push(|batch, bound| batch.push_record(refused().into(), Instant::now(), bound));
-        }
-        assert!(!strained(&shared));
-        for _ in 0..200 {
-            shared.push(|batch, bound| batch.push_record(refused().into(), Instant::now(), bound));
-        }
-        assert!(strained(&shared));
+        let (lane, other) = (shared.lane(), shared.lane());
+        let flood = |count| {
+            for _ in 0..count {
+                let bound = shared.bound_of_a_lane();
+                shared.push(&lane, |ledger| ledger.push_record(&refused(), Duration::ZERO, bound, &shared.metrics));
+            }
+        };
+        let strained = || shared.strained.load(Ordering::Relaxed);
+        flood(799);
+        assert!(!strained());
+        flood(200);
+        assert!(strained());
         assert_eq!(shared.metrics.audit_dropped(), 99);
-        assert!(!shared.has_room_for(None));
-        assert!(shared.has_room_for(record().agent.get()));
+        assert!(!shared.has_room_for(&lane, None));
+        assert!(shared.has_room_for(&other, None));
+        assert!(shared.has_room_for(&lane, record().agent.get()));
     }
 
     #[test]
@@ -627,16 +707,12 @@ mod tests {
         let recorder = Recorder::start(&Settings::default()).unwrap();
         let spare = || SPARE.with_borrow(|spare| spare.len());
         assert_eq!(spare(), 0);
-        for _ in 0..5 {
-            recorder.end(record().into());
-            recorder.flush();
-        }
-        let came_back = spare();
-        assert!(came_back > 0);
+        (0..2 * SPARES).for_each(|_| recorder.end(record().into()));
+        assert_eq!(spare(), SPARES);
         let Record { id, time, started, listener, asked: Asked { method, protocol, .. }, .. } = refused();
         let again =
             Recorder::begin(Opening { id, time, started, listener: &listener, method, authority: None, protocol });
-        assert_eq!((spare(), again.agent.get()), (came_back - 1, None));
+        assert_eq!((spare(), again.agent.get()), (SPARES - 1, None));
     }
 
     #[test]
@@ -645,11 +721,34 @@ mod tests {
         let (recorder, path) = started(directory.path());
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                let recorder = recorder.clone();
+                let recorder = recorder.for_worker();
                 scope.spawn(move || (0..500).for_each(|_| recorder.end(record().into())));
             }
         });
         recorder.flush();
         assert_eq!(lines(&path).len(), 2000);
+        assert!(recorder.metrics().encode().contains("cupbearer_request_duration_seconds_count 2000\n"));
+        // Nobody writes into the threads' lanes any more.
+        assert_eq!(recorder.owner.shared.lanes().all.len(), 1);
+        assert_eq!(recorder.owner.shared.bound_of_a_lane(), BOUND);
+    }
+
+    /// Each on its own, as workers do whose connections come and go.
+    #[test]
+    fn whatever_comes_while_the_collector_works_arrives_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let (recorder, path) = started(directory.path());
+        let workers: Vec<_> = (0..3).map(|_| recorder.for_worker()).collect();
+        std::thread::scope(|scope| {
+            for worker in &workers {
+                scope.spawn(move || {
+                    for _ in 0..100 {
+                        worker.end(record().into());
+                        worker.flush();
+                    }
+                });
+            }
+        });
+        assert_eq!(lines(&path).len(), 300);
     }
 }

@@ -20,23 +20,44 @@ pub struct Summary {
     token_failures: AtomicU64,
 }
 
-impl Summary {
-    pub(super) fn record(&self, record: &Record, outcome: RequestOutcome) {
+/// What some requests add to it.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    requests: u64,
+    refused: u64,
+    failed: u64,
+    from_agent: u64,
+    to_agent: u64,
+}
+
+impl Totals {
+    pub(super) fn record(&mut self, record: &Record, outcome: RequestOutcome) {
         // git asks without its key first and comes back with it: nobody was refused.
         if record.outcome.error == Some("agent_unknown") {
             return;
         }
-        add(&self.requests, 1);
+        self.requests += 1;
         match outcome {
-            RequestOutcome::Refused => add(&self.refused, 1),
-            RequestOutcome::Failed => add(&self.failed, 1),
+            RequestOutcome::Refused => self.refused += 1,
+            RequestOutcome::Failed => self.failed += 1,
             RequestOutcome::Ok
             | RequestOutcome::Upstream4xx
             | RequestOutcome::Upstream5xx
             | RequestOutcome::AgentGone => {}
         }
-        add(&self.from_agent, record.traffic.from_agent());
-        add(&self.to_agent, record.traffic.to_agent());
+        self.from_agent = self.from_agent.wrapping_add(record.traffic.from_agent());
+        self.to_agent = self.to_agent.wrapping_add(record.traffic.to_agent());
+    }
+}
+
+impl Summary {
+    pub(super) fn add(&self, totals: &Totals) {
+        let Totals { requests, refused, failed, from_agent, to_agent } = totals;
+        add(&self.requests, *requests);
+        add(&self.refused, *refused);
+        add(&self.failed, *failed);
+        add(&self.from_agent, *from_agent);
+        add(&self.to_agent, *to_agent);
     }
 
     pub(super) fn event(&self, event: &Event) {
@@ -103,12 +124,13 @@ mod tests {
 
     #[test]
     fn it_is_two_lines_in_plain_words() {
-        let summary = Summary::default();
+        let (summary, mut totals) = (Summary::default(), Totals::default());
         let mut record = crate::observe::line_tests::record();
         record.traffic = std::sync::Arc::default();
         record.traffic.add_to_agent(1536);
-        summary.record(&record, RequestOutcome::Ok);
-        summary.record(&record, RequestOutcome::Refused);
+        totals.record(&record, RequestOutcome::Ok);
+        totals.record(&record, RequestOutcome::Refused);
+        summary.add(&totals);
         assert_eq!(
             summary.to_string(),
             "cupbearer: 2 requests, 1 refused, 0 failed; 0 B sent, 3.0 KiB received\n\

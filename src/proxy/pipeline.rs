@@ -100,7 +100,7 @@ impl Shared {
 
 impl Proxy {
     pub fn new(shared: Arc<Shared>, upstream: Client) -> Self {
-        let recorder = Arc::new(shared.recorder.clone());
+        let recorder = Arc::new(shared.recorder.for_worker());
         Self { shared, recorder, upstream, large_codings: Arc::new(Semaphore::new(MOST_LARGE_CODINGS)) }
     }
 

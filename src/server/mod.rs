@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Each worker is a thread with a single-threaded runtime, its own listeners on the
-//! same addresses (`SO_REUSEPORT`) and its own upstream pool. On the way of a request
-//! nothing waits for another thread, but for the recorder's lock, held for one push.
+//! same addresses (`SO_REUSEPORT`), its own upstream pool and its own lane of the recorder. On
+//! the way of a request nothing waits for another worker.
 
 pub mod connect;
 pub mod connection;
