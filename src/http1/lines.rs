@@ -28,35 +28,44 @@ impl Lines {
     /// for already.
     pub(super) fn find_end(&mut self, read: &[u8], searched: &mut usize) -> Option<usize> {
         let (words, rest) = read[*searched..].as_chunks();
-        let mut last = [0; WORD];
-        last[..rest.len()].copy_from_slice(rest);
         let mut start = *searched;
-        for word in words.iter().copied().chain([last]) {
-            let mut found = line_feeds(word);
+        for word in words {
+            let mut found = line_feeds(*word);
             while found != 0 {
                 let next = start + found.trailing_zeros() as usize / 8 + 1;
-                if let Some(end) = self.ends.get_mut(self.count) {
-                    *end = next;
+                if let Some(end) = self.note(next, read, searched) {
+                    return end;
                 }
-                self.count += 1;
-                let end = match &read[next..] {
-                    [b'\n', ..] => next + 1,
-                    [b'\r', b'\n', ..] => next + 2,
-                    [] | [b'\r'] => {
-                        *searched = next - 1;
-                        return None;
-                    }
-                    _ => {
-                        found &= found - 1;
-                        continue;
-                    }
-                };
-                return if *searched == 0 { Some(end) } else { self.find_all(&read[..end], searched) };
+                found &= found - 1;
             }
             start += WORD;
         }
+        for (at, _) in rest.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
+            if let Some(end) = self.note(start + at + 1, read, searched) {
+                return end;
+            }
+        }
         *searched = read.len();
         None
+    }
+
+    /// A line starts at `next`. Where that is the empty one: what is behind it, or that this can't be
+    /// told yet.
+    fn note(&mut self, next: usize, read: &[u8], searched: &mut usize) -> Option<Option<usize>> {
+        if let Some(end) = self.ends.get_mut(self.count) {
+            *end = next;
+        }
+        self.count += 1;
+        let end = match &read[next..] {
+            [b'\n', ..] => next + 1,
+            [b'\r', b'\n', ..] => next + 2,
+            [] | [b'\r'] => {
+                *searched = next - 1;
+                return Some(None);
+            }
+            _ => return None,
+        };
+        Some(if *searched == 0 { Some(end) } else { self.find_all(&read[..end], searched) })
     }
 
     /// Of a head that came in pieces the first lines' ends aren't noted.

@@ -13,6 +13,8 @@ use super::PatternError;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PathPattern {
     segments: Arc<[Segment]>,
+    /// Without wildcards there is one path that it matches.
+    plain: Option<Arc<str>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -53,16 +55,27 @@ impl PathPattern {
         }
         let mut segments = split(text).map(Segment::parse).collect::<Result<Vec<_>, _>>()?;
         segments.dedup_by(|one, other| *one == Segment::Many && *other == Segment::Many);
-        Ok(Self { segments: segments.into() })
+        Ok(Self::of(segments))
+    }
+
+    fn of(segments: Vec<Segment>) -> Self {
+        let mut pattern = Self { segments: segments.into(), plain: None };
+        if pattern.segments.iter().all(|segment| matches!(segment, Segment::Literal(_))) {
+            pattern.plain = Some(pattern.to_string().into());
+        }
+        pattern
     }
 
     /// `/**`: what a route without `paths` stands for.
     pub(super) fn any() -> Self {
-        Self { segments: [Segment::Many].into() }
+        Self::of(vec![Segment::Many])
     }
 
     pub fn matches(&self, path: &CanonicalPath) -> bool {
-        matches(&self.segments, split(path.as_str()), |literal, segment| literal == segment)
+        match &self.plain {
+            Some(plain) => **plain == *path.as_str(),
+            None => matches(&self.segments, split(path.as_str()), |literal, segment| literal == segment),
+        }
     }
 
     /// For rules that deny: also matches what an upstream may take for a path that the
@@ -107,7 +120,7 @@ impl PathPattern {
         if self.segments.iter().zip(&*other.segments).take(fixed).any(apart) {
             return None;
         }
-        meet(&self.segments, &other.segments).map(|segments| Self { segments: segments.into() })
+        meet(&self.segments, &other.segments).map(Self::of)
     }
 }
 

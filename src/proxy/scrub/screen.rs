@@ -365,6 +365,10 @@ impl Look {
 }
 
 fn is_text_type(value: &[u8]) -> bool {
+    if matches!(value, b"application/json" | b"application/json; charset=utf-8" | b"text/event-stream") {
+        // What APIs send, nearly always.
+        return true;
+    }
     let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     let Some(slash) = essence.iter().position(|byte| *byte == b'/') else { return true };
     let (family, kind) = (&essence[..slash], &essence[slash + 1..]);
