@@ -168,6 +168,9 @@ fn expects_body(method: &Method) -> bool {
 /// Takes an answer's head off the front of `read`, once it is there whole. `searched`: how far
 /// its end was looked for already.
 pub fn read_answer(read: &mut BytesMut, searched: &mut usize) -> Result<Option<Answer>, Fault> {
+    if read.is_empty() {
+        return Ok(None);
+    }
     let mut lines = Lines::default();
     let Some(end) = lines.find_end(read, searched) else {
         return if read.len() > MAX_HEAD { Err(Fault::TooLarge) } else { Ok(None) };
@@ -189,6 +192,9 @@ pub fn read_answer(read: &mut BytesMut, searched: &mut usize) -> Result<Option<A
 /// Takes a request's head off the front of `read`, once it is there whole; see
 /// [`read_answer`].
 pub fn read_request(read: &mut BytesMut, searched: &mut usize, limits: Limits) -> Result<Option<Head>, Fault> {
+    if read.is_empty() {
+        return Ok(None);
+    }
     skip_empty_lines(read, searched)?;
     let mut lines = Lines::default();
     let Some(end) = lines.find_end(read, searched) else {

@@ -19,6 +19,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
+
 use super::{
     Event, Record,
     audit::AuditLog,
@@ -118,11 +120,13 @@ impl Recorder {
         }
     }
 
-    /// Writes a finished request's line; its duration ends here. Never waits for a sink: past
-    /// the bound the line is dropped and counted in `cupbearer_audit_dropped_total`.
-    pub fn end(&self, mut record: Box<Record>) {
+    /// Writes a finished request's line; its duration ends here, at the moment that is returned.
+    /// Never waits for a sink: past the bound the line is dropped and counted in
+    /// `cupbearer_audit_dropped_total`.
+    pub fn end(&self, mut record: Box<Record>) -> Instant {
         let shared = &self.owner.shared;
-        let duration = record.started.elapsed();
+        let ended = Instant::now();
+        let duration = ended.duration_since(record.started);
         let bound = shared.bound_of_a_lane();
         shared.push(&self.lane, |ledger| ledger.push_record(&record, duration, bound, &shared.metrics));
         // What the request owned alone is given back while it is at hand.
@@ -131,6 +135,7 @@ impl Recorder {
             Ok(mut spare) if spare.len() < SPARES => spare.push(record),
             Ok(_) | Err(_) => {}
         });
+        ended
     }
 
     /// Hands over an event, dated now. Bounded like [`end`](Self::end).
@@ -707,7 +712,9 @@ mod tests {
         let recorder = Recorder::start(&Settings::default()).unwrap();
         let spare = || SPARE.with_borrow(|spare| spare.len());
         assert_eq!(spare(), 0);
-        (0..2 * SPARES).for_each(|_| recorder.end(record().into()));
+        for _ in 0..2 * SPARES {
+            recorder.end(record().into());
+        }
         assert_eq!(spare(), SPARES);
         let Record { id, time, started, listener, asked: Asked { method, protocol, .. }, .. } = refused();
         let again =
@@ -722,7 +729,11 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 let recorder = recorder.for_worker();
-                scope.spawn(move || (0..500).for_each(|_| recorder.end(record().into())));
+                scope.spawn(move || {
+                    for _ in 0..500 {
+                        recorder.end(record().into());
+                    }
+                });
             }
         });
         recorder.flush();

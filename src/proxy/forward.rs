@@ -170,7 +170,8 @@ impl Proxy {
             let to = Destination { now: Instant::now(), ..to };
             sent = boxed(|| self.upstream.send(to, ready)).await;
         }
-        record.outcome.upstream_time = Some(started.elapsed());
+        let arrived = sent.as_ref().map_or_else(|_| Instant::now(), |sent| sent.arrived);
+        record.outcome.upstream_time = Some(arrived - started);
         let sent = sent.map_err(|failure| {
             failure.note(record);
             match outbound.rewinder.broken() {

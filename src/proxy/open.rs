@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use tokio::time::Instant;
+
 use crate::{
     identity::Counted,
     observe::{Record, Recorder},
@@ -63,10 +65,21 @@ impl Open {
         self.counted = Some(counted);
     }
 
-    /// The answer is through, or `error` (a stable code) broke it off.
-    pub(super) fn end(mut self, error: Option<&'static str>) {
+    /// The answer is through, or `error` (a stable code) broke it off. Returns when that was.
+    pub(super) fn end(mut self, error: Option<&'static str>) -> Option<Instant> {
         self.agent_stayed = true;
         self.outcome.error = error.or(self.outcome.error);
+        self.close()
+    }
+
+    fn close(&mut self) -> Option<Instant> {
+        let mut record = self.record.take()?;
+        if !self.agent_stayed {
+            let revoked = self.way.is_revoked();
+            // A refusal that the agent didn't wait for was a refusal all the same.
+            record.outcome.error.get_or_insert(if revoked { REVOKED } else { "agent_gone" });
+        }
+        Some(self.way.recorder().end(record))
     }
 
     /// There is nothing to record: others hold the records of what came of it.
@@ -77,14 +90,7 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if let Some(mut record) = self.record.take() {
-            if !self.agent_stayed {
-                let revoked = self.way.is_revoked();
-                // A refusal that the agent didn't wait for was a refusal all the same.
-                record.outcome.error.get_or_insert(if revoked { REVOKED } else { "agent_gone" });
-            }
-            self.way.recorder().end(record);
-        }
+        self.close();
     }
 }
 

@@ -183,10 +183,11 @@ impl Proxy {
     }
 
     pub(super) fn open_record_of(&self, ingress: &Ingress, method: Option<Method>, protocol: Protocol) -> Open {
+        let started = Instant::now();
         let record = Recorder::begin(Opening {
             id: self.shared.ids.next(),
-            time: self.shared.clock.now(),
-            started: Instant::now(),
+            time: self.shared.clock.at(started),
+            started,
             listener: ingress.listener(),
             method,
             // Whatever the request names, this is where it came through.

@@ -9,6 +9,7 @@
 
 pub mod authority;
 pub mod certificate;
+mod ciphers;
 pub mod client;
 pub mod constraints;
 pub mod identity;
@@ -23,10 +24,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use rustls::{
-    SupportedCipherSuite,
-    crypto::{CryptoProvider, aws_lc_rs, ring::cipher_suite as suite},
-};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 use crate::files;
 
@@ -74,27 +72,12 @@ pub enum Error {
 }
 
 /// The one set of algorithms that every TLS connection of this process uses, both sides.
-///
-/// As rustls orders it, but for AES-128-GCM before AES-256-GCM: the latter brings
-/// SHA-384, which costs about 8 % of a handshake and protects nothing more here.
 pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
-        Arc::new(CryptoProvider { cipher_suites: CIPHER_SUITES.to_vec(), ..aws_lc_rs::default_provider() })
+        Arc::new(CryptoProvider { cipher_suites: ciphers::suites(), ..aws_lc_rs::default_provider() })
     });
     PROVIDER.clone()
 }
-
-static CIPHER_SUITES: [SupportedCipherSuite; 9] = [
-    suite::TLS13_AES_128_GCM_SHA256,
-    suite::TLS13_AES_256_GCM_SHA384,
-    suite::TLS13_CHACHA20_POLY1305_SHA256,
-    suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-    suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-    suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-    suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-    suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-    suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-];
 
 /// What every TLS connection for HTTP offers, best first.
 pub(crate) fn http_alpn() -> Vec<Vec<u8>> {
@@ -103,6 +86,8 @@ pub(crate) fn http_alpn() -> Vec<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use rustls::SupportedCipherSuite;
+
     use super::*;
 
     /// No suite of rustls' own list may be lost, or clients would be refused.

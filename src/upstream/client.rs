@@ -42,6 +42,8 @@ pub struct Sent {
     /// What was read of the body already: it goes before the rest.
     pub ahead: Bytes,
     pub address: SocketAddr,
+    /// When the head did.
+    pub arrived: Instant,
     /// The request's, as it was sent; `None`: it went over h2.
     pub head: Option<Box<Parts>>,
 }
@@ -108,8 +110,9 @@ impl Client {
                     let exchange = h1::exchange(connection, (&head, body), &slot.target.host, patience, to.on_interim);
                     match exchange.await {
                         Ok(mut response) => {
-                            response.body_mut().lead_home(slot);
-                            return Ok(Sent { response, ahead: Bytes::new(), address, head: Some(head) });
+                            let arrived = Instant::now();
+                            response.body_mut().lead_home(slot, arrived);
+                            return Ok(Sent { response, ahead: Bytes::new(), address, arrived, head: Some(head) });
                         }
                         Err(failed) => SendFailure::of_h1(failed, address, head),
                     }

@@ -250,7 +250,7 @@ where
             h2.unanswered.store(0, Ordering::Relaxed);
             let upload = exchange.upload.map(Upload::go_on);
             let response = response.map(|body| Incoming::h2(body, (guard, upload)));
-            Ok(Sent { response, ahead: Bytes::new(), address, head: None })
+            Ok(Sent { response, ahead: Bytes::new(), address, arrived: Instant::now(), head: None })
         }
         Err(error) => {
             if matches!(error, Error::ResponseTimeout { .. }) {

@@ -346,10 +346,10 @@ impl Slot {
 
 impl Home for Slot {
     /// One that there is no room for is closed by being dropped.
-    fn take_in(&self, connection: Box<h1::Connection>) {
+    fn take_in(&self, connection: Box<h1::Connection>, since: Option<Instant>) {
         let mut state = lock(&self.state);
         if state.idle.len() < self.limits.settings.max_idle && self.limits.begin_rest() {
-            state.idle.push((connection, Instant::now()));
+            state.idle.push((connection, since.unwrap_or_else(Instant::now)));
         }
     }
 }

@@ -30,6 +30,8 @@ const REFUSAL: Duration = Duration::from_secs(5);
 pub struct Body {
     kind: Kind,
     open: Option<Open>,
+    /// When its record did.
+    ended: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -39,7 +41,7 @@ enum Kind {
     Upstream {
         upstream: Upstream,
         /// Where the token must not pass.
-        screen: Option<Box<Screen>>,
+        screen: Option<Screen>,
     },
 }
 
@@ -57,23 +59,23 @@ struct Upstream {
 impl Body {
     pub(in crate::proxy) fn local(text: Bytes, open: Open) -> Self {
         let text = Some(text).filter(|text| !text.is_empty());
-        Self { kind: Kind::Local { text, end: Instant::now() + REFUSAL }, open: Some(open) }
+        Self { kind: Kind::Local { text, end: Instant::now() + REFUSAL }, open: Some(open), ended: None }
     }
 
     pub(in crate::proxy) fn upstream(
         (ahead, incoming): (Bytes, Incoming),
         times: Times,
-        screen: Option<Box<Screen>>,
+        screen: Option<Screen>,
         open: Open,
     ) -> Self {
         let left = incoming.size_hint().exact();
         let upstream = Upstream { ahead, incoming, idle: IdleTimer::new(times), left };
-        Self { kind: Kind::Upstream { upstream, screen }, open: Some(open) }
+        Self { kind: Kind::Upstream { upstream, screen }, open: Some(open), ended: None }
     }
 
     /// An answer without a body or a record, such as the 200 of a `CONNECT`.
     pub fn empty() -> Self {
-        Self { kind: Kind::Local { text: None, end: Instant::now() }, open: None }
+        Self { kind: Kind::Local { text: None, end: Instant::now() }, open: None, ended: None }
     }
 
     /// All of it is on its way, but for a last frame for which there is room.
@@ -109,8 +111,13 @@ impl Body {
     /// It was delivered, or `error` broke it off.
     fn finish(&mut self, error: Option<&'static str>) {
         if let Some(open) = self.open.take() {
-            open.end(error);
+            self.ended = open.end(error);
         }
+    }
+
+    /// When it was [delivered](Self::delivered).
+    pub fn ended(&self) -> Option<Instant> {
+        self.ended
     }
 }
 

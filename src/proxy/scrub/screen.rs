@@ -2,6 +2,7 @@
 //! who is told.
 
 use std::{
+    cell::RefCell,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -44,10 +45,24 @@ pub(in crate::proxy) struct Screening {
     traces: Option<Arc<[Trace]>>,
 }
 
-/// A body that is looked through on its way.
+/// A body that is looked through on its way. `None` only while it is dropped.
 #[derive(Debug)]
-pub(in crate::proxy) struct Screen {
-    screening: Screening,
+pub(in crate::proxy) struct Screen(Option<Box<Work>>);
+
+/// As many as a worker has under way at once, most of the time.
+const MOST_SPARE: usize = 64;
+
+thread_local! {
+    /// Those of former answers, empty: half a kilobyte each, which is slow to get.
+    #[expect(clippy::vec_box, reason = "the box is what is used again")]
+    static SPARE: RefCell<Vec<Box<Work>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The state of a [`Screen`].
+#[derive(Debug, Default)]
+struct Work {
+    /// `None`: nobody's.
+    screening: Option<Screening>,
     /// Else only what comes behind it is.
     is_text: bool,
     decoder: Option<Decoder>,
@@ -126,7 +141,7 @@ impl Screening {
         head: &mut response::Parts,
         has_body: bool,
         large: &Arc<Semaphore>,
-    ) -> Result<Option<Box<Screen>>, Error> {
+    ) -> Result<Option<Screen>, Error> {
         let look = Look::at(&head.headers, self.traces());
         if look.finds {
             scrub_fields(self.traces(), &mut head.headers);
@@ -139,7 +154,7 @@ impl Screening {
         }
         if !look.is_text {
             // Trailers are text whatever the body is: gRPC's error messages, for one.
-            return Ok(has_body.then(|| Screen::new(self, None, told, None).of_trailers()));
+            return Ok(has_body.then(|| Screen::new(self, (false, None), told, None)));
         }
         let coding = match if look.is_coded { Coding::of(&head.headers) } else { Ok(None) } {
             Ok(coding) => coding,
@@ -160,7 +175,7 @@ impl Screening {
                 head.headers.remove(name);
             }
         }
-        Ok(has_body.then(|| Screen::new(self, coding.map(Decoder::new), told, permit)))
+        Ok(has_body.then(|| Screen::new(self, (true, coding.map(Decoder::new)), told, permit)))
     }
 
     /// The record of the request says the rest.
@@ -175,35 +190,60 @@ impl Screening {
 }
 
 impl Screen {
+    /// Not `is_text`: the body itself passes as it comes, and its trailers don't.
     fn new(
         screening: Screening,
-        decoder: Option<Decoder>,
+        (is_text, decoder): (bool, Option<Decoder>),
         told: bool,
         large: Option<OwnedSemaphorePermit>,
-    ) -> Box<Self> {
-        Box::new(Self {
-            screening,
-            is_text: true,
-            decoder,
-            scrubber: Scrubber::default(),
-            input: Bytes::new(),
-            trailers: None,
-            all_came: false,
-            passed: false,
-            told,
-            quiet: Quiet::default(),
-            _large: large,
-        })
-    }
-
-    /// The body itself passes as it comes.
-    fn of_trailers(mut self: Box<Self>) -> Box<Self> {
-        self.is_text = false;
-        self
+    ) -> Self {
+        let mut work = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        work.screening = Some(screening);
+        (work.is_text, work.decoder, work.told, work._large) = (is_text, decoder, told, large);
+        Self(Some(work))
     }
 
     /// The next frame for the agent. `source` gives the upstream's.
     pub(in crate::proxy) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<Came, BodyError>>>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.0 {
+            Some(work) => work.poll(cx, source),
+            None => Poll::Ready(None),
+        }
+    }
+
+    /// Whether nothing is left here that the agent doesn't have.
+    pub(in crate::proxy) fn is_drained(&self) -> bool {
+        self.0.as_ref().is_none_or(|work| work.is_drained())
+    }
+
+    /// Bytes that are held back; `None`: how many come of it can't be known.
+    pub(in crate::proxy) fn held(&self) -> Option<u64> {
+        self.0.as_ref().map_or(Some(0), |work| work.held())
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let Some(mut work) = self.0.take() else { return };
+        // Of this answer nothing stays behind.
+        *work = Work::default();
+        // A thread that ends has no list any more.
+        let _ = SPARE.try_with(|spare| {
+            if let Ok(mut spare) = spare.try_borrow_mut()
+                && spare.len() < MOST_SPARE
+            {
+                spare.push(work);
+            }
+        });
+    }
+}
+
+impl Work {
+    fn poll(
         &mut self,
         cx: &mut Context<'_>,
         mut source: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<Came, BodyError>>>,
@@ -214,7 +254,7 @@ impl Screen {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             if let Some(mut trailers) = self.trailers.take() {
-                if scrub_fields(self.screening.traces(), &mut trailers) {
+                if scrub_fields(self.traces(), &mut trailers) {
                     self.tell("a trailer");
                 }
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
@@ -238,14 +278,12 @@ impl Screen {
         }
     }
 
-    /// Whether nothing is left here that the agent doesn't have.
-    pub(in crate::proxy) fn is_drained(&self) -> bool {
+    fn is_drained(&self) -> bool {
         let is_decoded = self.decoder.is_none() || self.passed;
         is_decoded && self.trailers.is_none() && self.input.is_empty() && self.scrubber.holds() == 0
     }
 
-    /// Bytes that are held back; `None`: how many come of it can't be known.
-    pub(in crate::proxy) fn held(&self) -> Option<u64> {
+    fn held(&self) -> Option<u64> {
         self.decoder.is_none().then(|| (self.scrubber.holds() + self.input.len()) as u64)
     }
 
@@ -269,7 +307,7 @@ impl Screen {
             if text.is_empty() {
                 break;
             }
-            let traces = self.screening.traces();
+            let traces = self.screening.as_ref().map_or(&[][..], Screening::traces);
             let is_last = self.all_came && self.decoder.is_none();
             let clean = if is_last { self.scrubber.push_last(traces, text) } else { self.scrubber.push(traces, text) };
             if self.scrubber.found() {
@@ -291,8 +329,12 @@ impl Screen {
     /// Once an answer.
     fn tell(&mut self, place: &'static str) {
         if !std::mem::replace(&mut self.told, true) {
-            self.screening.tell(place);
+            self.screening.iter().for_each(|screening| screening.tell(place));
         }
+    }
+
+    fn traces(&self) -> &[Trace] {
+        self.screening.as_ref().map_or(&[], Screening::traces)
     }
 }
 

@@ -24,7 +24,7 @@ use http::{
     header::{CONNECTION, CONTENT_LENGTH},
 };
 use http_body::Body as _;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{connection::Io, date, deadline::Deadline, drain::Drain};
 use crate::{
@@ -70,6 +70,8 @@ struct Conversation<'a, S> {
     is_new: bool,
     /// Whom interim answers call.
     told: Option<Waker>,
+    /// When the last answer had left, if that is known.
+    answered: Option<Instant>,
 }
 
 /// Of a request, what its answer has to know.
@@ -141,7 +143,7 @@ where
 impl<'a, S: Io> Conversation<'a, S> {
     fn new(io: Peeked<S>, limits: Limits, interim: &'a InterimSink) -> Self {
         let (ahead, io) = io.into_parts();
-        Self { receiver: Receiver::new(ahead, io), interim, limits, is_new: true, told: None }
+        Self { receiver: Receiver::new(ahead, io), interim, limits, is_new: true, told: None, answered: None }
     }
 
     /// The next request. `None`: there is none.
@@ -151,7 +153,7 @@ impl<'a, S: Io> Conversation<'a, S> {
         room: &mut Option<T>,
         mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<Option<Arrived>, Fault> {
-        timer.start(self.limits.head_timeout, REST);
+        timer.start(self.answered.take().unwrap_or_else(Instant::now), self.limits.head_timeout, REST);
         poll_fn(|cx| {
             if let Poll::Ready(request) = self.receiver.poll_request(cx, self.limits.head) {
                 return Poll::Ready(request);
@@ -274,6 +276,7 @@ impl<'a, S: Io> Conversation<'a, S> {
     async fn deliver(&mut self, body: Body, coding: Coding) -> Result<(), Fault> {
         let mut deadline = Deadline::new(body.deadline());
         let mut outgoing = Outgoing::patient(body, coding);
+        let mut waited = false;
         let sent = poll_fn(|cx| {
             // An upload that broke off breaks its answer, too, which would be heard first.
             if self.receiver.has_lost_its_peer() {
@@ -286,11 +289,16 @@ impl<'a, S: Io> Conversation<'a, S> {
             if self.receiver.poll_departure(cx, &mut false).is_ready() {
                 return Poll::Ready(Some(Err(Fault::Closed)));
             }
+            waited = true;
             deadline.poll(cx).map(|()| None)
         });
         let sent = sent.await;
+        let body = outgoing.into_body();
         if sent.is_none() {
-            outgoing.into_body().late();
+            body.late();
+        } else if !waited {
+            // Its record's end is the next wait's beginning.
+            self.answered = body.ended();
         }
         sent.unwrap_or(Err(Fault::Closed))
     }

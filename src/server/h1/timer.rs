@@ -30,9 +30,8 @@ pub(super) enum Fired {
 }
 
 impl Timer {
-    /// A wait begins.
-    pub(super) fn start(&mut self, end: Duration, rest: Duration) {
-        let now = Instant::now();
+    /// A wait begins, or did just now.
+    pub(super) fn start(&mut self, now: Instant, end: Duration, rest: Duration) {
         (self.end, self.rest) = (now.checked_add(end), now.checked_add(rest));
         // After a long rest it is set to the former wait's end.
         if let (Some(sleep), Some(rest)) = (&mut self.sleep, self.rest)
@@ -74,18 +73,18 @@ mod tests {
         let mut timer = Timer::default();
         for _ in 0..3 {
             let began = Instant::now();
-            timer.start(Duration::from_secs(9), Duration::from_secs(1));
+            timer.start(began, Duration::from_secs(9), Duration::from_secs(1));
             assert_eq!(poll_fn(|cx| timer.poll(cx)).await, Fired::Rest);
             assert_eq!(began.elapsed().as_secs(), 1);
             assert_eq!(poll_fn(|cx| timer.poll(cx)).await, Fired::End);
             assert_eq!(began.elapsed().as_secs(), 9);
         }
         // A wait that was over sooner moves nothing, and costs the next one nothing.
-        timer.start(Duration::from_secs(9), Duration::from_secs(1));
+        timer.start(Instant::now(), Duration::from_secs(9), Duration::from_secs(1));
         let _ = poll_fn(|cx| Poll::Ready(timer.poll(cx))).await;
         tokio::time::sleep(Duration::from_millis(900)).await;
         let began = Instant::now();
-        timer.start(Duration::from_millis(500), Duration::from_secs(1));
+        timer.start(began, Duration::from_millis(500), Duration::from_secs(1));
         assert_eq!(poll_fn(|cx| timer.poll(cx)).await, Fired::End);
         assert_eq!(began.elapsed().as_millis() / 100, 5);
     }

@@ -7,7 +7,6 @@
 
 use std::{collections::VecDeque, ops::Range};
 
-use ring::aead::{self, Aad, LessSafeKey, UnboundKey};
 use rustls::{
     AlertDescription, ConnectionTrafficSecrets, ContentType, Error, ExtractedSecrets, InvalidMessage, PeerMisbehaved,
     ProtocolVersion, SupportedCipherSuite,
@@ -20,6 +19,8 @@ use rustls::{
     server::ServerConnectionData,
 };
 
+use super::super::ciphers::{SealingKey, TAG};
+
 /// Of a record, in bytes: its type, its version, its length.
 pub(super) const HEADER: usize = 5;
 
@@ -28,9 +29,6 @@ pub(super) const MOST_IN_RECORD: usize = 16 * 1024;
 
 /// Room for a record, and for choosing where in it its payload begins.
 pub(super) const SLOT: usize = 258 * 64;
-
-/// Of every AEAD that TLS 1.3 has.
-const TAG: usize = 16;
 
 /// What the largest record of TLS 1.3 is long.
 pub(super) const LARGEST: usize = HEADER + MOST_IN_RECORD + 1 + TAG;
@@ -84,7 +82,7 @@ struct Sealer {
 /// How records are protected.
 #[expect(clippy::large_enum_variant, reason = "the session that it lies in is in a box")]
 enum Way {
-    Tls13 { key: LessSafeKey, iv: Iv },
+    Tls13 { key: SealingKey, iv: Iv },
     Tls12(Box<dyn MessageEncrypter>),
 }
 
@@ -425,7 +423,7 @@ impl Sealer {
 
 /// RFC 8446 §5.2.
 fn seal_tls13(
-    key: &LessSafeKey,
+    key: &SealingKey,
     nonce: Nonce,
     kind: ContentType,
     said: Said<'_>,
@@ -442,10 +440,8 @@ fn seal_tls13(
     let [high, low] = u16::try_from(end - begin + TAG).map_err(|_| Error::EncryptError)?.to_be_bytes();
     let header = [ContentType::ApplicationData.into(), 3, 3, high, low];
     slot[begin - HEADER..begin].copy_from_slice(&header);
-    let nonce = aead::Nonce::assume_unique_for_key(nonce.0);
-    let tag = key.seal_in_place_separate_tag(nonce, Aad::from(header), &mut slot[begin..end]);
-    let tag = tag.map_err(|_| Error::EncryptError)?;
-    slot[end..end + TAG].copy_from_slice(tag.as_ref());
+    let tag = key.seal(nonce.0, header, &mut slot[begin..end])?;
+    slot[end..end + TAG].copy_from_slice(&tag);
     Ok(begin - HEADER..end + TAG)
 }
 
@@ -484,14 +480,9 @@ impl<'a> Said<'a> {
 
 impl Way {
     fn tls13(secrets: ConnectionTrafficSecrets) -> Result<Self, Error> {
-        let algorithm = match &secrets {
-            ConnectionTrafficSecrets::Aes128Gcm { .. } => &aead::AES_128_GCM,
-            ConnectionTrafficSecrets::Aes256Gcm { .. } => &aead::AES_256_GCM,
-            _chacha20 => &aead::CHACHA20_POLY1305,
-        };
-        let (key, iv) = key_and_iv(secrets)?;
-        let key = UnboundKey::new(algorithm, key.as_ref()).map_err(|_| Error::EncryptError)?;
-        Ok(Self::Tls13 { key: LessSafeKey::new(key), iv })
+        let key = SealingKey::new(&secrets)?;
+        let (_, iv) = key_and_iv(secrets)?;
+        Ok(Self::Tls13 { key, iv })
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
 
 use super::{
     super::{h2::Upload, pool::ConnectionGuard, transport::Upgraded},
@@ -55,11 +56,13 @@ pub(super) struct Reading {
     keeps: bool,
     /// Where the connection goes, held by who sent the request.
     home: Option<Arc<dyn Home>>,
+    /// When all of it that was read until now was.
+    arrived: Option<Instant>,
 }
 
 impl Reading {
     pub(super) fn new(connection: Box<Connection>, decoder: Decoder, keeps: bool) -> Self {
-        Self { connection, decoder, keeps, home: None }
+        Self { connection, decoder, keeps, home: None, arrived: None }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -80,6 +83,7 @@ impl Reading {
                 Ok(Decoded::More) => {}
                 Err(fault) => return Poll::Ready(Some(Err(fault))),
             }
+            self.arrived = None;
             let ended = match ready!(self.connection.wire.poll_read(cx)) {
                 Ok(0) => self.decoder.end_of_connection(),
                 Ok(_) => continue,
@@ -93,7 +97,7 @@ impl Reading {
 
     pub(super) fn end(self) {
         if self.keeps {
-            self.connection.go_home(self.home.as_deref());
+            self.connection.go_home(self.home.as_deref(), self.arrived);
         }
     }
 
@@ -116,9 +120,10 @@ impl Incoming {
     }
 
     /// Shows an h1 connection that isn't free yet the way home, which it would have to look for.
-    pub(in crate::upstream) fn lead_home(&mut self, home: Arc<dyn Home>) {
+    /// `arrived`: just now.
+    pub(in crate::upstream) fn lead_home(&mut self, home: Arc<dyn Home>, arrived: Instant) {
         if let Kind::H1(reading) = &mut self.0 {
-            reading.home = Some(home);
+            (reading.home, reading.arrived) = (Some(home), Some(arrived));
         }
     }
 

@@ -26,7 +26,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, request::Parts};
 use http_body::Body;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::{
     Error,
@@ -48,7 +48,8 @@ pub(super) const MAX_INTERIM: usize = 64;
 
 /// Where a connection goes when its exchange has ended well.
 pub(super) trait Home: Send + Sync {
-    fn take_in(&self, connection: Box<Connection>);
+    /// `since`: when it came to rest; `None`: now.
+    fn take_in(&self, connection: Box<Connection>, since: Option<Instant>);
 }
 
 /// A connection; between two exchanges, or lent to one.
@@ -94,7 +95,7 @@ impl Connection {
     }
 
     /// Into the pool: `home`, where that is at hand.
-    fn go_home(mut self: Box<Self>, home: Option<&dyn Home>) {
+    fn go_home(mut self: Box<Self>, home: Option<&dyn Home>, since: Option<Instant>) {
         if !self.wire.read.is_empty() {
             // More than was asked for: whoever came next would take it for an answer (threat 80).
             return;
@@ -102,7 +103,7 @@ impl Connection {
         self.wire.wrote_any = false;
         let found = if home.is_none() { self.home.upgrade() } else { None };
         if let Some(home) = home.or(found.as_deref()) {
-            home.take_in(self);
+            home.take_in(self, since);
         }
     }
 }

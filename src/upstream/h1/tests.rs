@@ -11,7 +11,7 @@ use super::{super::Stream, *};
 struct Nowhere;
 
 impl Home for Nowhere {
-    fn take_in(&self, _: Box<Connection>) {}
+    fn take_in(&self, _: Box<Connection>, _: Option<tokio::time::Instant>) {}
 }
 
 /// To a peer that is gone already: the first write fails.
