@@ -50,3 +50,20 @@ fn an_upstream_is_asked_for_nothing_else_than_gzip() {
     assert_eq!(asked(&[(ACCEPT_ENCODING, "gzip"), (RANGE, "bytes=0-9")]), "identity");
     assert_eq!(asked(&[(RANGE, "bytes=0-9")]), "identity");
 }
+
+/// Of an answer that was screened nothing is left for the next one.
+#[test]
+fn a_screen_that_is_used_again_is_as_good_as_new() {
+    let spare = || SPARE.with_borrow(|spare| spare.len());
+    let mut work = Box::new(Work { told: true, all_came: true, passed: true, is_text: true, ..Work::default() });
+    work.input = Bytes::from_static(b"of another's answer");
+    work.trailers = Some(HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("of-another"))]));
+    work.scrubber.push_last(&[], Bytes::from_static(b"and more"));
+    work.decoder = Some(Decoder::new(Coding::Gzip));
+    drop(Screen(Some(work)));
+    assert_eq!(spare(), 1);
+    let again = SPARE.with_borrow_mut(Vec::pop).unwrap();
+    assert_eq!(format!("{again:?}"), format!("{:?}", Work::default()));
+    (0..2 * MOST_SPARE).map(|_| Screen(Some(Box::default()))).collect::<Vec<_>>().clear();
+    assert_eq!(spare(), MOST_SPARE);
+}
