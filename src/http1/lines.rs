@@ -27,21 +27,26 @@ impl Lines {
     /// that has them isn't waited for; what leaves has CR LF. `searched`: how far it was looked
     /// for already.
     pub(super) fn find_end(&mut self, read: &[u8], searched: &mut usize) -> Option<usize> {
-        let (words, rest) = read[*searched..].as_chunks();
         let mut start = *searched;
-        for word in words {
+        while let Some(word) = read[start..].first_chunk() {
             let mut found = line_feeds(*word);
             while found != 0 {
                 let next = start + found.trailing_zeros() as usize / 8 + 1;
-                if let Some(end) = self.note(next, read, searched) {
+                if self.note(next, read)
+                    && let Some(end) = self.judge(next, read, searched)
+                {
                     return end;
                 }
                 found &= found - 1;
             }
             start += WORD;
         }
-        for (at, _) in rest.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
-            if let Some(end) = self.note(start + at + 1, read, searched) {
+        while let Some(byte) = read.get(start) {
+            start += 1;
+            if *byte == b'\n'
+                && self.note(start, read)
+                && let Some(end) = self.judge(start, read, searched)
+            {
                 return end;
             }
         }
@@ -49,13 +54,19 @@ impl Lines {
         None
     }
 
-    /// A line starts at `next`. Where that is the empty one: what is behind it, or that this can't be
-    /// told yet.
-    fn note(&mut self, next: usize, read: &[u8], searched: &mut usize) -> Option<Option<usize>> {
+    /// A line starts at `next`. True: it may be the empty one.
+    #[inline]
+    fn note(&mut self, next: usize, read: &[u8]) -> bool {
         if let Some(end) = self.ends.get_mut(self.count) {
             *end = next;
         }
         self.count += 1;
+        read.get(next).is_none_or(|byte| *byte <= b'\r')
+    }
+
+    /// Where the line at `next` is the empty one: what is behind it, or that this can't be told yet.
+    #[inline(never)]
+    fn judge(&mut self, next: usize, read: &[u8], searched: &mut usize) -> Option<Option<usize>> {
         let end = match &read[next..] {
             [b'\n', ..] => next + 1,
             [b'\r', b'\n', ..] => next + 2,

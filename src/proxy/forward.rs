@@ -38,7 +38,7 @@ impl Proxy {
     pub(super) async fn forward(
         &self,
         broker: &Broker,
-        (outbound, request): (&mut Outbound, Leaving),
+        (outbound, request): (&mut Outbound<'_>, Leaving),
         permit: &Permit<'_>,
         (lease, mut now): (Lease, Instant),
         record: &mut Record,
@@ -63,7 +63,7 @@ impl Proxy {
     async fn recover(
         &self,
         broker: &Broker,
-        outbound: &mut Outbound,
+        outbound: &mut Outbound<'_>,
         permit: &Permit<'_>,
         (mut lease, turn): (Lease, Turn),
         mut sent: Sent,
@@ -98,13 +98,13 @@ impl Proxy {
 
     /// Makes of the agent's request what may leave. Nothing is injected yet: it comes before
     /// the lease, since no token is asked for a request that is refused (threat 102).
-    pub(super) fn prepare(
+    pub(super) fn prepare<'a>(
         &self,
         rules: &Rules,
-        inbound: Inbound<'_>,
+        inbound: Inbound<'a>,
         permit: &Permit<'_>,
         record: &Record,
-    ) -> Result<Prepared, Error> {
+    ) -> Result<Prepared<'a>, Error> {
         let via = &self.shared.via;
         let reverse = inbound.is_reverse();
         let upgrade = Upgrade::asked(&inbound, rules, permit.route())?;
@@ -112,7 +112,7 @@ impl Proxy {
         // Before it is stripped: the credential may exchange it (RFC 8693), by explicit opt-in.
         let subject = own_token(rules, permit, &parts.headers);
         // HTTP/1.0 knows no interim answers.
-        let interim = arrival.interim.filter(|_| parts.version != Version::HTTP_10).cloned();
+        let interim = arrival.interim.filter(|_| parts.version != Version::HTTP_10);
         if permit.credential().is_some() && inbound::has_token_in_query(&parts.uri) {
             return Err(BadRequest::TokenInQuery.into());
         }
@@ -142,7 +142,7 @@ impl Proxy {
     async fn send(
         &self,
         permit: &Permit<'_>,
-        outbound: &Outbound,
+        outbound: &Outbound<'_>,
         (lease, turn): (&Lease, &Turn),
         (request, started): (Leaving, Instant),
         record: &mut Record,
@@ -203,18 +203,18 @@ pub(super) struct Leaving {
 }
 
 /// A request that may leave as soon as it has its token.
-pub(super) struct Prepared {
-    pub(super) outbound: Outbound,
+pub(super) struct Prepared<'a> {
+    pub(super) outbound: Outbound<'a>,
     pub(super) request: Leaving,
 }
 
 /// What stays behind of a request that was stripped of all that was the agent's
 /// connection's, for the case that it has to be sent again.
-pub(super) struct Outbound {
+pub(super) struct Outbound<'a> {
     original: Original,
     rewinder: Rewinder,
     /// Where the upstream's interim answers go.
-    interim: Option<InterimSink>,
+    interim: Option<&'a InterimSink>,
     /// The body is more than is kept to be sent again, or may be.
     is_large: bool,
     continue_timeout: Duration,
@@ -223,7 +223,7 @@ pub(super) struct Outbound {
     subject: Option<Secret>,
 }
 
-impl Outbound {
+impl Outbound<'_> {
     pub(super) fn asking(&self) -> Asking<'_> {
         Asking { subject: self.subject.as_ref(), ..Asking::default() }
     }
@@ -283,7 +283,7 @@ impl Outbound {
             return self.rewinder.continued();
         }
         // An agent would take a 101 for the answer itself (threat 65).
-        let Some(sink) = self.interim.as_ref().filter(|_| status != StatusCode::SWITCHING_PROTOCOLS) else { return };
+        let Some(sink) = self.interim.filter(|_| status != StatusCode::SWITCHING_PROTOCOLS) else { return };
         let mut fields = fields.clone();
         headers::strip_response(&mut fields);
         // An interim answer has no body; an agent that believes it had one would take the
@@ -346,7 +346,7 @@ fn broke_off(error: &upstream::Error) -> bool {
     }
 }
 
-impl Noted for Prepared {
+impl Noted for Prepared<'_> {
     fn note(&self, _: &mut Record) {}
 }
 
