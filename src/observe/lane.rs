@@ -199,7 +199,8 @@ impl Lines {
     pub(super) fn push_with(&mut self, mut room: usize, mut fill: impl FnMut(&mut [u8]) -> Option<usize>) {
         loop {
             if self.text.len() < self.end + room {
-                self.text.resize((self.end + room).max(2 * self.text.len()), 0);
+                // A quarter more: while the disk stands still, what is reserved is no multiple of the bound.
+                self.text.resize((self.end + room).max(self.text.len() + self.text.len() / 4), 0);
             }
             if let Some(left) = fill(&mut self.text[self.end..]) {
                 self.end = self.text.len() - left;
