@@ -13,7 +13,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use super::{
     Event, Record,
     audit::AuditLog,
-    lane::{Ahead, Lane, Ledger, Lines, Pushed},
+    lane::{Ahead, Lane, Ledger, Lines, Pushed, Room},
     metrics::Metrics,
     record::Opening,
 };
@@ -127,8 +127,7 @@ impl Recorder {
         let shared = &self.owner.shared;
         let ended = Instant::now();
         let duration = ended.duration_since(record.started);
-        let bound = shared.bound_of_a_lane();
-        shared.push(&self.lane, |ledger| ledger.push_record(&record, duration, bound, &shared.metrics));
+        shared.push(&self.lane, |ledger| ledger.push_record(&record, duration, &shared.room, &shared.metrics));
         // What the request owned alone is given back while it is at hand.
         (record.asked.path, record.asked.method) = (None, None);
         let _ = SPARE.try_with(|spare| match spare.try_borrow_mut() {
@@ -141,8 +140,8 @@ impl Recorder {
     /// Hands over an event, dated now. Bounded like [`end`](Self::end).
     pub fn event(&self, event: Event) {
         let shared = &self.owner.shared;
-        let (time, bound) = (shared.clock.now(), shared.bound_of_a_lane());
-        shared.push(&self.lane, |ledger| ledger.push_event(event, time, bound));
+        let time = shared.clock.now();
+        shared.push(&self.lane, |ledger| ledger.push_event(event, time, &shared.room));
     }
 
     /// Returns when everything written before the call has reached the sinks. Blocks: not
@@ -197,10 +196,11 @@ impl Drop for Owner {
 #[derive(Debug)]
 struct Shared {
     lanes: Mutex<Lanes>,
-    /// How many there are.
-    lane_count: AtomicUsize,
+    room: Room,
     /// A lane has something that the collector doesn't know of.
     waiting: AtomicBool,
+    /// The collector has gathered enough: the room gets scarce.
+    crowded: AtomicBool,
     control: Mutex<Control>,
     /// To the collector: a lane has something, a flush is wanted, or it is time to stop.
     wake: Condvar,
@@ -208,7 +208,6 @@ struct Shared {
     flushed: Condvar,
     metrics: Metrics,
     clock: Arc<dyn Clock>,
-    bound: usize,
     has_log: bool,
     /// Requests whose records couldn't be written are refused.
     refuses: bool,
@@ -245,14 +244,14 @@ impl Shared {
     fn new(clock: Arc<dyn Clock>, bound: usize, has_log: bool) -> Self {
         Self {
             lanes: Mutex::default(),
-            lane_count: AtomicUsize::new(0),
+            room: Room::new(bound),
             waiting: AtomicBool::new(false),
+            crowded: AtomicBool::new(false),
             control: Mutex::default(),
             wake: Condvar::new(),
             flushed: Condvar::new(),
             metrics: Metrics::default(),
             clock,
-            bound,
             has_log,
             refuses: false,
             failing: AtomicBool::new(false),
@@ -265,12 +264,8 @@ impl Shared {
         let mut lanes = self.lanes();
         let lane = Arc::new(Lane::new(self.has_log, lanes.closed, &self.metrics));
         lanes.all.push(Arc::clone(&lane));
-        self.lane_count.store(lanes.all.len(), Ordering::Relaxed);
+        self.room.share_among(lanes.all.len());
         lane
-    }
-
-    fn bound_of_a_lane(&self) -> usize {
-        self.bound / self.lane_count.load(Ordering::Relaxed).max(1)
     }
 
     fn push(&self, lane: &Lane, entry: impl FnOnce(&mut Ledger) -> Pushed) {
@@ -281,7 +276,8 @@ impl Shared {
         if !is_kept {
             self.metrics.drop_audit(1);
         }
-        if is_first && !self.waiting.swap(true, Ordering::AcqRel) {
+        let is_news = is_first && !self.waiting.swap(true, Ordering::AcqRel);
+        if is_news || (is_crowded && !self.crowded.swap(true, Ordering::AcqRel)) {
             // Else it may just have found nothing, and not sleep yet.
             drop(self.lock());
             self.wake.notify_one();
@@ -289,8 +285,7 @@ impl Shared {
     }
 
     fn has_room_for(&self, lane: &Lane, agent: Option<&AgentName>) -> bool {
-        !self.failing.load(Ordering::Relaxed)
-            && lane.lock().has_room(agent, self.bound_of_a_lane(), Ahead::OthersUnderWay)
+        !self.failing.load(Ordering::Relaxed) && lane.lock().has_room(agent, &self.room, Ahead::OthersUnderWay)
     }
 
     fn flush(&self, limit: Option<Duration>) -> bool {
@@ -358,12 +353,11 @@ impl Sinks {
 
     /// Tells those who ask how the writing went.
     fn tell(&self) {
-        let Shared { failing, strained, .. } = &*self.shared;
-        let bound = self.shared.bound_of_a_lane();
-        // First, so that who finds a lane crowded meanwhile has the last word.
+        let Shared { failing, strained, room, .. } = &*self.shared;
+        // First, so that who finds the room crowded meanwhile has the last word.
         strained.store(self.fails(), Ordering::Relaxed);
         failing.store(self.fails(), Ordering::Relaxed);
-        if self.shared.lanes().all.iter().any(|lane| lane.lock().is_crowded(bound)) {
+        if room.is_crowded() {
             strained.store(true, Ordering::Relaxed);
         }
     }
@@ -375,7 +369,7 @@ impl Sinks {
     /// Waits for something to do; where the log fails, that is to try it again. Returns the flush that
     /// it fulfils, and whether it is the last time.
     fn wait(&self) -> (Option<u64>, bool) {
-        let Shared { wake, waiting, .. } = &*self.shared;
+        let Shared { wake, waiting, crowded, .. } = &*self.shared;
         let idle = |control: &mut Control| !waiting.load(Ordering::Acquire) && !control.is_urgent();
         let control = self.shared.lock();
         let control = if self.fails() {
@@ -384,10 +378,11 @@ impl Sinks {
             wake.wait_while(control, idle).unwrap_or_else(PoisonError::into_inner)
         };
         let (control, _) = wake
-            .wait_timeout_while(control, GATHER, |control| !control.is_urgent())
+            .wait_timeout_while(control, GATHER, |control| !control.is_urgent() && !crowded.load(Ordering::Acquire))
             .unwrap_or_else(PoisonError::into_inner);
         // Before any lane is looked at: what comes behind that look says so again.
         waiting.store(false, Ordering::Release);
+        crowded.store(false, Ordering::Release);
         let flush = (control.flush_done < control.flush_wanted).then_some(control.flush_wanted);
         (flush, control.stopping)
     }
@@ -399,11 +394,11 @@ impl Sinks {
         lanes.closed |= last;
         batch.resize_with(lanes.all.len(), Lines::default);
         for (lane, lines) in lanes.all.iter().zip(batch) {
-            lane.lock().settle(lines, &shared.metrics, last);
+            lane.lock().settle(lines, &shared.room, &shared.metrics, last);
         }
         // Only the list has those: nobody writes into them any more.
         lanes.all.retain(|lane| Arc::strong_count(lane) > 1 || !lane.lock().is_empty());
-        shared.lane_count.store(lanes.all.len(), Ordering::Relaxed);
+        shared.room.share_among(lanes.all.len());
     }
 
     fn write(&mut self) {
@@ -445,10 +440,15 @@ impl Drop for Ended<'_> {
         lanes.closed = true;
         for lane in &lanes.all {
             let mut left = Lines::default();
-            lane.lock().settle(&mut left, &self.0.metrics, true);
+            lane.lock().settle(&mut left, &self.0.room, &self.0.metrics, true);
             self.0.metrics.drop_audit(left.count());
         }
         drop(lanes);
+        if thread::panicking() {
+            // Nothing is written any more.
+            self.0.strained.store(true, Ordering::Relaxed);
+            self.0.failing.store(true, Ordering::Relaxed);
+        }
         self.0.lock().ended = true;
         self.0.flushed.notify_all();
     }
@@ -488,8 +488,9 @@ mod tests {
     fn length_of(record: &Record) -> usize {
         let (mut lines, metrics) = (Lines::default(), Metrics::default());
         let lane = Lane::new(true, false, &metrics);
-        lane.lock().push_record(record, Duration::ZERO, BOUND, &metrics);
-        lane.lock().settle(&mut lines, &metrics, false);
+        let room = Room::new(BOUND);
+        lane.lock().push_record(record, Duration::ZERO, &room, &metrics);
+        lane.lock().settle(&mut lines, &room, &metrics, false);
         lines.text().len()
     }
 
@@ -586,10 +587,10 @@ mod tests {
         let shared = Shared::new(Arc::new(Still), 3 * length_of_an_event(), true);
         let lane = shared.lane();
         for _ in 0..5 {
-            shared.push(&lane, |ledger| ledger.push_event(failed("no"), moment(), shared.bound));
+            shared.push(&lane, |ledger| ledger.push_event(failed("no"), moment(), &shared.room));
         }
         let mut lines = Lines::default();
-        lane.lock().settle(&mut lines, &shared.metrics, false);
+        lane.lock().settle(&mut lines, &shared.room, &shared.metrics, false);
         assert_eq!(lines.count(), 3);
         assert_eq!(shared.metrics.audit_dropped(), 2);
         assert!(shared.metrics.encode().contains("cupbearer_audit_dropped_total 2"));
@@ -605,7 +606,7 @@ mod tests {
         let lanes = [shared.lane(), shared.lane()];
         let mut write = |lines| {
             for lane in lanes.iter().cycle().take(lines) {
-                shared.push(lane, |ledger| ledger.push_event(failed("no"), moment(), BOUND));
+                shared.push(lane, |ledger| ledger.push_event(failed("no"), moment(), &shared.room));
             }
             sinks.take(false);
             sinks.write();
@@ -667,25 +668,26 @@ mod tests {
         assert_eq!(lines(&state.join("audit.jsonl")).len(), 1);
     }
 
-    /// Threat 108: who floods a lane that stands still is refused, and others aren't.
+    /// Threat 108: who floods a log that stands still is refused, and others aren't.
     #[test]
-    fn a_crowded_lane_lets_others_in() {
-        let length = length_of(&refused());
-        let mut shared = Shared::new(Arc::new(Still), 2 * 1600 * length, true);
+    fn a_crowded_log_lets_others_in() {
+        let mut shared = Shared::new(Arc::new(Still), 1600 * length_of(&refused()), true);
         shared.refuses = true;
         let (lane, other) = (shared.lane(), shared.lane());
         let flood = |count| {
             for _ in 0..count {
-                let bound = shared.bound_of_a_lane();
-                shared.push(&lane, |ledger| ledger.push_record(&refused(), Duration::ZERO, bound, &shared.metrics));
+                shared.push(&lane, |ledger| {
+                    ledger.push_record(&refused(), Duration::ZERO, &shared.room, &shared.metrics)
+                });
             }
         };
         let strained = || shared.strained.load(Ordering::Relaxed);
         flood(799);
-        assert!(!strained());
+        assert!(!strained() && !shared.crowded.load(Ordering::Relaxed));
         flood(200);
-        assert!(strained());
-        assert_eq!(shared.metrics.audit_dropped(), 99);
+        // At once, and not after it has gathered.
+        assert!(strained() && shared.crowded.load(Ordering::Relaxed));
+        assert!((146..=149).contains(&shared.metrics.audit_dropped()), "{}", shared.metrics.audit_dropped());
         assert!(!shared.has_room_for(&lane, None));
         assert!(shared.has_room_for(&other, None));
         assert!(shared.has_room_for(&lane, record().agent.get()));
@@ -741,7 +743,6 @@ mod tests {
         assert!(recorder.metrics().encode().contains("cupbearer_request_duration_seconds_count 2000\n"));
         // Nobody writes into the threads' lanes any more.
         assert_eq!(recorder.owner.shared.lanes().all.len(), 1);
-        assert_eq!(recorder.owner.shared.bound_of_a_lane(), BOUND);
     }
 
     /// Each on its own, as workers do whose connections come and go.

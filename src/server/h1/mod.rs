@@ -306,6 +306,8 @@ impl<'a, S: Io> Conversation<'a, S> {
     /// Of a request that was answered before it was read: its agent was told that the connection
     /// stays, and may have sent the next one.
     async fn skip_body(&mut self) -> bool {
+        // The wait for the next one begins behind it.
+        self.answered = None;
         let mut most = MOST_SKIPPED;
         let skipped = timeout(LINGER, poll_fn(|cx| self.receiver.poll_skip(cx, &mut most))).await;
         skipped.unwrap_or(false)
