@@ -213,7 +213,7 @@ struct Shared {
     refuses: bool,
     /// The last batch couldn't be written.
     failing: AtomicBool,
-    /// A lane is crowded, or the log fails: who asks has to look.
+    /// The room is crowded, or the log fails: who asks has to look.
     strained: AtomicBool,
 }
 
