@@ -125,28 +125,28 @@ impl SealingKey {
         })
     }
 
-    /// Encrypts `payload` in its place. Returns its tag, which is over `header`, too.
+    /// Encrypts `payload` in its place and writes its tag, which is over `header`, too, into `tag`.
+    /// Not returned: what a tag is wrapped in on its way out is copied byte by byte at each layer.
     #[inline]
     pub(super) fn seal<const N: usize>(
         &self,
         nonce: [u8; 12],
         header: [u8; N],
         payload: &mut [u8],
-    ) -> Result<[u8; TAG], Error> {
-        let mut place = [0; TAG];
+        tag: &mut [u8; TAG],
+    ) -> Result<(), Error> {
         match self {
             Self::Ring(key) => {
                 let (nonce, header) = (aead::Nonce::assume_unique_for_key(nonce), aead::Aad::from(header));
-                let tag = key.seal_in_place_separate_tag(nonce, header, payload).map_err(|_| Error::EncryptError)?;
-                place.copy_from_slice(tag.as_ref());
+                let made = key.seal_in_place_separate_tag(nonce, header, payload).map_err(|_| Error::EncryptError)?;
+                tag.copy_from_slice(made.as_ref());
+                Ok(())
             }
             Self::AwsLc(key) => {
                 let (nonce, header) = (aws_lc::Nonce::assume_unique_for_key(nonce), aws_lc::Aad::from(header));
-                let tag = key.seal_in_place_separate_tag(nonce, header, payload).map_err(|_| Error::EncryptError)?;
-                place.copy_from_slice(tag.as_ref());
+                key.seal_in_place_scatter(nonce, header, payload, &[], tag).map_err(|_| Error::EncryptError)
             }
         }
-        Ok(place)
     }
 }
 
@@ -169,7 +169,8 @@ mod tests {
                 let [one, other] = MAKERS.map(|maker| {
                     let mut payload = vec![7; size];
                     let key = SealingKey::by(maker, algorithm, &vec![9; length]).unwrap();
-                    let tag = key.seal([3; 12], [23, 3, 3, 1, 0], &mut payload).unwrap();
+                    let mut tag = [0; TAG];
+                    key.seal([3; 12], [23, 3, 3, 1, 0], &mut payload, &mut tag).unwrap();
                     (payload, tag)
                 });
                 assert_eq!(one, other, "{size}");
@@ -191,7 +192,8 @@ mod tests {
             let length = u8::try_from(record.len() + TAG).unwrap();
             let key = SealingKey::by(sealer, &AES_256_GCM, &[9; 32]).unwrap();
             // The first record's nonce is the key's own.
-            let tag = key.seal([3; 12], [23, 3, 3, 0, length], &mut record).unwrap();
+            let mut tag = [0; TAG];
+            key.seal([3; 12], [23, 3, 3, 0, length], &mut record, &mut tag).unwrap();
             record.extend_from_slice(&tag);
             let mut spoilt = record.clone();
             spoilt[2] ^= 1;

@@ -440,8 +440,9 @@ fn seal_tls13(
     let [high, low] = u16::try_from(end - begin + TAG).map_err(|_| Error::EncryptError)?.to_be_bytes();
     let header = [ContentType::ApplicationData.into(), 3, 3, high, low];
     slot[begin - HEADER..begin].copy_from_slice(&header);
-    let tag = key.seal(nonce.0, header, &mut slot[begin..end])?;
-    slot[end..end + TAG].copy_from_slice(&tag);
+    let (payload, behind) = slot[begin..].split_at_mut(end - begin);
+    let tag = behind.first_chunk_mut::<TAG>().ok_or(Error::EncryptError)?;
+    key.seal(nonce.0, header, payload, tag)?;
     Ok(begin - HEADER..end + TAG)
 }
 
