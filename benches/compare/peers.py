@@ -255,11 +255,26 @@ class Pingora(Built):
 
 
 class Hudsucker(Built):
+    """As its documentation starts it, with `#[tokio::main]`, which on one core means one worker."""
+
     name = "hudsucker"
     ways = ("forward",)
 
     def command(self):
         return [self.program(self.world), f"127.0.0.1:{self.ports['forward']}", self.world.ca, self.world.ca_key]
+
+
+class HudsuckerCurrentThread(Hudsucker):
+    """On a runtime that is a single thread: the least that it can cost."""
+
+    name = "hudsucker-current-thread"
+
+    @classmethod
+    def program(cls, world):
+        return Hudsucker.program(world)
+
+    def command(self):
+        return [*super().command(), "current-thread"]
 
 
 class Squid(Peer):
@@ -445,7 +460,7 @@ def envoy_config(ports, world):
     }
 
 
-PEERS = [Cupbearer, Nginx, Haproxy, Pingora, Envoy, Hudsucker, Squid, Mitmproxy]
+PEERS = [Cupbearer, Nginx, Haproxy, Pingora, Envoy, Hudsucker, HudsuckerCurrentThread, Squid, Mitmproxy]
 
 
 def proxy_authorization():

@@ -15,6 +15,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use socket2::{Domain, Socket, Type};
+use tokio::runtime::Builder;
 
 const PROXY_AUTHORIZATION: HeaderName = HeaderName::from_static("proxy-authorization");
 
@@ -30,9 +31,16 @@ impl HttpHandler for Inject {
     }
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() {
-    let [listen, certificate, key] = std::env::args().skip(1).collect::<Vec<_>>().try_into().expect("three arguments");
+fn main() {
+    let mut arguments = std::env::args().skip(1).collect::<Vec<_>>();
+    let is_single = arguments.get(3).is_some_and(|runtime| runtime == "current-thread");
+    arguments.truncate(3);
+    let mut runtime = if is_single { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    let arguments = arguments.try_into().expect("three arguments");
+    runtime.enable_all().build().expect("a runtime").block_on(serve(arguments));
+}
+
+async fn serve([listen, certificate, key]: [String; 3]) {
     let certificate_pem = std::fs::read_to_string(&certificate).expect("the CA's certificate");
     let key = KeyPair::from_pem(&std::fs::read_to_string(key).expect("the CA's key")).expect("a key");
     let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key).expect("a CA");
