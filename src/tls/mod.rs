@@ -33,6 +33,8 @@ pub use certificate::CertificateInfo;
 pub use constraints::Constraints;
 pub use identity::ClientIdentity;
 pub use leaf::LeafCache;
+#[cfg(fuzzing)]
+pub use stream::fuzzing;
 pub use stream::{TlsStream, accept, connect};
 
 /// What can go wrong with keys and certificates. All but `Mint`, `Random` and `Config`

@@ -6,6 +6,8 @@
 //! connect, accept -> handshake -> TlsStream: records, each direction with its key
 //! ```
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod handshake;
 mod records;
 mod scratch;
