@@ -17,7 +17,7 @@ use rustls::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{super::*, *};
+use super::{super::*, records::MOST_IN_VAIN, *};
 use crate::primitives::{Clock, Host, SystemClock};
 
 const HOST: &str = "api.test";
@@ -98,12 +98,13 @@ fn ends(is_server: bool, is_tls13: bool) -> (Box<Session>, Box<Session>) {
 }
 
 /// What a peer says.
-#[derive(Default)]
 struct Speech {
     wire: Vec<u8>,
     data: Vec<u8>,
     /// Only what nobody may end a connection for.
     is_fair: bool,
+    /// Records without data behind each other.
+    vain: u8,
 }
 
 impl Speech {
@@ -111,7 +112,7 @@ impl Speech {
     fn of(peer: &mut Session, mut script: &[u8]) -> Self {
         // What its handshake had still to say goes first.
         let wire = peer.leaving.drain(..).flatten().collect();
-        let mut speech = Self { wire, data: Vec::new(), is_fair: true };
+        let mut speech = Self { wire, data: Vec::new(), is_fair: true, vain: 0 };
         while let [what, length, rest @ ..] = script {
             let (content, behind) = rest.split_at(rest.len().min(usize::from(*length)));
             script = behind;
@@ -122,7 +123,10 @@ impl Speech {
 
     fn say(&mut self, peer: &mut Session, what: u8, content: &[u8]) {
         let start = self.wire.len();
-        self.is_fair &= matches!(what, 0 | 1 | 4) && !(content.is_empty() && what < 4);
+        // Tickets are among those that nobody asked for.
+        self.vain = if what == 4 { self.vain.saturating_add(1) } else { 0 };
+        let is_too_often = self.vain > MOST_IN_VAIN / 2;
+        self.is_fair &= matches!(what, 0 | 1 | 4) && !(content.is_empty() && what < 4) && !is_too_often;
         match what {
             0 => self.say_data(peer, content),
             // Up to 17 KiB.
