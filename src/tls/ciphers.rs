@@ -126,7 +126,7 @@ impl SealingKey {
     }
 
     /// Encrypts `payload` in its place and writes its tag, which is over `header`, too, into `tag`.
-    /// Not returned: what a tag is wrapped in on its way out is copied byte by byte at each layer.
+    /// Not returned: in what it would be wrapped on its way out it is copied in pieces, at each layer.
     #[inline]
     pub(super) fn seal<const N: usize>(
         &self,
