@@ -106,7 +106,29 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> 
     prepare(SockRef::from(&socket))?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
+    #[cfg(target_os = "linux")]
+    if let Err(error) = speaking::only(&socket) {
+        tracing::debug!(%error, %address, "connections are accepted before their agents say anything");
+    }
     Ok(socket.into())
+}
+
+/// In each protocol that is spoken here the agent speaks first: a connection is handed over with
+/// its first bytes, which spares a worker at rest one of two wake-ups. That of an agent that is
+/// silent for longer comes without, and from then on the limits in time are its limits.
+#[cfg(target_os = "linux")]
+mod speaking {
+    use nix::{libc, setsockopt_impl, sockopt_impl, sys::socket};
+    use socket2::Socket;
+
+    /// Seconds.
+    const SILENT: i32 = 1;
+
+    sockopt_impl!(DeferAccept, SetOnly, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, i32);
+
+    pub(super) fn only(listener: &Socket) -> nix::Result<()> {
+        socket::setsockopt(listener, DeferAccept, &SILENT)
+    }
 }
 
 /// What each connection has to be.
@@ -195,7 +217,32 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
+
+    async fn speaking(to: SocketAddr) -> TcpStream {
+        let mut agent = TcpStream::connect(to).await.unwrap();
+        agent.write_all(b"GET").await.unwrap();
+        agent
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn who_speaks_comes_before_who_is_silent() {
+        let mut sockets = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let listener = TcpListener::from_std(sockets.pop().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let connected = tokio::time::Instant::now();
+        let silent = TcpStream::connect(address).await.unwrap();
+        let speaking = speaking(address).await;
+        let (_, first) = listener.accept().await.unwrap();
+        // The kernel waits for a second, and this machine may have been busy for one.
+        assert!(first == speaking.local_addr().unwrap() || connected.elapsed() >= Duration::from_millis(900));
+        let (_, second) = listener.accept().await.unwrap();
+        let both = [silent.local_addr().unwrap(), speaking.local_addr().unwrap()];
+        assert!(first != second && both.contains(&second), "the silent one comes, too");
+    }
 
     #[tokio::test]
     async fn a_place_is_shared_by_all_workers_and_given_back_with_its_last_holder() {
@@ -203,7 +250,7 @@ mod tests {
         let mut sockets = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
         let listener = TcpListener::from_std(sockets.pop().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
-        let _agents = (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
+        let _agents = (speaking(address).await, speaking(address).await);
 
         let (_stream, place) = accept(&listener, &places).await.unwrap();
         let tunnel = place.clone();
@@ -220,7 +267,7 @@ mod tests {
     async fn an_agent_that_reads_nothing_is_given_up_in_time() {
         let mut sockets = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
         let listener = TcpListener::from_std(sockets.pop().unwrap()).unwrap();
-        let _agent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let _agent = speaking(listener.local_addr().unwrap()).await;
         let (stream, _place) = accept(&listener, &Places::new(1)).await.unwrap();
         let socket = SockRef::from(&stream);
         assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
