@@ -55,7 +55,9 @@ pub(super) fn fields(mut head: Bytes, lines: &mut Lines, most: usize, map: &mut 
         let Some(colon) = find(b':', bytes) else { return Err(Fault::Malformed) };
         let Some(name) = name(&bytes[..colon]) else { return Err(Fault::Malformed) };
         let (from, to) = without_space(bytes, colon + 1);
-        let is_said = terms.note(&name, &bytes[from..to]);
+        if terms.note(&name, &bytes[from..to]) {
+            continue;
+        }
         let (from, to) = (line.start + from, line.start + to);
         // The last one takes the head itself: each further owner is an atomic operation or two.
         let value = if lines.left() == 0 {
@@ -66,9 +68,7 @@ pub(super) fn fields(mut head: Bytes, lines: &mut Lines, most: usize, map: &mut 
             head.slice(from..to)
         };
         let Ok(value) = HeaderValue::from_maybe_shared(value) else { return Err(Fault::Malformed) };
-        if !is_said {
-            map.append(name, value);
-        }
+        map.append(name, value);
     }
     Ok(terms)
 }
