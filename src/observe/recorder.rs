@@ -431,6 +431,13 @@ impl Sinks {
     }
 }
 
+/// Where a sink panicked, what it was about to write is lost, or may be.
+impl Drop for Sinks {
+    fn drop(&mut self) {
+        self.shared.metrics.drop_audit(self.batch.iter().map(Lines::count).sum());
+    }
+}
+
 /// Tells everyone that the collector is gone.
 struct Ended<'a>(&'a Shared);
 
@@ -649,6 +656,32 @@ mod tests {
             assert!(recorder.admits(None) && recorder.is_written());
             assert_eq!(lines(&state.join("audit.jsonl"))[0]["event"], "alert.audit_dropped");
         }
+    }
+
+    /// Threat 108: what the collector's end leaves is a log that can't be written.
+    #[test]
+    fn after_a_collector_that_panicked_nobody_is_let_in() {
+        #[derive(Debug)]
+        struct Broken;
+
+        impl Clock for Broken {
+            fn now(&self) -> SystemTime {
+                panic!("on purpose: the collector dates the alert of a gap");
+            }
+        }
+
+        let directory = tempfile::tempdir().unwrap();
+        let settings = Settings { audit_log: Some(directory.path().join("audit.jsonl")), ..Settings::default() };
+        let recorder = Recorder::start_with(&settings, Arc::new(Broken)).unwrap();
+        assert!(recorder.admits(None));
+        recorder.metrics().drop_audit(1);
+        recorder.end(record().into());
+        recorder.flush();
+        assert!(!recorder.flush_within(Duration::from_secs(60)), "nobody waits for what never comes");
+        assert!(!recorder.admits(None) && !recorder.is_written());
+        recorder.end(record().into());
+        recorder.shutdown();
+        assert_eq!(recorder.metrics().audit_dropped(), 3, "the gap, what was about to be written, what came later");
     }
 
     #[test]
