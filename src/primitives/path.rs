@@ -112,21 +112,25 @@ fn is_ambiguous(canonical: &str) -> bool {
         if byte == b'.' { dots += 1 } else { is_other = true }
     }
     let ends_in_dots = !is_other && (dots == 1 || dots == 2);
-    ends_in_dots || kinds & DOUBTFUL != 0 || (kinds & PERCENT != 0 && encoded_bytes(canonical).any(is_doubtful))
+    ends_in_dots || kinds & DOUBTFUL != 0 || (kinds & PERCENT != 0 && has_doubtful_encoding(canonical))
 }
 
-/// What is encoded in a path that servers read in several ways: a slash, a backslash, a percent
-/// sign, a semicolon, controls, and bytes above ASCII that begin no UTF-8 character (overlong
-/// forms start with C0, C1).
-fn is_doubtful(byte: u8) -> bool {
-    matches!(byte, b'/' | b'\\' | b'%' | b';' | 0..=0x1f | 0x7f | 0xc0 | 0xc1 | 0xf5..=0xff)
-}
-
-fn encoded_bytes(canonical: &str) -> impl Iterator<Item = u8> {
-    canonical
-        .match_indices('%')
-        .filter_map(|(at, _)| canonical.get(at + 1..at + 3))
-        .filter_map(|digits| u8::from_str_radix(digits, 16).ok())
+/// Whether something is encoded that servers read in several ways: a slash, a backslash, a percent
+/// sign, a semicolon, a control, or what is no UTF-8, of which some make dots and slashes (overlong
+/// forms) and others nothing.
+fn has_doubtful_encoding(canonical: &str) -> bool {
+    let mut parts = canonical.split('%');
+    let mut decoded = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let (digits, text) = part.split_at_checked(2).unwrap_or((part, ""));
+        let byte = u8::from_str_radix(digits, 16).unwrap_or(b'%');
+        if matches!(byte, b'/' | b'\\' | b'%' | b';' | 0..=0x1f | 0x7f) {
+            return true;
+        }
+        decoded.push(byte);
+        decoded.extend_from_slice(text.as_bytes());
+    }
+    std::str::from_utf8(&decoded).is_err()
 }
 
 impl fmt::Display for CanonicalPath {
@@ -183,6 +187,13 @@ mod tests {
             "/a%00",
             "/a%0d%0a",
             "/%c0%ae",
+            "/%e0%80%ae%e0%80%ae%e0%80%afadmin",
+            "/%f0%80%80%af",
+            "/.%80./admin",
+            "/caf%e9",
+            "/%ed%a0%80",
+            "/%c3",
+            "/%c3/%a9",
             "/%ff",
             "/a%7f",
         ];
@@ -197,12 +208,23 @@ mod tests {
         let (_, inner) = segments.split_last().unwrap();
         inner.contains(&"")
             || segments.iter().any(|segment| matches!(*segment, "." | "..") || segment.contains(['\\', ';']))
-            || encoded_bytes(canonical).any(is_doubtful)
+            || ["%2F", "%5C", "%25", "%3B", "%0", "%1", "%7F"].iter().any(|doubtful| canonical.contains(doubtful))
+            || segments.iter().any(|segment| String::from_utf8(decoded(segment)).is_err())
+    }
+
+    fn decoded(text: &str) -> Vec<u8> {
+        let mut bytes = text.bytes();
+        let mut digit = |bytes: &mut std::str::Bytes<'_>| char::from(bytes.next().unwrap()).to_digit(16).unwrap() as u8;
+        std::iter::from_fn(|| {
+            let byte = bytes.next()?;
+            Some(if byte == b'%' { digit(&mut bytes) * 16 + digit(&mut bytes) } else { byte })
+        })
+        .collect()
     }
 
     proptest::proptest! {
         #[test]
-        fn one_look_tells_what_many_do(path in "/[a./;%2Ff5C\\\\]{0,12}") {
+        fn one_look_tells_what_many_do(path in "/([a./;2Ff5C\\\\]|%[0-9a-f]{2}|%c3%a9|%e2%82%ac){0,8}") {
             if let Ok(path) = CanonicalPath::parse(&path) {
                 proptest::prop_assert_eq!(path.is_ambiguous(), is_plainly_ambiguous(path.as_str()), "{}", path);
             }

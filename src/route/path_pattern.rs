@@ -8,8 +8,8 @@ use crate::primitives::CanonicalPath;
 use super::PatternError;
 
 /// `/v1/orders`, `/v1/*/items`, `/v1/orders/**` (also matches `/v1/orders`).
-/// `*` is exactly one segment that isn't empty, `**` any number of them. Case counts,
-/// and so does a `/` at the end: `/v1/orders` doesn't match `/v1/orders/`.
+/// `*` is exactly one segment that isn't empty, `**` any number of them. Where it allows, case
+/// counts, and so does a `/` at the end: `/v1/orders` doesn't match `/v1/orders/`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PathPattern {
     segments: Arc<[Segment]>,
@@ -79,8 +79,8 @@ impl PathPattern {
     }
 
     /// For rules that deny: also matches what an upstream may take for a path that the
-    /// pattern names, with characters encoded that need not be (`%3A` for `:`) or with
-    /// another `/` at the end.
+    /// pattern names, with characters encoded that need not be (`%3A` for `:`), in another case
+    /// (threat 69) or with another `/` at the end.
     pub(super) fn matches_loosely(&self, path: &CanonicalPath) -> bool {
         let text = path.as_str();
         let segments = match &*self.segments {
@@ -89,8 +89,8 @@ impl PathPattern {
         };
         match text.strip_suffix('/') {
             Some("") => matches(segments, std::iter::empty(), |_, _| false),
-            Some(shorter) => matches(segments, split(shorter), same_when_decoded),
-            None => matches(segments, split(text), same_when_decoded),
+            Some(shorter) => matches(segments, split(shorter), may_be_same),
+            None => matches(segments, split(text), may_be_same),
         }
     }
 
@@ -202,9 +202,10 @@ fn matches<'p>(
     }
 }
 
-/// Whether two segments are one text after decoding.
-fn same_when_decoded(one: &str, other: &str) -> bool {
-    one == other || (one.contains('%') || other.contains('%')) && decoded(one).eq(decoded(other))
+/// Whether two segments are one text after decoding, to who doesn't look at case.
+fn may_be_same(one: &str, other: &str) -> bool {
+    let folded = |text| decoded(text).map(|byte| byte.to_ascii_lowercase());
+    one.eq_ignore_ascii_case(other) || (one.contains('%') || other.contains('%')) && folded(one).eq(folded(other))
 }
 
 fn decoded(text: &str) -> impl Iterator<Item = u8> {
