@@ -11,6 +11,8 @@ use bytes::{Buf, Bytes};
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::small::Small;
+
 /// Both directions; each ends by itself, a reset ends both (RFC 9113 §8.5). Dropped before they
 /// have, the stream is cancelled.
 #[derive(Debug)]
@@ -19,12 +21,13 @@ pub struct Duplex {
     receiving: RecvStream,
     /// Received, and not yet read.
     unread: Bytes,
+    small: Small,
     has_ended: bool,
 }
 
 impl Duplex {
     pub fn new(sending: SendStream<Bytes>, receiving: RecvStream) -> Self {
-        Self { sending, receiving, unread: Bytes::new(), has_ended: false }
+        Self { sending, receiving, unread: Bytes::new(), small: Small::default(), has_ended: false }
     }
 }
 
@@ -54,6 +57,7 @@ impl AsyncWrite for Duplex {
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
+        ready!(self.small.poll_room(cx));
         self.sending.reserve_capacity(data.len());
         let room = loop {
             match self.sending.capacity() {
@@ -64,7 +68,8 @@ impl AsyncWrite for Duplex {
                 room => break room.min(data.len()),
             }
         };
-        self.sending.send_data(Bytes::copy_from_slice(&data[..room]), false).map_err(io_error)?;
+        let piece = self.small.count(Bytes::copy_from_slice(&data[..room]));
+        self.sending.send_data(piece, false).map_err(io_error)?;
         // Nothing is withheld from other streams for what may never be written.
         self.sending.reserve_capacity(0);
         Poll::Ready(Ok(room))

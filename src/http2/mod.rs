@@ -12,6 +12,7 @@ mod duplex;
 mod keep_alive;
 mod received;
 mod sending;
+mod small;
 
 pub use duplex::Duplex;
 pub use keep_alive::KeepAlive;

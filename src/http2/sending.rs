@@ -5,25 +5,14 @@ use std::{
     error::Error as StdError,
     future::Future,
     pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http_body::Body;
 
-/// A piece smaller than that takes more memory on its way than it has bytes.
-const SMALL: usize = 1024;
-
-/// So many small pieces of a stream may be on their way: its window counts bytes only.
-const MOST_SMALL: usize = 64;
-
-/// The first small pieces of a stream aren't counted: most have no more.
-const UNCOUNTED: usize = 16;
+use super::small::Small;
 
 /// Why it doesn't arrive whole. Its peer has been told.
 #[derive(Debug, thiserror::Error)]
@@ -73,25 +62,6 @@ pub struct Sending<B> {
 struct Piece {
     data: Bytes,
     is_last: bool,
-}
-
-/// The small pieces that the connection still has.
-#[derive(Debug, Default)]
-struct Small {
-    sent: usize,
-    counted: Option<Arc<Counted>>,
-}
-
-#[derive(Debug, Default)]
-struct Counted {
-    count: AtomicUsize,
-    waiting: Mutex<Option<Waker>>,
-}
-
-/// Counted until the connection has written it, or given it up.
-struct Counting {
-    data: Bytes,
-    counted: Arc<Counted>,
 }
 
 impl<B> Sending<B> {
@@ -209,55 +179,6 @@ impl<B> Drop for Sending<B> {
     }
 }
 
-impl Small {
-    /// Ready: another piece may go, whatever its size.
-    fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
-        let Some(counted) = &self.counted else { return Poll::Ready(()) };
-        if counted.count.load(Ordering::Acquire) < MOST_SMALL {
-            return Poll::Ready(());
-        }
-        *counted.lock() = Some(cx.waker().clone());
-        // Some may have gone in between.
-        if counted.count.load(Ordering::Acquire) < MOST_SMALL { Poll::Ready(()) } else { Poll::Pending }
-    }
-
-    fn count(&mut self, data: Bytes) -> Bytes {
-        if data.len() >= SMALL || data.is_empty() {
-            return data;
-        }
-        self.sent += 1;
-        if self.sent <= UNCOUNTED {
-            return data;
-        }
-        let counted = Arc::clone(self.counted.get_or_insert_default());
-        counted.count.fetch_add(1, Ordering::AcqRel);
-        Bytes::from_owner(Counting { data, counted })
-    }
-}
-
-impl Counted {
-    /// Nothing panics while it is held.
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Waker>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl AsRef<[u8]> for Counting {
-    fn as_ref(&self) -> &[u8] {
-        &self.data
-    }
-}
-
-impl Drop for Counting {
-    fn drop(&mut self) {
-        if self.counted.count.fetch_sub(1, Ordering::AcqRel) <= MOST_SMALL
-            && let Some(waiting) = self.counted.lock().take()
-        {
-            waiting.wake();
-        }
-    }
-}
-
 /// What the peer is told of a body that broke off.
 fn reason(error: &(dyn StdError + 'static)) -> Reason {
     let mut cause = Some(error);
@@ -268,61 +189,4 @@ fn reason(error: &(dyn StdError + 'static)) -> Reason {
         cause = error.source();
     }
     Reason::INTERNAL_ERROR
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{convert::Infallible, time::Duration};
-
-    use http::Request;
-    use http_body::Frame;
-    use tokio::time::timeout;
-
-    use super::*;
-
-    /// Pieces of a byte without end.
-    struct Endless(Arc<AtomicUsize>);
-
-    impl Body for Endless {
-        type Data = Bytes;
-        type Error = Infallible;
-
-        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            self.0.fetch_add(1, Ordering::Relaxed);
-            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
-        }
-    }
-
-    /// Threats 75 and 78: a peer that opens its windows and reads nothing makes nobody keep
-    /// frames without number; one that reads on gets all of them.
-    #[tokio::test(start_paused = true)]
-    async fn small_pieces_wait_for_those_before_them() {
-        const ROOM: usize = 4096;
-        let (near, far) = tokio::io::duplex(ROOM);
-        let reading = tokio::spawn(async move {
-            let mut builder = h2::server::Builder::new();
-            let builder = builder.initial_window_size(1 << 30).initial_connection_window_size(1 << 30);
-            let mut connection = builder.handshake::<_, Bytes>(far).await.unwrap();
-            let (request, _respond) = connection.accept().await.unwrap().unwrap();
-            (connection, request.into_body(), _respond)
-        });
-        let (sender, connection) = h2::client::handshake(near).await.unwrap();
-        tokio::spawn(async move { drop(connection.await) });
-        let request = Request::post("https://a.test/").body(()).unwrap();
-        let (_asked, stream) = sender.ready().await.unwrap().send_request(request, false).unwrap();
-        let (mut connection, mut body, _respond) = reading.await.unwrap();
-        let taken = Arc::new(AtomicUsize::new(0));
-        let sending = tokio::spawn(Sending::new(Endless(Arc::clone(&taken)), stream));
-        assert!(timeout(Duration::from_secs(1), std::future::pending::<()>()).await.is_err());
-        // Ten bytes each in the pipe and in what h2 writes from, and what may be on its way.
-        let most = (ROOM + 16 * 1024) / 10 + UNCOUNTED + MOST_SMALL + 10;
-        let stalled = taken.load(Ordering::Relaxed);
-        assert!((MOST_SMALL..most).contains(&stalled), "{stalled}");
-        tokio::spawn(async move { while connection.accept().await.is_some() {} });
-        for _ in 0..10 * most {
-            let data = body.data().await.unwrap().unwrap();
-            body.flow_control().release_capacity(data.len()).unwrap();
-        }
-        sending.abort();
-    }
 }

@@ -214,7 +214,7 @@ mod tests {
 
     fn decoded(text: &str) -> Vec<u8> {
         let mut bytes = text.bytes();
-        let mut digit = |bytes: &mut std::str::Bytes<'_>| char::from(bytes.next().unwrap()).to_digit(16).unwrap() as u8;
+        let digit = |bytes: &mut std::str::Bytes<'_>| char::from(bytes.next().unwrap()).to_digit(16).unwrap() as u8;
         std::iter::from_fn(|| {
             let byte = bytes.next()?;
             Some(if byte == b'%' { digit(&mut bytes) * 16 + digit(&mut bytes) } else { byte })

@@ -88,10 +88,10 @@ impl Scrubber {
         }
     }
 
-    /// Nothing comes at the moment, and the other side may wait for what is held back: up to
-    /// `most` bytes pass. Should a needle have begun with them, its rest is filled.
+    /// Nothing comes at the moment, and the other side may wait for what is held back: the first
+    /// `most` bytes of what may be a needle pass. Should it be one, its rest is filled.
     pub fn release(&mut self, most: usize) -> Bytes {
-        if self.holds() > most {
+        if !self.may_release(most) {
             return Bytes::new();
         }
         let from = std::mem::replace(&mut self.released, self.held.len());
@@ -103,6 +103,12 @@ impl Scrubber {
         let rest = self.going(self.released);
         *self = Self { found: self.found, ..Self::default() };
         rest
+    }
+
+    /// Whether [`release`](Self::release) lets something pass. What passed counts: a needle that
+    /// comes in pieces doesn't pass piece by piece.
+    pub fn may_release(&self, most: usize) -> bool {
+        self.holds() > 0 && self.held.len() <= most
     }
 
     /// How many bytes are held back.

@@ -110,26 +110,34 @@ impl Frames {
                         self.at = At::Control { head, left: left - taken };
                         continue;
                     }
-                    let payload = self.part.split_off(head);
-                    let clean = scrubbed(needles, &payload);
-                    self.found |= clean != payload;
-                    let mut frame = self.part.split();
-                    frame.extend_from_slice(&clean);
+                    self.control(needles, head);
+                    let frame = self.part.split().freeze();
                     self.at = At::Head;
-                    self.stand(frame.freeze(), out);
+                    self.stand(frame, out);
                 }
             }
         }
     }
 
     /// Nothing more comes.
-    pub(super) fn finish(&mut self, out: &mut BytesMut) {
+    pub(super) fn finish(&mut self, needles: &[Trace], out: &mut BytesMut) {
         if self.is_stuck() {
             return;
         }
         let rest = self.scrubber.finish();
         self.go(rest, out);
+        if let At::Control { head, .. } = self.at {
+            self.control(needles, head);
+        }
         out.extend_from_slice(&self.part.split());
+    }
+
+    /// Cleans the payload of a control frame, as far as it has come.
+    fn control(&mut self, needles: &[Trace], head: usize) {
+        let payload = self.part.split_off(head.min(self.part.len()));
+        let clean = scrubbed(needles, &payload);
+        self.found |= clean != payload;
+        self.part.extend_from_slice(&clean);
     }
 
     fn raw(&mut self, needles: &[Trace], text: Bytes, out: &mut BytesMut) {
@@ -293,7 +301,7 @@ impl Watch {
             ready!(read)?;
             if length == 0 {
                 self.ended = true;
-                self.frames.finish(&mut self.ready);
+                self.frames.finish(self.screening.traces(), &mut self.ready);
             } else {
                 self.frames.push(self.screening.traces(), self.read.split().freeze(), &mut self.ready);
             }

@@ -53,7 +53,7 @@ pub fn frames(data: &[u8]) {
         for chunk in sent.chunks(size.max(1)) {
             frames.push(needles, Bytes::copy_from_slice(chunk), &mut out);
         }
-        frames.finish(&mut out);
+        frames.finish(needles, &mut out);
         (out, frames.is_stuck())
     };
     assert!(pass(&[], usize::from(*size)) == (sent.into(), false));

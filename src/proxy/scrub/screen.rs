@@ -147,7 +147,7 @@ impl Screening {
             scrub_fields(self.traces(), &mut head.headers);
         }
         let told = self.tell_of_fields(look.finds);
-        if head.status == StatusCode::NOT_MODIFIED {
+        if head.status == StatusCode::NOT_MODIFIED && !has_body {
             // The agent has it as it was sent: without its coding.
             head.headers.remove(CONTENT_ENCODING);
             return Ok(None);
@@ -290,7 +290,7 @@ impl Work {
     /// The upstream has nothing more at hand. A few bytes that may be the beginning of the token
     /// pass after a moment: most likely they are none, and it may be the agent's turn to speak.
     fn poll_quiet(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if !(1..=SHORT).contains(&self.scrubber.holds()) {
+        if !self.scrubber.may_release(SHORT) {
             return Poll::Pending;
         }
         ready!(self.quiet.poll(cx));

@@ -111,6 +111,22 @@ fn what_was_released_is_no_secret_and_its_rest_is_filled() {
 }
 
 #[test]
+fn drop_by_drop_no_more_of_a_needle_passes() {
+    let needles = secrets(&[TOKEN]);
+    for size in 1..=3 {
+        let mut scrubber = Scrubber::default();
+        let mut out = Vec::new();
+        for piece in TOKEN.as_bytes().chunks(size) {
+            out.extend_from_slice(&scrubber.push(&needles, Bytes::copy_from_slice(piece)));
+            out.extend_from_slice(&scrubber.release(3));
+        }
+        assert!(out.len() == TOKEN.len() && scrubber.found(), "{out:?}");
+        let passed = out.iter().position(|byte| *byte == b'*').unwrap();
+        assert!(passed <= 3 && out[passed..].iter().all(|byte| *byte == b'*'), "{out:?}");
+    }
+}
+
+#[test]
 fn fields_are_filled_in_values_and_go_where_it_is_their_name() {
     let needles = secrets(&["t0ken-of-this-lease", "dDBrZW4tb2Y="]);
     let mut fields = HeaderMap::new();

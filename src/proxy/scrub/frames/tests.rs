@@ -34,7 +34,7 @@ fn pass<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, bool) 
         all.push(out.to_vec());
     }
     let mut out = BytesMut::new();
-    frames.finish(&mut out);
+    frames.finish(&needles(), &mut out);
     all.push(out.to_vec());
     (all, frames.found)
 }
@@ -61,6 +61,9 @@ fn a_message_that_is_over_waits_for_nothing() {
         assert_eq!(pass([&*message]), (vec![message, vec![]], false));
     }
     assert!(pass([&*frame(0x8a, TOKEN.as_bytes())]).1, "in a control frame, too");
+    let cut_off = [&[0x89, 125][..], TOKEN.as_bytes()].concat();
+    let (out, found) = pass([&*cut_off]);
+    assert_eq!((out.concat(), found), ([&[0x89, 125][..], &[b'*'; TOKEN.len()]].concat(), true), "whole or not");
 }
 
 #[test]
@@ -92,7 +95,7 @@ fn heads_without_end_do_not_pile_up() {
         frames.push(&needles(), frame(0x8a, b"pong").into(), &mut out);
         assert!(frames.waiting.len() <= MOST_WAITING);
     }
-    frames.finish(&mut out);
+    frames.finish(&needles(), &mut out);
     assert!(frames.is_stuck() && !out.windows(4).any(|part| part == b"t0ke"), "{out:?}");
 }
 
