@@ -305,6 +305,26 @@ async fn heads_alone_tell_of_no_coding() {
     }
 }
 
+/// Over h2 an upstream can send a body where HTTP has none (RFC 9110 §15.4.5).
+#[tokio::test]
+async fn a_body_where_there_is_none_is_looked_through_too() {
+    let upstream = Scripted::start("h2").await;
+    let stage = upstream.stage("").await;
+    let mut agent = Agent::connect(&stage, &upstream.authority(), Way::TunnelH2).await;
+    let asked = get(&mut agent, &[]);
+    let mut connection = soon(h2::server::handshake(upstream.accept().await.into_inner())).await.unwrap();
+    let (request, mut respond) = soon(connection.accept()).await.unwrap().unwrap();
+    let driver = tokio::spawn(async move { drop(connection.accept().await) });
+    let value = request.headers()[header::AUTHORIZATION].to_str().unwrap();
+    let head = Response::builder().status(304).header("content-type", "text/plain").body(()).unwrap();
+    let mut sending = respond.send_response(head, false).unwrap();
+    sending.send_data(format!("you sent {value}").into(), true).unwrap();
+    let (_, body, _) = all_of(answer(asked).await).await;
+    assert_eq!(body, format!("you sent Bearer {}", stars(value.strip_prefix("Bearer ").unwrap())));
+    assert_eq!(alerts(&stage).len(), 1);
+    driver.abort();
+}
+
 #[tokio::test]
 async fn interim_answers_are_looked_through() {
     let upstream = Scripted::start("http/1.1").await;
