@@ -287,32 +287,32 @@ fn token(error: &credential::Error) -> Verdict {
 
 fn upstream(error: &upstream::Error) -> Verdict {
     use upstream::Error as E;
-    let new = |status, code, proxy_status, hint| Verdict::new(status, code, proxy_status).hint(hint);
+    let new = |status, code, hint| Verdict::new(status, code, error.proxy_status()).hint(hint);
     match error {
-        E::Dns { .. } => new(502, "upstream_unreachable", "dns_error", "check the host's name"),
-        E::NoAddress { .. } => new(502, "upstream_unreachable", "dns_error", "check the host's name"),
+        E::Dns { .. } | E::NoAddress { .. } => new(502, "upstream_unreachable", "check the host's name"),
         E::AddressNotAllowed { .. } => new(
             403,
             "address_not_allowed",
-            "destination_ip_prohibited",
             "the host is at a private address; if it is meant to be reached, the operator names the network in the \
              route's danger_allow_private_addresses",
         ),
-        E::Connect { .. } => new(502, "upstream_unreachable", "connection_refused", "try again later"),
-        E::Parent(fault) => new(502, "upstream_unreachable", error.proxy_status(), parent_hint(fault)),
-        E::ConnectTimeout { .. } => new(504, "upstream_timeout", "connection_timeout", "try again later"),
+        E::Connect { .. } => new(502, "upstream_unreachable", "try again later"),
+        E::Parent(fault) => new(502, "upstream_unreachable", parent_hint(fault)),
+        E::ConnectTimeout { .. } => new(504, "upstream_timeout", "try again later"),
         E::Tls { .. } if error.is_certificate() => new(
             502,
             "upstream_tls",
-            "tls_certificate_error",
             "the host's certificate isn't trusted; for a private authority the operator sets the route's upstream_ca",
         ),
-        E::Tls { .. } => new(502, "upstream_tls", "tls_protocol_error", "the host doesn't speak TLS 1.2 or 1.3 there"),
-        E::ResponseTimeout { .. } => {
-            new(504, "upstream_timeout", "http_response_timeout", "try again, or raise the route's response_timeout")
-        }
+        E::Tls { .. } if error.is_alert() => new(
+            502,
+            "upstream_tls",
+            "the host refused the handshake; one that wants a client certificate needs the route's upstream_certificate",
+        ),
+        E::Tls { .. } => new(502, "upstream_tls", "the host doesn't speak TLS 1.2 or 1.3 there"),
+        E::ResponseTimeout { .. } => new(504, "upstream_timeout", "try again, or raise the route's response_timeout"),
         E::Http2(_) | E::Http1(_) | E::Framing => {
-            new(502, "upstream_protocol", "http_protocol_error", "the host's answer broke off or isn't HTTP")
+            new(502, "upstream_protocol", "the host's answer broke off or isn't HTTP")
         }
     }
 }

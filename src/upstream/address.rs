@@ -31,18 +31,17 @@ impl Wall {
     pub fn check(&self, address: SocketAddr, allowed: &[IpNet]) -> Result<(), &'static str> {
         let ip = address.ip();
         let plain = ip.to_canonical();
-        if self.is_own(plain, address.port()) {
+        let inner = embedded(ip);
+        let reached = || [Some(plain), inner].into_iter().chain(embedded_elsewhere(ip)).flatten();
+        if reached().any(|ip| self.is_own(ip, address.port())) {
             return Err("one of the proxy's own listeners");
         }
         // To dial it means to dial this machine, whatever a list of networks says.
         if plain.is_unspecified() {
             return Err(UNSPECIFIED);
         }
-        let inner = embedded(ip);
-        for candidate in [Some(plain), inner].into_iter().flatten() {
-            if is_metadata(candidate) && !names_exactly(allowed, &[ip, plain, candidate]) {
-                return Err(METADATA);
-            }
+        if reached().any(|candidate| is_metadata(candidate) && !names_exactly(allowed, &[ip, plain, candidate])) {
+            return Err(METADATA);
         }
         let listed = |ip: IpAddr| allowed.iter().any(|net| net.contains(&ip));
         if let Some(kind) = special_purpose(ip)
@@ -214,6 +213,20 @@ fn embedded(ip: IpAddr) -> Option<IpAddr> {
         _ => return None,
     };
     Some(Ipv4Addr::from_bits(inner).into())
+}
+
+/// Where else one may stand behind the prefix that each network divides as it likes (RFC 8215):
+/// those lengths of prefixes that the 32 bits at the end are not for (RFC 6052 §2.2).
+fn embedded_elsewhere(ip: IpAddr) -> [Option<IpAddr>; 3] {
+    let IpAddr::V6(ip) = ip else { return [None; 3] };
+    if !matches!(ip.segments(), [0x64, 0xff9b, 1, ..]) {
+        return [None; 3];
+    }
+    let bits = ip.to_bits();
+    // Up to bit 64, and behind the eight bits that follow it.
+    let (before, behind) = ((bits >> 64) as u32, (bits >> 24) as u32);
+    let of = |count: u32| (before << (32 - count)) | (behind >> count);
+    [of(16), of(8), behind].map(|inner| Some(Ipv4Addr::from_bits(inner).into()))
 }
 
 #[cfg(test)]
@@ -411,6 +424,13 @@ mod tests {
         }
         assert_eq!(check("fd00:ec2::254", &["fd00::/8", "fd00:ec2::/127"]), Err(METADATA));
         assert_eq!(check("64:ff9b::a9fe:a9fe", &["64:ff9b::/96", "169.254.0.0/16"]), Err(METADATA));
+        // RFC 6052 §2.4, behind the prefix of RFC 8215: /48, /56, /64 and /96.
+        for address in
+            ["64:ff9b:1:a9fe:a9:fe00::", "64:ff9b:1:a9:fe:a9fe::", "64:ff9b:1:0:a9:fea9:fe00::", "64:ff9b:1::a9fe:a9fe"]
+        {
+            assert_eq!(check(address, &["::/0", "0.0.0.0/0"]), Err(METADATA), "{address}");
+        }
+        assert_eq!(check("64:ff9b:1::808:808", &["64:ff9b:1::/48"]), Ok(()));
         assert_eq!(check("169.254.169.254", &["169.254.169.254/32"]), Ok(()));
         assert_eq!(check("::ffff:169.254.169.254", &["169.254.169.254/32"]), Ok(()));
         assert_eq!(check("fd00:ec2::254", &["fd00:ec2::254/128"]), Ok(()));
@@ -453,6 +473,11 @@ mod tests {
             "0.0.0.0:9180",
         ] {
             assert_eq!(check(address), own, "{address}");
+        }
+        // A translator would hand them back.
+        let wall = Wall::new(vec!["10.0.0.5:8080".parse().unwrap()]);
+        for address in ["[64:ff9b::a00:5]:8080", "[2002:a00:5::]:8080", "[64:ff9b:1:a00:0:500::]:8080"] {
+            assert_eq!(wall.check(address.parse().unwrap(), &everything), own, "{address}");
         }
         assert_eq!(check("127.0.0.1:8081"), Ok(()));
         assert_eq!(check("127.0.0.2:8080"), Ok(()));

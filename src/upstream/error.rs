@@ -62,10 +62,8 @@ impl Error {
             Self::Parent(_) => "destination_unavailable",
             Self::ConnectTimeout { .. } => "connection_timeout",
             Self::Tls { .. } if self.is_certificate() => "tls_certificate_error",
-            Self::Tls { source, .. } => match rustls_cause(source) {
-                Some(rustls::Error::AlertReceived(_)) => "tls_alert_received",
-                Some(_) | None => "tls_protocol_error",
-            },
+            Self::Tls { .. } if self.is_alert() => "tls_alert_received",
+            Self::Tls { .. } => "tls_protocol_error",
             Self::ResponseTimeout { .. } => "http_response_timeout",
             Self::Http2(_) => "connection_terminated",
             Self::Http1(Fault::TooLarge | Fault::TargetTooLong) => "http_response_header_section_size",
@@ -83,6 +81,12 @@ impl Error {
             rustls_cause(source),
             Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
         )
+    }
+
+    /// Whether TLS failed because the upstream said so.
+    pub fn is_alert(&self) -> bool {
+        let Self::Tls { source, .. } = self else { return false };
+        matches!(rustls_cause(source), Some(rustls::Error::AlertReceived(_)))
     }
 
     /// The same failure once more, for those who waited for the same connection.

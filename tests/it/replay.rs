@@ -303,6 +303,7 @@ async fn a_get_is_sent_twice_and_no_more() {
 async fn expect_broken(answer: Response<Incoming>) {
     assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
     assert_eq!(answer.headers()["x-cupbearer-error"], "upstream_protocol");
+    assert_eq!(answer.headers()["proxy-status"], "cupbearer; error=connection_terminated");
     assert!(!text(answer).await.contains("127.0.0.1"));
 }
 
