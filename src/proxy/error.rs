@@ -152,8 +152,20 @@ pub(super) struct Verdict {
     pub(super) hint: Hint,
     pub(super) route: Option<RouteName>,
     pub(super) retry_after: Option<Duration>,
-    /// The connection can't be trusted any more (threats R6).
-    pub(super) close: bool,
+    pub(super) ends: Ends,
+}
+
+/// What an answer is the last one of. Over HTTP/2, where one stream says nothing of the others, it
+/// stands among the extensions of an answer that is the last of more than its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    Nothing,
+    /// Of an HTTP/1 connection, that can't be trusted any more (threats R6).
+    Framing,
+    /// Of a connection that its agent has no place for. A tunnel on a stream has a place of its own.
+    Connection,
+    /// Of the connection, whatever came over it: somebody guesses keys (threat 4).
+    Guesses,
 }
 
 impl Error {
@@ -253,12 +265,14 @@ fn too_many(what: TooMany) -> Verdict {
         TooMany::Requests => {
             verdict.hint("wait for an answer first; the operator may raise `requests_per_agent` of [limits]")
         }
-        TooMany::Connections => verdict
-            .hint("use the connections again; the operator may raise `connections_per_agent` of [limits]")
-            .closing(),
+        TooMany::Connections => Verdict {
+            ends: Ends::Connection,
+            ..verdict.hint("use the connections again; the operator may raise `connections_per_agent` of [limits]")
+        },
         TooMany::WrongKeys { rest } => Verdict {
+            ends: Ends::Guesses,
             retry_after: Some(rest),
-            ..verdict.hint("check the agent's key; the operator finds `agent_key_unknown` in the audit log").closing()
+            ..verdict.hint("check the agent's key; the operator finds `agent_key_unknown` in the audit log")
         },
     }
 }
@@ -354,7 +368,7 @@ impl Verdict {
             hint: Hint::fixed(""),
             route: None,
             retry_after: None,
-            close: false,
+            ends: Ends::Nothing,
         }
     }
 
@@ -363,7 +377,7 @@ impl Verdict {
     }
 
     fn closing(self) -> Self {
-        Self { close: true, ..self }
+        Self { ends: Ends::Framing, ..self }
     }
 }
 

@@ -37,7 +37,7 @@ pub mod upgrade;
 use std::time::Duration;
 
 pub use body::{AgentBody, Body, BodyError, RequestBody};
-pub use error::Error;
+pub use error::{Ends, Error};
 pub use explain::{Explanation, Judges, explain};
 pub use guesses::{Guesses, Peer};
 pub use headers::Via;

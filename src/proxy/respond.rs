@@ -12,7 +12,13 @@ use serde::Serialize;
 
 use crate::upstream::Sent;
 
-use super::{Body, Error, Proxy, Shared, body, error::Verdict, forward::Answered, headers, open::Open};
+use super::{
+    Body, Error, Proxy, Shared, body,
+    error::{Ends, Verdict},
+    forward::Answered,
+    headers,
+    open::Open,
+};
 
 /// Carries a refusal's stable code.
 pub(super) const ERROR_FIELD: HeaderName = HeaderName::from_static("x-cupbearer-error");
@@ -83,6 +89,9 @@ impl Answering {
         let mut response = Response::new(if self.head { Bytes::new() } else { text });
         *response.status_mut() = verdict.status;
         self.write_fields(response.headers_mut(), &verdict);
+        if self.is_h2() && matches!(verdict.ends, Ends::Connection | Ends::Guesses) {
+            response.extensions_mut().insert(verdict.ends);
+        }
         if self.head {
             open.end(None);
             return response.map(|_| Body::empty());
@@ -108,7 +117,7 @@ impl Answering {
         if let Some(wait) = verdict.retry_after {
             fields.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
         }
-        if verdict.close && !self.is_h2() {
+        if verdict.ends != Ends::Nothing && !self.is_h2() {
             fields.insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::timeout,
+    sync::Notify,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -32,7 +33,7 @@ use super::{
     peek::is_h2,
     rare::Rare,
     socks,
-    together::drive,
+    together::{Driven, drive},
     upgrade::{self, Next},
 };
 
@@ -220,13 +221,18 @@ impl Session {
             return tracing::debug!("an agent's connection doesn't begin as HTTP/2");
         }
         let limits = self.connections.h2();
-        let requests = Arc::clone(&self);
+        let (requests, over) = (Arc::clone(&self), Arc::new(Notify::new()));
+        let told = Arc::clone(&over);
         let connection = drive(io, |io| {
             h2::Connection::new(io, limits, move |request, respond| {
-                tokio::spawn(Arc::clone(&requests).answer_stream(request, respond));
+                tokio::spawn(Arc::clone(&requests).answer_stream((request, respond), Arc::clone(&told)));
             })
         });
-        run(connection, &self, |mut driven| driven.connection.wind_up()).await;
+        let end = |mut driven: Pin<&mut Driven<_, h2::Connection<_, _>>>, ending| match ending {
+            Ending::Drain => driven.connection.wind_up(),
+            Ending::Over => driven.connection.turn_away(),
+        };
+        run(connection, &self, &over, end).await;
     }
 
     pub(super) async fn answer(&self, request: AgentRequest, interim: Option<&InterimSink>) -> Reply<Next> {
@@ -257,23 +263,45 @@ impl Session {
     }
 }
 
-/// Drives a connection to its end; told to wind up, it finishes what is under way, for which
-/// a tunnel that the rules don't allow any more has a moment only.
-async fn run<C>(connection: C, session: &Session, wind_up: impl FnOnce(Pin<&mut C>))
+/// Why a connection takes no other request.
+enum Ending {
+    Drain,
+    /// An answer was to be its last.
+    Over,
+}
+
+/// Drives a connection to its end; told to wind up, it finishes what is under way, for which a
+/// tunnel that the rules don't allow any more has a moment only.
+async fn run<C>(connection: C, session: &Session, over: &Arc<Notify>, mut end: impl FnMut(Pin<&mut C>, Ending))
 where
     C: Future<Output = Result<(), ::h2::Error>>,
 {
+    // The connection's own share, and the one here.
+    let at_rest = Arc::strong_count(over);
     let mut connection = pin!(connection);
     let mut drain = session.drain.clone();
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = drain.stopped() => {
-            wind_up(connection.as_mut());
-            connection.await
-        }
-        () = session.revoked() => {
-            wind_up(connection.as_mut());
-            timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
+    let (mut drains, mut is_over) = (false, false);
+    let ended = loop {
+        tokio::select! {
+            ended = connection.as_mut() => break ended,
+            () = drain.stopped(), if !drains => {
+                end(connection.as_mut(), Ending::Drain);
+                drains = true;
+            }
+            () = over.notified() => {
+                end(connection.as_mut(), Ending::Over);
+                is_over = true;
+            }
+            () = session.revoked() => {
+                end(connection.as_mut(), Ending::Drain);
+                break timeout(FAREWELL, connection).await.unwrap_or(Ok(()));
+            }
+            // Who doesn't hear of the end is left, once nothing of theirs is under way.
+            () = sleep(session.connections.limits.head_timeout), if is_over => {
+                if Arc::strong_count(over) == at_rest {
+                    break Ok(());
+                }
+            }
         }
     };
     if let Err(error) = ended {

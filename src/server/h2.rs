@@ -27,13 +27,16 @@ use http::{
     request,
 };
 use http_body::Body as _;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Notify,
+};
 
 use super::{connection::Session, date, deadline::Deadline, upgrade::Next};
 use crate::{
     http2::{Duplex, KeepAlive, Received, Sending},
     primitives::boxed,
-    proxy::{AgentBody, AgentRequest, Body, InterimSink},
+    proxy::{AgentBody, AgentRequest, Body, Ends, InterimSink},
 };
 
 /// What one stream may hold of an upload that its upstream hasn't taken yet.
@@ -77,6 +80,7 @@ pub(super) struct Connection<IO, A> {
     accept: A,
     period: Duration,
     winds_up: bool,
+    turns_away: bool,
 }
 
 enum State<IO> {
@@ -101,7 +105,7 @@ where
             .max_pending_accept_reset_streams(limits.resets)
             .max_local_error_reset_streams(Some(limits.errors))
             .handshake(io);
-        Self { state: State::Begins(handshake), accept, period: limits.keep_alive, winds_up: false }
+        Self { state: State::Begins(handshake), accept, period: limits.keep_alive, winds_up: false, turns_away: false }
     }
 
     /// No other request is taken; it ends with the last that is under way.
@@ -112,6 +116,12 @@ where
             connection.graceful_shutdown();
         }
         self.winds_up = true;
+    }
+
+    /// The same, for a peer that may not listen: what it still asks for is refused unread.
+    pub(super) fn turn_away(&mut self) {
+        self.wind_up();
+        self.turns_away = true;
     }
 }
 
@@ -140,6 +150,7 @@ where
                 connection.abrupt_shutdown(Reason::NO_ERROR);
             }
             match ready!(connection.poll_accept(cx)) {
+                Some(Ok((_, mut respond))) if this.turns_away => respond.send_reset(Reason::REFUSED_STREAM),
                 Some(Ok((request, respond))) => (this.accept)(request, respond),
                 Some(Err(error)) => return Poll::Ready(Err(error)),
                 None => return Poll::Ready(Ok(())),
@@ -149,8 +160,13 @@ where
 }
 
 impl Session {
-    /// One request, to the end of its answer or of its tunnel.
-    pub(super) async fn answer_stream(self: Arc<Self>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    /// One request, to the end of its answer or of its tunnel. `over`: told where the answer is to be
+    /// the connection's last.
+    pub(super) async fn answer_stream(
+        self: Arc<Self>,
+        (request, mut respond): (Request<RecvStream>, SendResponse<Bytes>),
+        over: Arc<Notify>,
+    ) {
         let interim = InterimSink::default();
         let (head, stream) = request.into_parts();
         if head.method == Method::CONNECT && has_length(&head) {
@@ -175,7 +191,17 @@ impl Session {
         send_interim(&interim, &mut respond, None);
         match (reply.next, tunnel) {
             (Some(next), Some(stream)) => Arc::clone(&session).tunnel(next, reply.response, respond, stream).await,
-            _ => send(reply.response, respond).await,
+            (_, tunnel) => {
+                let is_last = match reply.response.extensions().get() {
+                    Some(Ends::Guesses) => true,
+                    Some(Ends::Connection) => tunnel.is_none(),
+                    Some(Ends::Nothing | Ends::Framing) | None => false,
+                };
+                send(reply.response, respond).await;
+                if is_last {
+                    over.notify_one();
+                }
+            }
         }
     }
 
@@ -308,6 +334,24 @@ mod tests {
         assert!(timeout(100 * PERIOD, &mut serving).await.is_err());
         drop(sender);
         serving.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_turned_away_is_not_heard() {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let limits = Limits { head: 1024, streams: 10, resets: 10, errors: 10, keep_alive: PERIOD };
+        let mut connection = Connection::new(near, limits, |_, _| panic!("a request of theirs"));
+        let (sender, client) = h2::client::handshake(far).await.unwrap();
+        connection.turn_away();
+        let mut sender = sender.ready().await.unwrap();
+        // Before it can know.
+        let (answer, _) = sender.send_request(Request::new(()), true).unwrap();
+        let client = tokio::spawn(client);
+        let serving = tokio::spawn(connection);
+        assert_eq!(answer.await.unwrap_err().reason(), Some(Reason::REFUSED_STREAM));
+        // Who of the two closes first is left open.
+        drop(serving.await.unwrap());
+        drop(client.await.unwrap());
     }
 
     #[tokio::test(start_paused = true)]

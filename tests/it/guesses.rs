@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 
+use http::{Request, StatusCode};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpSocket,
+    net::{TcpSocket, TcpStream},
 };
 
 use crate::{
+    scripted::soon,
     support::{Facts, Stage},
     wire::{Answer, Way, Wire, basic, connect_head},
 };
@@ -72,6 +74,36 @@ async fn wrong_keys_are_limited_and_reported_and_right_ones_pass() {
     let metrics = stage.direct().get(metrics).send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("cupbearer_denials_total{reason=\"rate_limited\"} 4"), "{metrics}");
     assert!(metrics.contains("{kind=\"wrong_keys\"} 1"), "{metrics}");
+}
+
+/// Over h2, where a connection has many requests, the last guess ends it, too.
+#[tokio::test]
+async fn over_h2_it_costs_the_connection() {
+    let stage = stage().await;
+    let url = format!("http://{}/v1/orders", stage.authority());
+    let request = |key: &str| {
+        let request = Request::get(&url).header("proxy-authorization", basic("researcher", key));
+        request.body(()).unwrap()
+    };
+    let connect = async || {
+        let io = TcpStream::connect(stage.forward()).await.unwrap();
+        let (sender, connection) = h2::client::handshake(io).await.unwrap();
+        (sender, tokio::spawn(connection))
+    };
+    let (mut sender, connection) = connect().await;
+    for status in [407, 407, 407, 429] {
+        sender = sender.ready().await.unwrap();
+        let (answer, _) = sender.send_request(request("wrong"), true).unwrap();
+        let answer = answer.await.unwrap();
+        assert_eq!(
+            (answer.status(), answer.headers().get("connection")),
+            (StatusCode::from_u16(status).unwrap(), None)
+        );
+    }
+    soon(connection).await.unwrap().unwrap();
+    let (sender, _connection) = connect().await;
+    let (answer, _) = sender.ready().await.unwrap().send_request(request(&stage.key), true).unwrap();
+    assert_eq!(answer.await.unwrap().status(), StatusCode::OK, "the right key, from the same address");
 }
 
 /// An address of its own has a count of its own.
