@@ -71,7 +71,9 @@ impl Proxy {
     ) -> Result<Answered, Error> {
         let (mut tries, mut refused) = (Tries::default(), Vec::new());
         while recover::may_call_for_a_remedy(permit, &sent) {
-            let Some(remedy) = tries.remedy(broker, permit, outbound.asking(), &lease, &mut sent).await? else { break };
+            let (asking, large) = (outbound.asking(), &self.large_codings);
+            let remedy = tries.remedy(broker, permit, asking, &lease, &mut sent, large).await?;
+            let Some(remedy) = remedy else { break };
             // A refusal says that the request has not been applied (RFC 9110 §15.5.2): the one
             // licence to send a POST twice. The answer is kept until a better one is sure.
             let Some(again) = outbound.again(sent.head.take(), &lease) else { break };

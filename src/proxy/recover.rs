@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use http_body::Body as _;
 use http_body_util::BodyExt;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     credential::{Asking, Broker, Lease},
@@ -21,12 +23,13 @@ use crate::{
 use super::{
     Error,
     challenge::{Complaint, complaint},
+    scrub,
 };
 
-/// Longest body that is read to find the text of `refresh_on`.
-const MAX_LOOK: u64 = 8 * 1024;
+/// Bytes of a body that are looked at to find the text of `refresh_on`: as they come, and decoded.
+const MAX_LOOK: usize = 8 * 1024;
 
-/// … and how long it is waited for.
+/// … and how long they are waited for.
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
 /// Attempts with another nonce: a server that hands out a new one with every answer may
@@ -81,7 +84,8 @@ pub(super) fn may_call_for_a_remedy(permit: &Permit<'_>, sent: &Sent) -> bool {
 }
 
 impl Tries {
-    /// `None`: the answer is the agent's.
+    /// `None`: the answer is the agent's. `large`: how many codings may be undone at once that
+    /// take megabytes.
     pub(super) async fn remedy(
         &mut self,
         broker: &Broker,
@@ -89,6 +93,7 @@ impl Tries {
         asking: Asking<'_>,
         lease: &Lease,
         sent: &mut Sent,
+        large: &Semaphore,
     ) -> Result<Option<Remedy>, Error> {
         let Some(binding) = permit.credential().filter(|_| lease.is_some()) else { return Ok(None) };
         let status = sent.response.status();
@@ -117,7 +122,8 @@ impl Tries {
             RefreshOn::Any401 => status == StatusCode::UNAUTHORIZED,
             RefreshOn::Never => false,
             RefreshOn::Answer { statuses, body } => {
-                statuses.contains(&status.as_u16()) && says(sent, body.as_deref()).await
+                // Where nothing would come of it, the agent doesn't wait for the look.
+                !self.renewed && statuses.contains(&status.as_u16()) && says(sent, body.as_deref(), large).await
             }
         };
         if !refused || std::mem::replace(&mut self.renewed, true) {
@@ -140,22 +146,35 @@ fn or_none(other: Result<Option<Lease>, crate::credential::Error>, otherwise: &s
     }
 }
 
-/// Whether a short body holds `text`. What was read of it goes to the agent all the same.
-async fn says(sent: &mut Sent, text: Option<&str>) -> bool {
+/// Whether `text` is in the beginning of the body, in whichever coding that is. What was read of
+/// it goes to the agent all the same.
+async fn says(sent: &mut Sent, text: Option<&str>, large: &Semaphore) -> bool {
     let Some(text) = text else { return true };
+    read_ahead(sent).await;
+    let (wanted, fields) = (text.as_bytes(), sent.response.headers());
+    let read = scrub::beginning(fields, &sent.ahead, MAX_LOOK, large);
+    !wanted.is_empty() && read.windows(wanted.len()).any(|part| part == wanted)
+}
+
+/// The beginning of the body, whether or not its length is known: many refusals are chunked.
+async fn read_ahead(sent: &mut Sent) {
     let body = sent.response.body_mut();
-    if body.size_hint().upper().is_none_or(|upper| upper > MAX_LOOK) {
-        return false;
-    }
     let mut read = BytesMut::new();
     // One that stalls is passed on as far as it came, and waited for as any other.
     let end = Instant::now() + LONGEST_LOOK;
-    while let Ok(Some(Ok(frame))) = timeout_at(end, body.frame()).await {
-        if let Ok(data) = frame.into_data() {
-            read.extend_from_slice(&data);
+    while read.len() < MAX_LOOK
+        && let Ok(Some(Ok(frame))) = timeout_at(end, body.frame()).await
+    {
+        match frame.into_data() {
+            Ok(data) => read.extend_from_slice(&data),
+            Err(frame) => {
+                // Nothing comes behind them, and the agent wants them, too.
+                if let Ok(trailers) = frame.into_trailers() {
+                    body.put_back(trailers);
+                }
+                break;
+            }
         }
     }
     sent.ahead = Bytes::from(read);
-    let wanted = text.as_bytes();
-    !wanted.is_empty() && sent.ahead.windows(wanted.len()).any(|part| part == wanted)
 }

@@ -21,6 +21,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::primitives::Trace;
 
 pub use decode::Undecodable;
+pub(super) use decode::beginning;
 pub use frames::Screened;
 pub(super) use screen::{Came, Screen, Screening, clean_interim, prefer_readable};
 

@@ -142,7 +142,7 @@ pub enum RefreshOn {
     Any401,
     /// No answer does.
     Never,
-    /// One of these statuses, and, where it is named, this text in a short body.
+    /// One of these statuses, and, where it is named, this text at the beginning of the body.
     Answer { statuses: Vec<u16>, body: Option<String> },
 }
 

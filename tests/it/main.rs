@@ -34,6 +34,7 @@ mod operations;
 mod parent;
 mod presets;
 mod processes;
+mod refresh_on;
 mod refusals;
 mod replay;
 mod restart;

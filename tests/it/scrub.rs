@@ -44,24 +44,24 @@ fn alerts(stage: &Stage) -> Vec<String> {
     log.map(|line| line["detail"].as_str().unwrap().to_owned()).collect()
 }
 
-fn gzip(text: &str) -> Vec<u8> {
+pub fn gzip(text: &str) -> Vec<u8> {
     let mut encoder = write::GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(text.as_bytes()).unwrap();
     encoder.finish().unwrap()
 }
 
 /// RFC 7932 §9.2: as it is, in one meta-block.
-fn brotli(text: &str) -> Vec<u8> {
+pub fn brotli(text: &str) -> Vec<u8> {
     let head = (u32::try_from(text.len()).unwrap() - 1) << 4 | 1 << 20;
     [&head.to_le_bytes()[..3], text.as_bytes(), &[0b11]].concat()
 }
 
-fn zstd(text: &str) -> Vec<u8> {
+pub fn zstd(text: &str) -> Vec<u8> {
     ruzstd::encoding::compress_to_vec(text.as_bytes(), ruzstd::encoding::CompressionLevel::Fastest)
 }
 
 /// What an agent has in hands of an answer.
-async fn all_of(answer: Response<Incoming>) -> (HeaderMap, String, HeaderMap) {
+pub async fn all_of(answer: Response<Incoming>) -> (HeaderMap, String, HeaderMap) {
     let (head, body) = answer.into_parts();
     let body = soon(body.collect()).await.unwrap();
     let trailers = body.trailers().cloned().unwrap_or_default();

@@ -8,6 +8,7 @@ use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, Sta
 use bytes::{Buf, Bytes, BytesMut};
 use flate2::{Decompress, FlushDecompress, Status};
 use http::{HeaderMap, header::CONTENT_ENCODING};
+use tokio::sync::Semaphore;
 
 use gzip::Gzip;
 use zstd::Zstd;
@@ -63,6 +64,25 @@ impl Coding {
             Self::Brotli | Self::Zstd => true,
         }
     }
+}
+
+/// At most `most` bytes of what a body begins with, decoded as far as it can be: `body` may be a
+/// part of it. One in a coding that isn't known here is taken as it is. `large`: how many codings
+/// may be undone at once that take megabytes; where no more may, nothing comes out.
+pub(in crate::proxy) fn beginning(fields: &HeaderMap, body: &Bytes, most: usize, large: &Semaphore) -> Bytes {
+    let Ok(Some(coding)) = Coding::of(fields) else { return body.slice(..most.min(body.len())) };
+    let permit = coding.is_large().then(|| large.try_acquire());
+    if matches!(permit, Some(Err(_))) {
+        return Bytes::new();
+    }
+    let (mut decoder, mut input, mut text) = (Decoder::new(coding), body.clone(), BytesMut::new());
+    while text.len() < most
+        && let Ok(piece) = decoder.next(&mut input)
+        && !piece.is_empty()
+    {
+        text.extend_from_slice(&piece[..piece.len().min(most - text.len())]);
+    }
+    text.freeze()
 }
 
 /// Undoes one coding.

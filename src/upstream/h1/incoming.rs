@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -40,6 +41,8 @@ enum Kind {
     Empty,
     /// It broke off: whoever asks again must not take what there was for all.
     Broken,
+    /// All that is left, of either protocol.
+    Trailers(Box<HeaderMap>),
     H1(Reading),
     Detached(Detached),
     Switched(Box<Connection>),
@@ -143,6 +146,11 @@ impl Incoming {
         Self(Kind::H2 { body, _stream: stream })
     }
 
+    /// Trailers that were read too early come again: they are the last of a body.
+    pub fn put_back(&mut self, trailers: HeaderMap) {
+        self.0 = Kind::Trailers(Box::new(trailers));
+    }
+
     /// After a 101: what the connection carries now.
     pub fn into_upgraded(self) -> Option<Upgraded> {
         match self.0 {
@@ -150,7 +158,7 @@ impl Incoming {
                 let (transport, ahead) = connection.wire.into_parts();
                 Some(Upgraded::new(ahead, transport))
             }
-            Kind::Empty | Kind::Broken | Kind::H1(_) | Kind::Detached(_) | Kind::H2 { .. } => None,
+            Kind::Empty | Kind::Broken | Kind::Trailers(_) | Kind::H1(_) | Kind::Detached(_) | Kind::H2 { .. } => None,
         }
     }
 
@@ -174,6 +182,11 @@ impl Body for Incoming {
         match &mut self.0 {
             Kind::Empty | Kind::Switched(_) => Poll::Ready(None),
             Kind::Broken => Poll::Ready(Some(Err(Fault::Closed.into()))),
+            Kind::Trailers(trailers) => {
+                let trailers = std::mem::take(&mut **trailers);
+                self.0 = Kind::Empty;
+                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+            }
             Kind::H1(reading) => {
                 let frame = ready!(reading.poll_frame(cx));
                 match &frame {
@@ -204,7 +217,7 @@ impl Body for Incoming {
         match &self.0 {
             Kind::Empty | Kind::Switched(_) => true,
             Kind::H1(reading) => reading.is_done(),
-            Kind::Detached(_) | Kind::Broken => false,
+            Kind::Detached(_) | Kind::Broken | Kind::Trailers(_) => false,
             Kind::H2 { body, .. } => body.is_end_stream(),
         }
     }
@@ -212,7 +225,8 @@ impl Body for Incoming {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Empty | Kind::Switched(_) => SizeHint::with_exact(0),
-            Kind::Broken => SizeHint::default(),
+            // A body whose length is known is sent without trailers.
+            Kind::Broken | Kind::Trailers(_) => SizeHint::default(),
             Kind::H1(reading) => reading.left().map_or(SizeHint::default(), SizeHint::with_exact),
             Kind::Detached(detached) => detached.left().map_or(SizeHint::default(), SizeHint::with_exact),
             Kind::H2 { body, .. } => body.size_hint(),

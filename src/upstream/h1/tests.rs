@@ -45,6 +45,25 @@ async fn a_request_without_its_body_is_not_sent_again() {
     assert!(post.nothing_sent && post.unsent.is_none(), "{post:?}");
 }
 
+#[tokio::test]
+async fn trailers_that_were_put_back_come_again() {
+    let (io, mut peer) = tokio::io::duplex(1024);
+    let home: Weak<Nowhere> = Weak::new();
+    let connection = Connection::new(Transport::Clear(Stream::Memory(io)), ([127, 0, 0, 1], 80).into(), home);
+    let answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\ndata\r\n0\r\nx-sum: 1\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut peer, answer).await.unwrap();
+    let request = Request::get("/").body(Full::<Bytes>::default()).unwrap();
+    let mut body = exchange_over(connection, request).await.unwrap().into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "data");
+    let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
+    assert_eq!(trailers["x-sum"], "1");
+    assert!(body.is_end_stream());
+    body.put_back(trailers.clone());
+    assert!(!body.is_end_stream() && body.size_hint().exact().is_none());
+    assert_eq!(body.frame().await.unwrap().unwrap().into_trailers().unwrap(), trailers);
+    assert!(body.is_end_stream() && body.frame().await.is_none());
+}
+
 /// Threat 79.
 #[tokio::test]
 async fn a_body_that_broke_off_stays_broken() {

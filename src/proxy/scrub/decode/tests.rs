@@ -151,6 +151,38 @@ fn what_was_flushed_comes_out_at_once() {
 }
 
 #[test]
+fn a_beginning_is_decoded_as_far_as_it_came() {
+    let large = Semaphore::new(1);
+    let begun = |coding: &'static str, body: &[u8], most: usize| {
+        let fields = HeaderMap::from_iter([(CONTENT_ENCODING, HeaderValue::from_static(coding))]);
+        beginning(&fields, &Bytes::copy_from_slice(body), most, &large)
+    };
+    let zipped = gzip(&foxes());
+    let coded = [
+        ("gzip", zipped.clone()),
+        ("br", FOXES_IN_BROTLI.to_vec()),
+        ("zstd", zstd(&foxes())),
+        ("identity", foxes()),
+        // Not known, or none at all.
+        ("utf-8", foxes()),
+    ];
+    for (coding, body) in coded {
+        assert_eq!(begun(coding, &body, 100), foxes()[..100], "{coding}");
+        assert_eq!(begun(coding, &body, 10_000), foxes(), "{coding}");
+        assert_eq!(begun(coding, b"", 100), "", "{coding}");
+    }
+    assert_eq!(begun("gzip", &zipped[..zipped.len() - 8], 10_000), foxes(), "its end is still to come");
+    assert_eq!(begun("gzip", &[0xff; 64], 100), "");
+    // Threat 82.
+    assert_eq!(begun("gzip", &gzip(&vec![0; 1024 * 1024]), 20_000).len(), 20_000);
+    let taken = large.try_acquire().unwrap();
+    assert_eq!(begun("br", FOXES_IN_BROTLI, 100), "");
+    assert_eq!(begun("gzip", &zipped, 3), "The");
+    drop(taken);
+    assert_eq!(begun("br", FOXES_IN_BROTLI, 3), "The");
+}
+
+#[test]
 fn codings_are_read_from_the_field() {
     let of = |values: &[&'static str]| {
         let fields = values.iter().map(|value| (CONTENT_ENCODING, HeaderValue::from_static(value))).collect();
