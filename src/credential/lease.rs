@@ -2,13 +2,7 @@
 //! bearer token's field is built once; a token bound to a key has a new proof for every
 //! attempt. Knows requests by method and URL only.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -101,17 +95,6 @@ impl Lease {
         self.token.as_ref().map_or(&[], |token| &token.traces)
     }
 
-    /// Its token was in an interim answer.
-    pub fn mark_leaked(&self) {
-        self.token.iter().for_each(|token| token.leaked.store(true, Ordering::Relaxed));
-    }
-
-    /// Whether that was so, for the first who asks.
-    pub fn take_leaked(&self) -> bool {
-        let leaked = self.token.as_ref().map(|token| &token.leaked).filter(|leaked| leaked.load(Ordering::Relaxed));
-        leaked.is_some_and(|leaked| leaked.swap(false, Ordering::Relaxed))
-    }
-
     /// The certificate that the token is bound to: the upstream has to see it, too.
     pub fn identity(&self) -> Option<&Arc<ClientIdentity>> {
         self.token.as_ref().and_then(|token| token.identity.as_ref())
@@ -177,7 +160,6 @@ pub(crate) struct Token {
     pub(crate) secret: Secret,
     /// What an answer holds that repeats it.
     traces: Box<[Trace]>,
-    leaked: AtomicBool,
     /// base64url of its SHA-256: `ath` (RFC 9449 §4.2). Empty without a prover.
     hash: String,
     pub(crate) prover: Option<Arc<Prover>>,
@@ -232,7 +214,6 @@ impl Token {
             hash: hash.unwrap_or_default(),
             fingerprint: secret.fingerprint(),
             traces: injection.traces(&secret),
-            leaked: AtomicBool::new(false),
             secret,
             prover,
             identity,

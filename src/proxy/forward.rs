@@ -1,7 +1,11 @@
 //! The way out of the corridor: strip, inject last, send; once more where the
 //! standards allow it (standards 3.6).
 
-use std::{pin::pin, time::Duration};
+use std::{
+    pin::pin,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode, Version,
@@ -15,7 +19,7 @@ use crate::{
     http1::{Fault, used},
     observe::{Noted, Record},
     policy::Permit,
-    primitives::{Secret, boxed},
+    primitives::{RequestId, Secret, boxed},
     upstream::{self, Destination, Sent},
 };
 
@@ -102,7 +106,7 @@ impl Proxy {
     /// the lease, since no token is asked for a request that is refused (threat 102).
     pub(super) fn prepare<'a>(
         &self,
-        rules: &Rules,
+        rules: &'a Rules,
         inbound: Inbound<'a>,
         permit: &Permit<'_>,
         record: &Record,
@@ -135,7 +139,8 @@ impl Proxy {
             || parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         let is_large = length.is_none_or(|length| length > settings.replay_limit as u64) && !is_grpc();
         let continue_timeout = settings.continue_timeout;
-        let outbound = Outbound { original, rewinder, interim, is_large, continue_timeout, upgrade, subject };
+        let leak = Leak { broker: &rules.broker, request: record.id, is_told: AtomicBool::new(false) };
+        let outbound = Outbound { original, rewinder, interim, leak, is_large, continue_timeout, upgrade, subject };
         Ok(Prepared { outbound, request: Leaving { head: parts, body } })
     }
 
@@ -217,12 +222,21 @@ pub(super) struct Outbound<'a> {
     rewinder: Rewinder,
     /// Where the upstream's interim answers go.
     interim: Option<&'a InterimSink>,
+    leak: Leak<'a>,
     /// The body is more than is kept to be sent again, or may be.
     is_large: bool,
     continue_timeout: Duration,
     upgrade: Option<Box<Upgrade>>,
     /// The agent's own token, for a credential that exchanges it.
     subject: Option<Secret>,
+}
+
+/// Whom an interim answer that repeats the token is told to, once a request. The answer itself may
+/// never come, or have another token.
+struct Leak<'a> {
+    broker: &'a Broker,
+    request: RequestId,
+    is_told: AtomicBool,
 }
 
 impl Outbound<'_> {
@@ -291,7 +305,10 @@ impl Outbound<'_> {
         // An interim answer has no body; an agent that believes it had one would take the
         // answer itself for it.
         fields.remove(http::header::CONTENT_LENGTH);
-        scrub::clean_interim(lease, permit, &mut fields);
+        let Leak { broker, request, is_told } = &self.leak;
+        if scrub::clean_interim(lease, permit, &mut fields) && !is_told.swap(true, Ordering::Relaxed) {
+            scrub::tell(broker, lease, *request, "an interim answer");
+        }
         sink.push(status, &fields);
     }
 

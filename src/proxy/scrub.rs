@@ -23,7 +23,7 @@ use crate::primitives::Trace;
 pub use decode::Undecodable;
 pub(super) use decode::beginning;
 pub use frames::Screened;
-pub(super) use screen::{Came, Screen, Screening, clean_interim, prefer_readable};
+pub(super) use screen::{Came, Screen, Screening, clean_interim, prefer_readable, tell};
 
 /// What stands where the token stood.
 const FILLER: u8 = b'*';

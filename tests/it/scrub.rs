@@ -337,6 +337,16 @@ async fn interim_answers_are_looked_through() {
     wire.write(format!("HTTP/1.1 103 Early Hints\r\nlink: </{token}>\r\n\r\n")).await;
     let hints = agent.head().await;
     assert_eq!((status(&hints), field(&hints, "link")), (103, Some(&*format!("</{}>", stars(&token)))));
+    // Told at once, and once: the answer may never come, or have another token.
+    wire.write(format!("HTTP/1.1 103 Early Hints\r\nlink: </{token}>\r\n\r\n")).await;
+    assert_eq!(status(&agent.head().await), 103);
+    assert!(alerts(&stage)[0].contains("in an interim answer"), "{:?}", alerts(&stage));
+    wire.write(
+        "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer error=\"invalid_token\"\r\ncontent-length: 0\r\n\r\n",
+    )
+    .await;
+    let other = self::token(&wire.head().await);
+    assert_ne!(other, token);
     wire.write("HTTP/1.1 204 No Content\r\n\r\n").await;
     assert_eq!(status(&agent.head().await), 204);
     assert_eq!(alerts(&stage).len(), 1);

@@ -121,13 +121,11 @@ impl Screening {
         self.tell_of_fields(found);
     }
 
-    /// `found`: the token was in them. `true`: so it was, or in an interim answer.
-    fn tell_of_fields(&self, found: bool) -> bool {
-        let found = found | self.lease.take_leaked();
+    /// `found`: the token was in them.
+    fn tell_of_fields(&self, found: bool) {
         if found {
             self.tell("a field");
         }
-        found
     }
 
     /// Cleans an answer's head, and makes it ready for a body that is looked through. `None`:
@@ -146,7 +144,8 @@ impl Screening {
         if look.finds {
             scrub_fields(self.traces(), &mut head.headers);
         }
-        let told = self.tell_of_fields(look.finds);
+        let told = look.finds;
+        self.tell_of_fields(told);
         if head.status == StatusCode::NOT_MODIFIED && !has_body {
             // The agent has it as it was sent: without its coding.
             head.headers.remove(CONTENT_ENCODING);
@@ -178,10 +177,9 @@ impl Screening {
         Ok(has_body.then(|| Screen::new(self, (true, coding.map(Decoder::new)), told, permit)))
     }
 
-    /// The record of the request says the rest.
     pub(super) fn tell(&self, place: &'static str) {
         let Self { lease, broker, request, .. } = self;
-        broker.quarantine(lease, format_args!("request {request}: the upstream sent the token back in {place}"));
+        tell(broker, lease, *request, place);
     }
 
     pub(super) fn traces(&self) -> &[Trace] {
@@ -372,12 +370,14 @@ fn is_wanted(lease: &Lease, permit: &Permit<'_>) -> bool {
     !lease.traces().is_empty() && permit.credential().is_some_and(|credential| credential.scrub)
 }
 
-/// Cleans the fields of interim answers, which have no body; the token of `lease` is marked
-/// where it was in one, for the answer to tell.
-pub(in crate::proxy) fn clean_interim(lease: &Lease, permit: &Permit<'_>, fields: &mut HeaderMap) {
-    if is_wanted(lease, permit) && scrub_fields(lease.traces(), fields) {
-        lease.mark_leaked();
-    }
+/// Cleans the fields of interim answers, which have no body. `true`: the token of `lease` was in one.
+pub(in crate::proxy) fn clean_interim(lease: &Lease, permit: &Permit<'_>, fields: &mut HeaderMap) -> bool {
+    is_wanted(lease, permit) && scrub_fields(lease.traces(), fields)
+}
+
+/// The token of `lease` came back. The record of the request says the rest.
+pub(in crate::proxy) fn tell(broker: &Broker, lease: &Lease, request: RequestId, place: &str) {
+    broker.quarantine(lease, format_args!("request {request}: the upstream sent the token back in {place}"));
 }
 
 /// What one look at an answer's fields tells.
