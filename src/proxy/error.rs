@@ -321,7 +321,8 @@ fn upstream(error: &upstream::Error) -> Verdict {
         E::Tls { .. } if error.is_alert() => new(
             502,
             "upstream_tls",
-            "the host refused the handshake; one that wants a client certificate needs the route's upstream_certificate",
+            "the host refused the handshake: it may want a client certificate (the route's upstream_certificate), or \
+             something else than TLS 1.2 and 1.3",
         ),
         E::Tls { .. } => new(502, "upstream_tls", "the host doesn't speak TLS 1.2 or 1.3 there"),
         E::ResponseTimeout { .. } => new(504, "upstream_timeout", "try again, or raise the route's response_timeout"),

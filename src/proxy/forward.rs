@@ -3,7 +3,7 @@
 
 use std::{
     pin::pin,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -19,7 +19,7 @@ use crate::{
     http1::{Fault, used},
     observe::{Noted, Record},
     policy::Permit,
-    primitives::{RequestId, Secret, boxed},
+    primitives::{Fingerprint, RequestId, Secret, boxed},
     upstream::{self, Destination, Sent},
 };
 
@@ -139,7 +139,7 @@ impl Proxy {
             || parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         let is_large = length.is_none_or(|length| length > settings.replay_limit as u64) && !is_grpc();
         let continue_timeout = settings.continue_timeout;
-        let leak = Leak { broker: &rules.broker, request: record.id, is_told: AtomicBool::new(false) };
+        let leak = Leak { broker: &rules.broker, request: record.id, told: Mutex::new(None) };
         let outbound = Outbound { original, rewinder, interim, leak, is_large, continue_timeout, upgrade, subject };
         Ok(Prepared { outbound, request: Leaving { head: parts, body } })
     }
@@ -231,12 +231,23 @@ pub(super) struct Outbound<'a> {
     subject: Option<Secret>,
 }
 
-/// Whom an interim answer that repeats the token is told to, once a request. The answer itself may
-/// never come, or have another token.
+/// Whom an interim answer that repeats the token is told to, once a token. The answer itself may
+/// never come, or have another one.
 struct Leak<'a> {
     broker: &'a Broker,
     request: RequestId,
-    is_told: AtomicBool,
+    told: Mutex<Option<Fingerprint>>,
+}
+
+impl Leak<'_> {
+    fn tell(&self, lease: &Lease) {
+        let token = lease.token().map(|token| token.fingerprint);
+        // Nothing panics while it is held.
+        let told = std::mem::replace(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner), token);
+        if told != token {
+            scrub::tell(self.broker, lease, self.request, "an interim answer");
+        }
+    }
 }
 
 impl Outbound<'_> {
@@ -305,9 +316,8 @@ impl Outbound<'_> {
         // An interim answer has no body; an agent that believes it had one would take the
         // answer itself for it.
         fields.remove(http::header::CONTENT_LENGTH);
-        let Leak { broker, request, is_told } = &self.leak;
-        if scrub::clean_interim(lease, permit, &mut fields) && !is_told.swap(true, Ordering::Relaxed) {
-            scrub::tell(broker, lease, *request, "an interim answer");
+        if scrub::clean_interim(lease, permit, &mut fields) {
+            self.leak.tell(lease);
         }
         sink.push(status, &fields);
     }

@@ -204,8 +204,8 @@ fn matches<'p>(
 
 /// Whether two segments are one text after decoding, to who doesn't look at case.
 fn may_be_same(one: &str, other: &str) -> bool {
-    let folded = |text| decoded(text).map(|byte| byte.to_ascii_lowercase());
-    one.eq_ignore_ascii_case(other) || (one.contains('%') || other.contains('%')) && folded(one).eq(folded(other))
+    let folded = |text| String::from_utf8_lossy(&decoded(text).collect::<Vec<_>>()).to_lowercase();
+    one.eq_ignore_ascii_case(other) || (one.contains('%') || other.contains('%')) && folded(one) == folded(other)
 }
 
 fn decoded(text: &str) -> impl Iterator<Item = u8> {

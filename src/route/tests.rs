@@ -172,7 +172,8 @@ fn path_patterns_match_segment_by_segment() {
 /// What a deny rule names can't be reached by another spelling.
 #[test]
 fn rules_that_deny_match_what_an_upstream_may_take_for_the_path() {
-    let cases: [(&str, &[&str], &[&str]); 6] = [
+    let cases: [(&str, &[&str], &[&str]); 7] = [
+        ("/priv%C3%A9/**", &["/PRIV%C3%89/x", "/priv%C3%A9"], &["/prive/x"]),
         ("/v1/admin/**", &["/v1/Admin/keys", "/V1/ADMIN", "/v1/%41dmin"], &["/v1/adm", "/v1/users"]),
         ("/p:delete", &["/p:delete", "/p%3Adelete", "/p%3Adelete/"], &["/p%3Aread", "/p"]),
         ("/users/a%40b/**", &["/users/a@b", "/users/a%40b/x"], &["/users/ab"]),

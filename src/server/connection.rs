@@ -280,7 +280,7 @@ where
     let at_rest = Arc::strong_count(over);
     let mut connection = pin!(connection);
     let mut drain = session.drain.clone();
-    let (mut drains, mut is_over) = (false, false);
+    let (mut drains, mut is_over, mut is_at_rest) = (false, false, false);
     let ended = loop {
         tokio::select! {
             ended = connection.as_mut() => break ended,
@@ -296,9 +296,9 @@ where
                 end(connection.as_mut(), Ending::Drain);
                 break timeout(FAREWELL, connection).await.unwrap_or(Ok(()));
             }
-            // Who doesn't hear of the end is left, once nothing of theirs is under way.
+            // Who doesn't hear of the end is left, once nothing of theirs was under way for so long.
             () = sleep(session.connections.limits.head_timeout), if is_over => {
-                if Arc::strong_count(over) == at_rest {
+                if std::mem::replace(&mut is_at_rest, Arc::strong_count(over) == at_rest) && is_at_rest {
                     break Ok(());
                 }
             }

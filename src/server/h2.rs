@@ -197,10 +197,11 @@ impl Session {
                     Some(Ends::Connection) => tunnel.is_none(),
                     Some(Ends::Nothing | Ends::Framing) | None => false,
                 };
-                send(reply.response, respond).await;
                 if is_last {
+                    // Before it is taken, for which the peer may take its time.
                     over.notify_one();
                 }
+                send(reply.response, respond).await;
             }
         }
     }

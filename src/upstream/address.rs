@@ -33,7 +33,9 @@ impl Wall {
         let plain = ip.to_canonical();
         let inner = embedded(ip);
         let reached = || [Some(plain), inner].into_iter().chain(embedded_elsewhere(ip)).flatten();
-        if reached().any(|ip| self.is_own(ip, address.port())) {
+        let is_own =
+            |reached: IpAddr| (reached == plain || !reached.is_unspecified()) && self.is_own(reached, address.port());
+        if reached().any(is_own) {
             return Err("one of the proxy's own listeners");
         }
         // To dial it means to dial this machine, whatever a list of networks says.
@@ -51,7 +53,10 @@ impl Wall {
         }
         // A translator (NAT64, 6to4, …) that may be used doesn't open what lies behind it.
         let opened = |inner| listed(inner) || names_exactly(allowed, &[ip]);
-        match inner.and_then(|inner| special_purpose(inner).filter(|_| !opened(inner))) {
+        let behind = |inner: IpAddr| special_purpose(inner).filter(|_| !opened(inner));
+        // What no network would divide its prefix for is none that stands elsewhere.
+        let elsewhere = embedded_elsewhere(ip).into_iter().flatten().filter(|inner| !is_no_host(*inner));
+        match inner.into_iter().chain(elsewhere).find_map(behind) {
             Some(kind) => Err(kind),
             None => Ok(()),
         }
@@ -213,6 +218,11 @@ fn embedded(ip: IpAddr) -> Option<IpAddr> {
         _ => return None,
     };
     Some(Ipv4Addr::from_bits(inner).into())
+}
+
+/// `0.0.0.0/8` and `240.0.0.0/4`: what the other ways to divide a prefix mostly come to.
+fn is_no_host(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V4(ip) if matches!(ip.octets()[0], 0 | 240..))
 }
 
 /// Where else one may stand behind the prefix that each network divides as it likes (RFC 8215):
@@ -431,6 +441,9 @@ mod tests {
             assert_eq!(check(address, &["::/0", "0.0.0.0/0"]), Err(METADATA), "{address}");
         }
         assert_eq!(check("64:ff9b:1::808:808", &["64:ff9b:1::/48"]), Ok(()));
+        assert_eq!(check("64:ff9b:1:fffe::808:808", &["64:ff9b:1::/48"]), Ok(()));
+        assert_eq!(check("64:ff9b:1:a00:0:500:808:808", &["64:ff9b:1::/48"]), Err("a private address"));
+        assert_eq!(check("64:ff9b:1:a00:0:500:808:808", &["64:ff9b:1::/48", "10.0.0.0/8"]), Ok(()));
         assert_eq!(check("169.254.169.254", &["169.254.169.254/32"]), Ok(()));
         assert_eq!(check("::ffff:169.254.169.254", &["169.254.169.254/32"]), Ok(()));
         assert_eq!(check("fd00:ec2::254", &["fd00:ec2::254/128"]), Ok(()));
@@ -479,6 +492,7 @@ mod tests {
         for address in ["[64:ff9b::a00:5]:8080", "[2002:a00:5::]:8080", "[64:ff9b:1:a00:0:500::]:8080"] {
             assert_eq!(wall.check(address.parse().unwrap(), &everything), own, "{address}");
         }
+        assert_eq!(wall.check("[64:ff9b:1::808:808]:8080".parse().unwrap(), &everything), Ok(()));
         assert_eq!(check("127.0.0.1:8081"), Ok(()));
         assert_eq!(check("127.0.0.2:8080"), Ok(()));
         // Documentation addresses are no interface of this machine.
