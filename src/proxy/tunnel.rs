@@ -12,7 +12,7 @@ use http::{
 
 use crate::{
     credential::Trespass,
-    identity::Evidence,
+    identity::{Agent, Evidence},
     observe::{Noted, Record, Traffic, record::Protocol},
     policy,
     primitives::Authority,
@@ -150,7 +150,7 @@ impl Proxy {
         // denied or protected at 443 isn't to be had untouched at 8443.
         match rules.unmatched {
             Unmatched::Tunnel if !rules.routes.names_host(authority.host()) => {
-                let connected = self.connect_blind(rules, &authority, record).await?;
+                let connected = self.connect_blind(rules, (agent, &authority), record).await?;
                 Ok(Judged::Blind(connected, Standing::blind(identity, authority)))
             }
             Unmatched::Tunnel | Unmatched::Deny => Err(policy::Refusal::no_route(agent, &authority).into()),
@@ -160,7 +160,7 @@ impl Proxy {
     async fn connect_blind(
         &self,
         rules: &Rules,
-        authority: &Authority,
+        (agent, authority): (&Agent, &Authority),
         record: &mut Record,
     ) -> Result<(Stream, SocketAddr), Error> {
         if rules.broker.leads_to_authorization_server(authority.host()).await {
@@ -169,7 +169,7 @@ impl Proxy {
         check_blind(&rules.authorization_servers, authority)?;
         record.decision.allowed = Some(true);
         record.decision.reason = "unmatched_tunnelled".into();
-        self.upstream.connect_raw(authority, &[]).await.map_err(upstream_error)
+        self.upstream.connect_raw(agent.name(), authority, &[]).await.map_err(upstream_error)
     }
 }
 

@@ -17,13 +17,14 @@ use super::{
     connect::Connector,
     h1::{self, Incoming},
     h2,
+    lookups::Lookups,
     pool::{Acquired, Loan, Opening, Pool, Slot},
     transport::Transport,
 };
 use crate::{
     observe::{Noted, Record},
     policy::Permit,
-    primitives::{Authority, boxed},
+    primitives::{AgentName, Authority, boxed},
     route::Scheme,
 };
 
@@ -67,7 +68,7 @@ impl Client {
     pub fn new(settings: Settings, wall: Wall, resolve: Arc<dyn Resolve>, dial: Arc<dyn Dial>) -> Self {
         Self {
             connect_timeout: settings.connect_timeout,
-            connector: Connector { wall, resolve, dial, parent: None },
+            connector: Connector { wall, lookups: Lookups::new(resolve), dial, parent: None },
             pool: Arc::new(Pool::new(settings)),
         }
     }
@@ -136,9 +137,14 @@ impl Client {
 
     /// A raw connection for a blind tunnel, through the same wall. `allowed`: what of the
     /// special-purpose addresses it may reach; nothing, as a rule.
-    pub async fn connect_raw(&self, to: &Authority, allowed: &[IpNet]) -> Result<(Stream, SocketAddr), Error> {
+    pub async fn connect_raw(
+        &self,
+        agent: &AgentName,
+        to: &Authority,
+        allowed: &[IpNet],
+    ) -> Result<(Stream, SocketAddr), Error> {
         let limit = self.connect_timeout;
-        let opened = tokio::time::timeout(limit, self.connector.open(to, allowed, false)).await;
+        let opened = tokio::time::timeout(limit, self.connector.open(agent, to, allowed, false)).await;
         opened.unwrap_or(Err(Error::ConnectTimeout { limit }))
     }
 
@@ -152,13 +158,9 @@ impl Client {
         if let Some(loan) = slot.take(again, *now) {
             return Ok(loan);
         }
-        let loan = match boxed(|| self.wait(slot, to.permit, to.h1_only, again)).await {
-            Ok(loan) => loan,
-            Err(error) => {
-                self.pool.give_up(to, slot);
-                return Err(error);
-            }
-        };
+        let mut wanted = Wanted { pool: &self.pool, to, slot, in_vain: true };
+        let loan = boxed(|| self.wait(slot, to.permit, to.h1_only, again)).await?;
+        wanted.in_vain = false;
         *now = Instant::now();
         Ok(loan)
     }
@@ -190,7 +192,8 @@ impl Client {
 
     async fn connect(&self, permit: &Permit<'_>, tls: &Arc<ClientConfig>, h1_only: bool) -> Result<Opened, Error> {
         let (authority, upstream) = (permit.authority(), &permit.route().upstream);
-        let (stream, address) = self.connector.open(authority, &upstream.private_addresses, upstream.direct).await?;
+        let (agent, allowed) = (permit.agent().name(), &upstream.private_addresses);
+        let (stream, address) = self.connector.open(agent, authority, allowed, upstream.direct).await?;
         match permit.scheme() {
             Scheme::Http => Ok(Opened::H1(Transport::Clear(stream), address)),
             Scheme::Https => {
@@ -201,6 +204,22 @@ impl Client {
                     Ok(Opened::H1(Transport::Tls(stream), address))
                 }
             }
+        }
+    }
+}
+
+/// A connection that is waited for: it may fail, and whoever waits may leave.
+struct Wanted<'a> {
+    pool: &'a Pool,
+    to: &'a Destination<'a>,
+    slot: &'a Arc<Slot>,
+    in_vain: bool,
+}
+
+impl Drop for Wanted<'_> {
+    fn drop(&mut self) {
+        if self.in_vain {
+            self.pool.give_up(self.to, self.slot);
         }
     }
 }

@@ -14,9 +14,9 @@ use std::{
 use ipnet::IpNet;
 use rustls::{ClientConfig, pki_types::ServerName};
 
-use super::{Dial, Error, Parent, Resolve, Stream, Wall};
+use super::{Dial, Error, Parent, Stream, Wall, lookups::Lookups};
 use crate::{
-    primitives::{Authority, Host},
+    primitives::{AgentName, Authority, Host},
     tls::{self, TlsStream},
 };
 
@@ -29,30 +29,36 @@ const MAX_ADDRESSES: usize = 16;
 #[derive(Debug)]
 pub(super) struct Connector {
     pub(super) wall: Wall,
-    pub(super) resolve: Arc<dyn Resolve>,
+    pub(super) lookups: Lookups,
     pub(super) dial: Arc<dyn Dial>,
     pub(super) parent: Option<Arc<Parent>>,
 }
 
 impl Connector {
     /// A connection that leads to the authority, and the address that was dialled for it: one
-    /// of its own, or the parent proxy's. The caller sets the limit in time. `direct`: past the
-    /// parent.
+    /// of its own, or the parent proxy's. The caller sets the limit in time. `agent`: for whom.
+    /// `direct`: past the parent.
     pub(super) async fn open(
         &self,
+        agent: &AgentName,
         to: &Authority,
         allowed: &[IpNet],
         direct: bool,
     ) -> Result<(Stream, SocketAddr), Error> {
         match &self.parent {
-            Some(parent) if !direct && parent.way.covers(to) => self.through(parent, to, allowed).await,
-            Some(_) | None => self.reach(to, allowed).await,
+            Some(parent) if !direct && parent.way.covers(to) => self.through(parent, agent, to, allowed).await,
+            Some(_) | None => self.reach(agent, to, allowed).await,
         }
     }
 
     /// A connection to one of the authority's addresses.
-    pub(super) async fn reach(&self, to: &Authority, allowed: &[IpNet]) -> Result<(Stream, SocketAddr), Error> {
-        let addresses = self.addresses(to, allowed).await?;
+    pub(super) async fn reach(
+        &self,
+        agent: &AgentName,
+        to: &Authority,
+        allowed: &[IpNet],
+    ) -> Result<(Stream, SocketAddr), Error> {
+        let addresses = self.addresses(agent, to, allowed).await?;
         race(&*self.dial, &addresses).await
     }
 
@@ -76,11 +82,12 @@ impl Connector {
     }
 
     /// What of the authority's addresses may be dialled: at least one.
-    async fn addresses(&self, to: &Authority, allowed: &[IpNet]) -> Result<Vec<SocketAddr>, Error> {
+    async fn addresses(&self, agent: &AgentName, to: &Authority, allowed: &[IpNet]) -> Result<Vec<SocketAddr>, Error> {
         let answer = match to.host() {
             Host::Ip(address) => vec![*address],
             Host::Name(name) => {
-                self.resolve.resolve(name).await.map_err(|source| Error::Dns { host: name.to_string(), source })?
+                let found = async { self.lookups.place(agent).await?.resolve(name).await };
+                found.await.map_err(|source| Error::Dns { host: name.to_string(), source })?
             }
         };
         let mut refused = None;
@@ -171,13 +178,15 @@ mod tests {
     fn case(answers: &[&[&str]], refused: &[&str], silent: &[&str]) -> Case {
         let names = Names::new(answers);
         let (dial, _accepted) = Memory::new(refused, silent);
-        let connector = Connector { wall: Wall::default(), resolve: names.clone(), dial: dial.clone(), parent: None };
+        let connector =
+            Connector { wall: Wall::default(), lookups: Lookups::new(names.clone()), dial: dial.clone(), parent: None };
         Case { connector, names, dial, _accepted }
     }
 
     async fn open(case: &Case, authority: &str) -> Result<String, Error> {
         let authority = Authority::parse(authority, None).unwrap();
-        case.connector.open(&authority, &[], false).await.map(|(_, address)| address.to_string())
+        let agent = AgentName::parse("agent").unwrap();
+        case.connector.open(&agent, &authority, &[], false).await.map(|(_, address)| address.to_string())
     }
 
     /// Threats 34 and 36: with every address refused, nothing is dialled.

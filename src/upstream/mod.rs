@@ -17,6 +17,7 @@ pub mod dial;
 mod error;
 mod h1;
 mod h2;
+mod lookups;
 pub mod parent;
 mod pool;
 pub mod resolve;

@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 
 use super::{Error, Stream, connect::Connector};
 use crate::{
-    primitives::{Authority, Host, Secret},
+    primitives::{AgentName, Authority, Host, Secret},
     route::parent::{Parent as Way, ParentProtocol},
 };
 
@@ -96,12 +96,13 @@ impl Connector {
     pub(super) async fn through(
         &self,
         parent: &Parent,
+        agent: &AgentName,
         to: &Authority,
         allowed: &[IpNet],
     ) -> Result<(Stream, SocketAddr), Error> {
-        self.judge(to, allowed).await?;
+        self.judge(agent, to, allowed).await?;
         let unreachable = |error| Error::Parent(ParentFault::Unreachable(Arc::new(error)));
-        let (mut stream, address) = self.reach(&parent.way.authority, &ANYWHERE).await.map_err(unreachable)?;
+        let (mut stream, address) = self.reach(agent, &parent.way.authority, &ANYWHERE).await.map_err(unreachable)?;
         let login = match &parent.login {
             Some(login) => Some(login.read().await.map_err(|error| Error::Parent(ParentFault::Password(error)))?),
             None => None,
@@ -122,7 +123,7 @@ impl Connector {
     }
 
     /// What can be judged without the outside's DNS.
-    async fn judge(&self, to: &Authority, allowed: &[IpNet]) -> Result<(), Error> {
+    async fn judge(&self, agent: &AgentName, to: &Authority, allowed: &[IpNet]) -> Result<(), Error> {
         let name = match to.host() {
             Host::Ip(address) => {
                 let judged = self.wall.check(SocketAddr::new(*address, to.port()), allowed);
@@ -133,7 +134,10 @@ impl Connector {
         if !self.wall.has_port(to.port()) {
             return Ok(());
         }
-        let found = timeout(OWN_NAME, self.resolve.resolve(name)).await;
+        // That is waited for, too: who fills the agent's places mustn't pass unjudged.
+        let place = self.lookups.place(agent).await;
+        let place = place.map_err(|source| Error::Dns { host: name.to_string(), source })?;
+        let found = timeout(OWN_NAME, place.resolve(name)).await;
         let found: Vec<IpAddr> = found.ok().and_then(Result::ok).unwrap_or_default();
         for address in found {
             self.wall

@@ -177,7 +177,7 @@ impl Pool {
         slot
     }
 
-    /// After a connection failed: what nobody else waits for goes with its request. Agents choose
+    /// After a connection failed, or wasn't waited for: what nobody else waits for goes with its request. Agents choose
     /// authorities, and each would take its memory until the next sweep, and the time of those
     /// who look for others.
     pub(super) fn give_up(&self, to: &Destination<'_>, slot: &Arc<Slot>) {

@@ -440,8 +440,21 @@ async fn connecting_has_a_limit() {
         assert!(failure.unsent.is_some());
     }
     assert_eq!(started.elapsed().as_secs(), 10);
-    let raw = client.connect_raw(permit.authority(), &[]).await;
+    let raw = client.connect_raw(permit.agent().name(), permit.authority(), &[]).await;
     assert!(matches!(raw, Err(Error::ConnectTimeout { .. })));
+}
+
+/// An agent that asks for thousands of hosts and leaves takes no memory with them.
+#[tokio::test(start_paused = true)]
+async fn who_leaves_before_there_is_a_connection_leaves_nothing() {
+    let (dial, _accepted) = Memory::new(&[], &["93.184.216.34"]);
+    let client: Client = Client::new(settings(), Wall::default(), Names::new(&[&["93.184.216.34"]]), dial.clone());
+    let upstream = upstream(TestCa::new().client(&[]), &[]);
+    let permit = permit("agent", &upstream, Scheme::Https, "origin.test:443");
+    let asked = client.send(Destination::new(&permit), get(URL));
+    assert!(timeout(Duration::from_secs(1), asked).await.is_err());
+    assert_eq!(dial.dialled(), ["93.184.216.34:443"]);
+    assert!(format!("{client:?}").contains("Pool { slots: 0,"), "{client:?}");
 }
 
 /// Those who wait for one connection share its failure: a dead upstream isn't asked a
@@ -470,12 +483,12 @@ async fn a_blind_tunnel_meets_the_same_wall() {
     let client: Client = Client::new(settings(), Wall::default(), Names::new(&[&["10.0.0.1"]]), dial.clone());
     let upstream = upstream(TestCa::new().client(&[]), &[]);
     let permit = permit("agent", &upstream, Scheme::Https, "origin.test:443");
-    let refused = client.connect_raw(permit.authority(), &[]).await;
+    let refused = client.connect_raw(permit.agent().name(), permit.authority(), &[]).await;
     assert!(matches!(refused, Err(Error::AddressNotAllowed { kind: "a private address", .. })), "{refused:?}");
     assert!(dial.dialled().is_empty());
 
     let allowed = ["10.0.0.0/8".parse().unwrap()];
-    let (mut stream, address) = client.connect_raw(permit.authority(), &allowed).await.unwrap();
+    let (mut stream, address) = client.connect_raw(permit.agent().name(), permit.authority(), &allowed).await.unwrap();
     assert_eq!(address.to_string(), "10.0.0.1:443");
     stream.write_all(b"raw").await.unwrap();
     drop(stream);
