@@ -30,6 +30,7 @@ use http_body::Body as _;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Notify,
+    time::{Sleep, sleep},
 };
 
 use super::{connection::Session, date, deadline::Deadline, upgrade::Next};
@@ -49,6 +50,9 @@ const CONNECTION_WINDOW: u32 = 1 << 30;
 const FRAMES_BUDGET: usize = 8 * 1024 * 1024;
 /// What one stream holds that the agent's window doesn't admit yet.
 const SEND_BUFFER: usize = 64 * 1024;
+
+/// How long a peer that doesn't answer has to take the end of its connection.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What goes with a connection and has no place in an answer (RFC 9113 §8.2.2).
 const OF_THE_CONNECTION: [HeaderName; 6] = [
@@ -81,6 +85,8 @@ pub(super) struct Connection<IO, A> {
     period: Duration,
     winds_up: bool,
     turns_away: bool,
+    /// It is given up: until then what is left to be said may leave.
+    left_at: Option<Pin<Box<Sleep>>>,
 }
 
 enum State<IO> {
@@ -105,7 +111,14 @@ where
             .max_pending_accept_reset_streams(limits.resets)
             .max_local_error_reset_streams(Some(limits.errors))
             .handshake(io);
-        Self { state: State::Begins(handshake), accept, period: limits.keep_alive, winds_up: false, turns_away: false }
+        Self {
+            state: State::Begins(handshake),
+            accept,
+            period: limits.keep_alive,
+            winds_up: false,
+            turns_away: false,
+            left_at: None,
+        }
     }
 
     /// No other request is taken; it ends with the last that is under way.
@@ -148,6 +161,11 @@ where
                 tracing::debug!("an agent's connection doesn't answer any more");
                 *keep_alive = None;
                 connection.abrupt_shutdown(Reason::NO_ERROR);
+                this.left_at = Some(Box::pin(sleep(FAREWELL)));
+            }
+            // Who reads nothing doesn't take that, either.
+            if this.left_at.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(Ok(()));
             }
             match ready!(connection.poll_accept(cx)) {
                 Some(Ok((_, mut respond))) if this.turns_away => respond.send_reset(Reason::REFUSED_STREAM),
@@ -303,7 +321,10 @@ fn fit(fields: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::{Instant, timeout};
+    use tokio::{
+        io::AsyncWriteExt,
+        time::{Instant, timeout},
+    };
 
     use super::*;
 
@@ -324,6 +345,21 @@ mod tests {
         serving.await.unwrap().unwrap();
         assert_eq!(begun.elapsed().as_secs(), 2 * PERIOD.as_secs());
         drop(client);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nor_is_one_waited_for_that_reads_nothing() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let serving = tokio::spawn(serve(near));
+        // It says how it begins, and takes nothing of what is said to it.
+        far.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        for _ in 0..8 {
+            far.write_all(&ping).await.unwrap();
+        }
+        let begun = Instant::now();
+        timeout(10 * PERIOD, serving).await.unwrap().unwrap().unwrap();
+        assert_eq!(begun.elapsed(), 2 * PERIOD + FAREWELL);
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,8 +18,9 @@ use tokio::{
 
 use crate::http1::poll_write_gathered;
 
-/// A peer that is gone without a word is found out after about two minutes, where a
-/// stream waits for it without sending (server-sent events, a long poll).
+/// A peer that is gone without a word is found out where a stream waits for it without sending
+/// (server-sent events, a long poll): after `STUCK`, which stands in place of the probes' number
+/// (tcp(7)); elsewhere than on Linux after that number, as the system has it.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
