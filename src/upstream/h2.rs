@@ -57,6 +57,9 @@ const FRAMES_BUDGET: usize = 16 * 1024 * 1024;
 /// What one stream holds that the peer's window doesn't admit yet.
 const SEND_BUFFER: usize = 256 * 1024;
 
+/// How long a connection may answer nobody and be joined by others.
+const SILENT: Duration = Duration::from_secs(10);
+
 /// What a peer's limit is called before its first `SETTINGS` (h2 then gives its number, or
 /// `usize::MAX` where it sets none).
 const UNSETTLED: usize = usize::MAX - 1;
@@ -73,6 +76,8 @@ pub(super) struct H2 {
     idle_since: Mutex<Instant>,
     /// Requests since the last answer: of those whose agents left something may still wait here.
     unanswered: AtomicUsize,
+    /// When the first of them was asked.
+    asked: Mutex<Instant>,
     /// Nobody is on it, and it is counted among the connections at rest.
     rests: AtomicBool,
     limits: Arc<Limits>,
@@ -131,6 +136,7 @@ impl H2 {
             retired: AtomicBool::new(false),
             idle_since: Mutex::new(Instant::now()),
             unanswered: AtomicUsize::new(0),
+            asked: Mutex::new(Instant::now()),
             rests: AtomicBool::new(false),
             limits,
             home,
@@ -160,6 +166,17 @@ impl H2 {
             return in_flight == 0;
         }
         in_flight < max_streams && in_flight < self.sender.current_max_send_streams()
+    }
+
+    /// Whether nobody on it has got an answer for a while: its peer may be gone without a word. Those
+    /// who are on it wait, others had better not.
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        self.unanswered.load(Ordering::Relaxed) > 0 && now.duration_since(*lock(&self.asked)) >= SILENT
+    }
+
+    #[cfg(test)]
+    pub(super) fn age(&self, ago: Duration) {
+        *lock(&self.asked) -= ago;
     }
 
     /// Lets others on it from now on.
@@ -226,7 +243,9 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let address = h2.address;
-    h2.unanswered.fetch_add(1, Ordering::Relaxed);
+    if h2.unanswered.fetch_add(1, Ordering::Relaxed) == 0 {
+        *lock(&h2.asked) = Instant::now();
+    }
     let mut sender = h2.sender.clone();
     if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
         return Err(SendFailure::unsent(Error::Http2(error.into()), Some(address), head, body));

@@ -221,6 +221,13 @@ impl Pool {
         };
     }
 
+    /// As if those who wait on h2 connections had asked so long ago.
+    #[cfg(test)]
+    pub(super) fn age(&self, ago: Duration) {
+        let slots = lock(&self.slots);
+        slots.iter().for_each(|(_, slot)| lock(&slot.state).h2.iter().for_each(|h2| h2.age(ago)));
+    }
+
     /// Closes what was idle for too long. False: nothing is left to look after.
     fn sweep(&self) -> bool {
         let mut slots = lock(&self.slots);
@@ -276,7 +283,8 @@ impl Slot {
         if !state.h2.is_empty() {
             state.h2.retain(|connection| connection.is_usable());
             let max_streams = self.limits.settings.max_streams;
-            if let Some(connection) = state.h2.iter().find(|connection| connection.has_room(max_streams)) {
+            let takes_more = |h2: &&Arc<H2>| h2.has_room(max_streams) && !h2.is_silent(now);
+            if let Some(connection) = state.h2.iter().find(takes_more) {
                 return Some(Loan::h2(connection.clone()));
             }
         }

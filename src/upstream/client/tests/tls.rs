@@ -250,6 +250,30 @@ async fn an_upgrade_goes_over_h1() {
     assert_eq!(origin.connections(), 2);
 }
 
+/// A peer that is gone without a word would let all that come meanwhile wait with the first.
+#[tokio::test]
+async fn nobody_joins_those_who_wait_in_vain_on_an_h2_connection() {
+    let ca = TestCa::new();
+    // All three are answered once they are there.
+    let origin = Origin::start(ca.server("origin.test", H2), 100, together(3)).await;
+    let (client, permit) = (client(settings()), to(&origin, ca.client(H2)));
+    let mut connections = Vec::new();
+    let mut asked = JoinSet::new();
+    for (number, seconds) in [0, 9, 2].into_iter().enumerate() {
+        client.pool.age(Duration::from_secs(seconds));
+        let (client, permit) = (client.clone(), permit.clone());
+        asked.spawn(async move { finish(send(&client, &permit, get("https://origin.test/")).await).await });
+        while origin.requests.load(Ordering::Relaxed) <= number {
+            tokio::task::yield_now().await;
+        }
+        connections.push(origin.connections());
+    }
+    while let Some(answer) = asked.join_next().await {
+        assert_eq!(answer.unwrap(), "ok");
+    }
+    assert_eq!(connections, [1, 1, 2]);
+}
+
 /// A hundred first requests to an h2 upstream make one connection, not a hundred.
 #[tokio::test]
 async fn a_burst_shares_one_h2_connection() {
