@@ -35,7 +35,7 @@ impl Broken {
         match self {
             Self::Reset(_) => true,
             Self::Refused(_) | Self::Body(_) => false,
-            Self::Connection(error) => error.is_io() || error.is_go_away() || (error.is_remote() && error.is_reset()),
+            Self::Connection(error) => error.is_io() || (error.is_remote() && (error.is_go_away() || error.is_reset())),
         }
     }
 

@@ -106,6 +106,42 @@ async fn over_h2_it_costs_the_connection() {
     assert_eq!(answer.await.unwrap().status(), StatusCode::OK, "the right key, from the same address");
 }
 
+/// Who is there, and doesn't hear of that end, is left.
+#[tokio::test]
+async fn nor_is_it_kept_for_who_goes_on() {
+    const PING: u8 = 6;
+    let config = |facts: &Facts| config(facts) + "head_timeout = \"50ms\"\n";
+    let stage = Stage::with(Default::default(), config).await;
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        let length = u8::try_from(payload.len()).unwrap();
+        [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+    };
+    // `GET http://x/` in HPACK's static table, and a field by its name (RFC 7541 §6.2.2).
+    let mut head = b"\x82\x86\x84\x41\x01x".to_vec();
+    for (kind, text) in [(Some(0), "proxy-authorization"), (None, &*basic("researcher", "wrong"))] {
+        head.extend(kind);
+        head.push(u8::try_from(text.len()).unwrap());
+        head.extend(text.as_bytes());
+    }
+    let mut io = TcpStream::connect(stage.forward()).await.unwrap();
+    io.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    for stream in [1, 3, 5, 7] {
+        io.write_all(&frame(1, 5, stream, &head)).await.unwrap();
+    }
+    let mut kinds = Vec::new();
+    let mut said = [0; 9];
+    while soon(io.read_exact(&mut said)).await.is_ok() {
+        let mut payload = vec![0; usize::from(said[1]) << 8 | usize::from(said[2])];
+        io.read_exact(&mut payload).await.unwrap();
+        kinds.push(said[3]);
+        if (said[3], said[4]) == (PING, 0) {
+            drop(io.write_all(&frame(PING, 1, 0, &payload)).await);
+        }
+    }
+    assert_eq!(kinds.iter().filter(|kind| **kind == 1).count(), 4, "the answers: {kinds:?}");
+    assert!(kinds.contains(&7), "GOAWAY: {kinds:?}");
+}
+
 /// An address of its own has a count of its own.
 #[tokio::test]
 async fn one_address_holds_up_no_other() {

@@ -347,9 +347,12 @@ async fn interim_answers_are_looked_through() {
     .await;
     let other = self::token(&wire.head().await);
     assert_ne!(other, token);
+    assert_eq!(alerts(&stage).len(), 1);
+    wire.write(format!("HTTP/1.1 103 Early Hints\r\nlink: </{other}>\r\n\r\n")).await;
+    assert_eq!(field(&agent.head().await, "link"), Some(&*format!("</{}>", stars(&other))));
     wire.write("HTTP/1.1 204 No Content\r\n\r\n").await;
     assert_eq!(status(&agent.head().await), 204);
-    assert_eq!(alerts(&stage).len(), 1);
+    assert_eq!(alerts(&stage).len(), 2, "one a token");
 }
 
 /// Threat 15 behind a change of protocol: no compression is agreed on, and messages are filled.

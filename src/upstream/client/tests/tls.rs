@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::CertificateParams;
 use rustls::{ClientConfig, HandshakeKind, ServerConfig};
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{Barrier, mpsc},
     task::JoinSet,
@@ -416,7 +416,7 @@ async fn clear_text_and_silence_on_a_tls_port_are_errors() {
     let (bytes, mut received) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         let (mut first, _) = listener.accept().await.unwrap();
-        tokio::io::AsyncWriteExt::write_all(&mut first, b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        first.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
         let (mut second, _) = listener.accept().await.unwrap();
         let mut seen = Vec::new();
         let _ = second.read_to_end(&mut seen).await;
@@ -463,6 +463,55 @@ async fn our_own_listener_is_not_reached() {
     let failure = send(&client, &to(&origin, ca.client(H2)), get("https://x/")).await.expect_err("our own");
     assert!(matches!(failure.error, Error::AddressNotAllowed { .. }), "{failure:?}");
     assert_eq!(origin.connections(), 0);
+}
+
+/// RFC 9209 §2.3: an upstream that leaves is another failure than one that doesn't speak HTTP/2.
+#[tokio::test]
+async fn broken_http2_is_named_by_who_broke_it() {
+    fn frame(kind: u8, flags: u8, code: u8) -> Vec<u8> {
+        vec![0, 0, 4, kind, flags, 0, 0, 0, 1, 0, 0, 0, code]
+    }
+    let ca = TestCa::new();
+    // CANCEL of the stream, no answer at all, and an answer of what is no HPACK.
+    for (said, status) in [
+        (frame(3, 0, 8), "connection_terminated"),
+        (Vec::new(), "connection_terminated"),
+        (frame(1, 5, 0), "http_protocol_error"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = format!("origin.test:{}", listener.local_addr().unwrap().port());
+        let tls = ca.server("origin.test", H2);
+        let serving = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = TlsAcceptor::from(tls).accept(stream).await.unwrap();
+            // The preface, and frames until one of HEADERS, whose type is 1.
+            let mut head = vec![0; 24];
+            stream.read_exact(&mut head).await.unwrap();
+            loop {
+                head.resize(9, 0);
+                stream.read_exact(&mut head).await.unwrap();
+                let (length, kind) = (u32::from_be_bytes([0, head[0], head[1], head[2]]), head[3]);
+                head.resize(length as usize, 0);
+                stream.read_exact(&mut head).await.unwrap();
+                if kind == 1 {
+                    break;
+                }
+            }
+            // SETTINGS come first (RFC 9113 §3.4).
+            stream.write_all(&[&[0, 0, 0, 4, 0, 0, 0, 0, 0], &said[..]].concat()).await.unwrap();
+            if said.is_empty() {
+                return stream.shutdown().await.unwrap();
+            }
+            let mut rest = Vec::new();
+            drop(stream.read_to_end(&mut rest).await);
+        });
+        let (client, upstream) = (client(settings()), upstream(ca.client(H2), &["127.0.0.0/8"]));
+        let permit = permit("agent", &upstream, Scheme::Https, &authority);
+        let failure = send(&client, &permit, get("https://origin.test/")).await.expect_err(status);
+        assert!(matches!(failure.error, Error::Http2(_)), "{failure:?}");
+        assert_eq!(failure.error.proxy_status(), status, "{failure:?}");
+        serving.abort();
+    }
 }
 
 /// A restarted upstream: what was pooled is closed, and the next request doesn't notice.
