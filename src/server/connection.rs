@@ -13,7 +13,7 @@ use http::{Method, StatusCode};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Notify,
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 use crate::{
@@ -271,16 +271,15 @@ enum Ending {
 }
 
 /// Drives a connection to its end; told to wind up, it finishes what is under way, for which a
-/// tunnel that the rules don't allow any more has a moment only.
-async fn run<C>(connection: C, session: &Session, over: &Arc<Notify>, mut end: impl FnMut(Pin<&mut C>, Ending))
+/// tunnel that the rules don't allow any more has a moment only. A peer that takes no notice of the
+/// end doesn't answer pings any more, and is left for that.
+async fn run<C>(connection: C, session: &Session, over: &Notify, mut end: impl FnMut(Pin<&mut C>, Ending))
 where
     C: Future<Output = Result<(), ::h2::Error>>,
 {
-    // The connection's own share, and the one here.
-    let at_rest = Arc::strong_count(over);
     let mut connection = pin!(connection);
     let mut drain = session.drain.clone();
-    let (mut drains, mut is_over, mut is_at_rest) = (false, false, false);
+    let mut drains = false;
     let ended = loop {
         tokio::select! {
             ended = connection.as_mut() => break ended,
@@ -288,19 +287,10 @@ where
                 end(connection.as_mut(), Ending::Drain);
                 drains = true;
             }
-            () = over.notified() => {
-                end(connection.as_mut(), Ending::Over);
-                is_over = true;
-            }
+            () = over.notified() => end(connection.as_mut(), Ending::Over),
             () = session.revoked() => {
                 end(connection.as_mut(), Ending::Drain);
                 break timeout(FAREWELL, connection).await.unwrap_or(Ok(()));
-            }
-            // Who doesn't hear of the end is left, once nothing of theirs was under way for so long.
-            () = sleep(session.connections.limits.head_timeout), if is_over => {
-                if std::mem::replace(&mut is_at_rest, Arc::strong_count(over) == at_rest) && is_at_rest {
-                    break Ok(());
-                }
             }
         }
     };
