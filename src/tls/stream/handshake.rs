@@ -102,7 +102,7 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         Some(alpn) => UnbufferedClientConnection::new_with_alpn(config, name, alpn),
         None => UnbufferedClientConnection::new(config, name),
     };
-    Handshake::new(session, Bytes::new(), io)?.finish().await
+    Handshake::new(session.map_err(failed)?, Bytes::new(), io).finish().await
 }
 
 /// A handshake as a server; `ahead`: what was read of the stream already.
@@ -117,7 +117,8 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     if !config.enable_secret_extraction {
         return Err(failed(no_keys()));
     }
-    Handshake::new(UnbufferedServerConnection::new(config), ahead, io)?.finish().await.map_err(|error| {
+    let session = UnbufferedServerConnection::new(config).map_err(failed)?;
+    Handshake::new(session, ahead, io).finish().await.map_err(|error| {
         if is_nameless(&error) {
             io::Error::new(io::ErrorKind::InvalidData, "the server name isn't the host that this is the certificate of")
         } else {
@@ -157,15 +158,11 @@ enum Step {
 }
 
 impl<H: Session, S: AsyncRead + AsyncWrite + Unpin> Handshake<H, S> {
-    /// Boxed: a connection's state is large, and a future that held it would be moved with it each
-    /// time it is wrapped.
-    #[inline(never)]
-    fn new(session: Result<H, Error>, ahead: Bytes, io: S) -> io::Result<Box<Self>> {
-        let session = session.map_err(failed)?;
-        Ok(Box::new(Self { session, io, incoming: ahead.into(), offered: 0, outgoing: Vec::new(), unread: 0 }))
+    fn new(session: H, ahead: Bytes, io: S) -> Self {
+        Self { session, io, incoming: ahead.into(), offered: 0, outgoing: Vec::new(), unread: 0 }
     }
 
-    async fn finish(mut self: Box<Self>) -> io::Result<TlsStream<S>> {
+    async fn finish(mut self) -> io::Result<TlsStream<S>> {
         loop {
             match self.step() {
                 Ok(Step::GoOn) => {}
@@ -186,7 +183,7 @@ impl<H: Session, S: AsyncRead + AsyncWrite + Unpin> Handshake<H, S> {
         if !may_wait {
             self.say().await?;
         }
-        let Self { session, io, incoming: ahead, outgoing: unsaid, .. } = *self;
+        let Self { session, io, incoming: ahead, outgoing: unsaid, .. } = self;
         let (secrets, keys) = session.into_keys().map_err(failed)?;
         let records = Records::new(secrets, keys).map_err(failed)?;
         Ok(TlsStream::new(io, Finished { records, is_h2, ahead, unsaid }))
