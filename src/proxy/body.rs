@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::upstream::IncomingError;
 
-use super::scrub::Undecodable;
+use super::{error::BadRequest, scrub::Undecodable};
 use agent::AgentBodyError;
 
 pub use agent::AgentBody;
@@ -52,6 +52,7 @@ impl BodyError {
             Self::Idle(_) => "upstream_timeout",
             Self::Late => "request_timeout",
             Self::Undecodable(_) => "upstream_protocol",
+            Self::Upstream(error) if error.is_the_requests() => BadRequest::CODE,
             Self::Broken(_) | Self::Upstream(_) | Self::Superseded => "upstream_broke_off",
         }
     }
@@ -83,6 +84,12 @@ impl IdleTimer {
     }
 
     fn progress(&mut self) {
+        self.armed = false;
+    }
+
+    /// Silence means nothing from now on.
+    fn only_the_end(&mut self) {
+        self.times.idle = self.times.end.saturating_duration_since(Instant::now());
         self.armed = false;
     }
 

@@ -266,6 +266,7 @@ impl Outbound<'_> {
     }
 
     fn answered(&mut self, sent: Sent, screening: Option<Screening>) -> Answered {
+        self.rewinder.answered();
         let is_switch = sent.response.status() == StatusCode::SWITCHING_PROTOCOLS;
         Answered { sent, screening, switched: self.upgrade.take().filter(|_| is_switch) }
     }

@@ -146,6 +146,14 @@ impl Rewinder {
         }
     }
 
+    /// The answer has begun, and both may go on for long: an agent that listens may have nothing to
+    /// say for hours (gRPC in both directions). Whether the answer moves is watched on its own.
+    pub(in crate::proxy) fn answered(&self) {
+        if let Some(shared) = &self.source {
+            lock(shared).idle.only_the_end();
+        }
+    }
+
     /// There is no body at all.
     pub(in crate::proxy) fn is_empty(&self) -> bool {
         self.source.is_none()

@@ -37,6 +37,8 @@ struct Pipe {
 struct Driver<B> {
     reading: Reading,
     upload: Option<Outgoing<B>>,
+    /// What the request's side did wrong.
+    broken: Option<Fault>,
     pipe: Arc<Mutex<Pipe>>,
 }
 
@@ -46,7 +48,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (left, pipe) = (reading.left(), Arc::default());
-    let mut driver = Driver { reading, upload: Some(upload), pipe: Arc::clone(&pipe) };
+    let mut driver = Driver { reading, upload: Some(upload), broken: None, pipe: Arc::clone(&pipe) };
     tokio::spawn(async move {
         // The connection ends with it.
         poll_fn(|cx| driver.poll(cx)).await;
@@ -59,16 +61,22 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// Ready: the answer has ended, or nobody wants it any more.
+    /// Ready: the answer has ended, or nobody wants it any more, or its request has no end.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if let Some(upload) = &mut self.upload
-                && upload.poll(cx, &mut self.reading.connection().wire).is_ready()
+                && let Poll::Ready(sent) = upload.poll(cx, &mut self.reading.connection().wire)
             {
-                // Also where it broke off: a server that has answered may not want the rest.
                 self.upload = None;
+                // A server that has answered may not want the rest. One that does is not to believe
+                // that it has all, nor its answer's reader.
+                self.broken = sent.err().filter(|fault| matches!(fault, Fault::Body(_) | Fault::Length));
             }
             if ready!(lock(&self.pipe).poll_room(cx)) {
+                return Poll::Ready(());
+            }
+            if let Some(fault) = self.broken.take() {
+                lock(&self.pipe).put(Some(Err(fault)));
                 return Poll::Ready(());
             }
             let piece = ready!(self.reading.poll_frame(cx));

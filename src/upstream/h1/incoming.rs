@@ -27,8 +27,19 @@ use crate::{
 pub enum IncomingError {
     #[error(transparent)]
     H1(#[from] Fault),
-    #[error(transparent)]
+    #[error("the stream broke off")]
     H2(#[from] h2::Error),
+}
+
+impl IncomingError {
+    /// The request's side broke it off.
+    pub fn is_the_requests(&self) -> bool {
+        match self {
+            Self::H1(fault) => matches!(fault, Fault::Body(_)),
+            // Nobody else resets a stream of ours whose answer is still read.
+            Self::H2(error) => error.is_reset() && !error.is_remote() && !error.is_library(),
+        }
+    }
 }
 
 /// An answer's body. Its last frame gives the connection back; dropped before that, it ends the
