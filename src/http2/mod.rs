@@ -17,4 +17,4 @@ mod small;
 pub use duplex::Duplex;
 pub use keep_alive::KeepAlive;
 pub use received::Received;
-pub use sending::{Broken, Sending};
+pub use sending::{Broken, Plain, Sending};

@@ -3,6 +3,7 @@
 
 use std::{
     error::Error as StdError,
+    fmt,
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -22,11 +23,17 @@ pub enum Broken {
     /// By what the peer did, which nobody else has to see again.
     #[error("the peer breaks HTTP/2: {0}")]
     Refused(&'static str),
-    #[error(transparent)]
-    Connection(#[from] h2::Error),
+    #[error("{}", Plain(.0))]
+    Connection(h2::Error),
     /// Its source's side of it.
     #[error("the body broke off")]
     Body(#[source] Box<dyn StdError + Send + Sync>),
+}
+
+impl From<h2::Error> for Broken {
+    fn from(error: h2::Error) -> Self {
+        Self::Connection(error)
+    }
 }
 
 impl Broken {
@@ -179,14 +186,33 @@ impl<B> Drop for Sending<B> {
     }
 }
 
-/// What the peer is told of a body that broke off.
+/// What the peer is told of a body that broke off: what was said of its stream on the other side,
+/// where that means the same here. Never that all is well, which some take for the body's end
+/// (threat 79), nor that nothing was done of it.
 fn reason(error: &(dyn StdError + 'static)) -> Reason {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if let Some(reason) = error.downcast_ref::<h2::Error>().and_then(h2::Error::reason) {
+        let reason = error.downcast_ref::<h2::Error>().and_then(h2::Error::reason);
+        if let Some(reason @ (Reason::CANCEL | Reason::ENHANCE_YOUR_CALM)) = reason {
             return reason;
         }
         cause = error.source();
     }
     Reason::INTERNAL_ERROR
+}
+
+/// An error as a log may have it: without what the peer wrote to it, which can be anything that it
+/// was sent (threat 19).
+pub struct Plain<'a>(pub &'a h2::Error);
+
+impl fmt::Display for Plain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(error) = self;
+        match (error.get_io(), error.reason()) {
+            (Some(io), _) => io.fmt(f),
+            (None, Some(reason)) if error.is_remote() => write!(f, "the peer ended it: {reason}"),
+            (None, Some(reason)) => write!(f, "ended: {reason}"),
+            (None, None) => error.fmt(f),
+        }
+    }
 }

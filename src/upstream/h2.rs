@@ -41,7 +41,7 @@ use super::{
     h1::MAX_INTERIM,
     pool::{ConnectionGuard, Leased, Limits, Slot, Target, lock},
 };
-use crate::http2::{Broken, Received, Sending};
+use crate::http2::{Broken, Plain, Received, Sending};
 
 /// Of an answer's head.
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
@@ -118,7 +118,7 @@ where
         .map_err(|error| Error::Http2(error.into()))?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
-            tracing::debug!(%error, "an upstream's connection ended badly");
+            tracing::debug!(error = %Plain(&error), "an upstream's connection ended badly");
         }
     });
     Ok(sender)
@@ -313,9 +313,11 @@ where
             }
             Err(error) => {
                 let error = Broken::from(error);
-                // What the answer's side says tells more, where the peer says that it did nothing.
+                // What the answer's side says tells more, where the peer says that it did nothing, or
+                // where the other one knows of the end and not whose it is.
                 let is_first = error.is_unprocessed();
-                Err(self.broken.take().filter(|_| !is_first).unwrap_or(error))
+                let broken = self.broken.take().filter(|broken| !is_first && !matches!(broken, Broken::Reset(_)));
+                Err(broken.unwrap_or(error))
             }
         })
     }

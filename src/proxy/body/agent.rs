@@ -26,7 +26,7 @@ pub enum AgentBody {
 pub enum AgentBodyError {
     #[error(transparent)]
     H1(#[from] Fault),
-    #[error(transparent)]
+    #[error("the stream broke off")]
     H2(#[from] h2::Error),
 }
 
