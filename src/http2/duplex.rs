@@ -75,8 +75,12 @@ impl AsyncWrite for Duplex {
         Poll::Ready(Ok(room))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    /// Nothing is kept here; whoever has nothing to write and nothing to read hears of a reset.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.sending.poll_reset(cx) {
+            Poll::Ready(reason) => Poll::Ready(Err(reason.map_or_else(io_error, closed))),
+            Poll::Pending => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -29,6 +29,9 @@ use super::{
     connection::{Io, Session},
 };
 
+/// The code of a tunnel that one side ended before it was through.
+const BROKE_OFF: &str = "tunnel_broke_off";
+
 /// Bytes read at once.
 const CHUNK: usize = 32 * 1024;
 
@@ -75,8 +78,10 @@ async fn relay<A: Io, B: Io>(
         let sent = up.poll(cx, &mut agent, &mut upstream, |bytes| traffic.add_from_agent(bytes));
         let received = down.poll(cx, &mut upstream, &mut agent, |bytes| traffic.add_to_agent(bytes));
         match (sent, received) {
-            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => return Poll::Ready(Some("tunnel_broke_off")),
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(None),
+            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => return Poll::Ready(Some(BROKE_OFF)),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
+                return Poll::Ready((up.is_refused || down.is_refused).then_some(BROKE_OFF));
+            }
             (Poll::Pending, _) | (_, Poll::Pending) => {}
         }
         if up.take_moved() | down.take_moved() {
@@ -104,11 +109,12 @@ struct Way {
     /// Read and not yet written; holds memory only while there is something in it.
     buffer: BytesMut,
     moved: bool,
-    unflushed: bool,
     /// The reading side has ended …
     read_all: bool,
-    /// … and the writing side was told.
+    /// … and the writing side was told, or takes nothing any more.
     done: bool,
+    /// The latter. What it said before is still the other's to hear (RFC 9110 §9.3.6).
+    is_refused: bool,
 }
 
 impl Way {
@@ -120,17 +126,12 @@ impl Way {
         count: impl Fn(usize),
     ) -> Poll<io::Result<()>> {
         while !self.done {
-            while !self.buffer.is_empty() {
-                let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.buffer))?;
-                if written == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                }
-                self.buffer.advance(written);
-                count(written);
-                (self.moved, self.unflushed) = (true, true);
+            let is_through = ready!(self.poll_write(cx, to, &count));
+            if is_through.is_err() {
+                (self.done, self.is_refused, self.buffer) = (true, true, BytesMut::new());
+                break;
             }
             if self.read_all {
-                ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
                 self.done = true;
                 break;
             }
@@ -140,15 +141,35 @@ impl Way {
                 Poll::Pending => {
                     // A tunnel may say nothing for hours.
                     self.buffer = BytesMut::new();
-                    if self.unflushed {
-                        ready!(Pin::new(&mut *to).poll_flush(cx))?;
-                        self.unflushed = false;
+                    // Whoever takes these bytes may have left meanwhile, and say so here only.
+                    if ready!(Pin::new(&mut *to).poll_flush(cx)).is_err() {
+                        (self.done, self.is_refused) = (true, true);
+                        break;
                     }
                     return Poll::Pending;
                 }
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Writes what was read, and behind the last of it the end.
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut (impl AsyncWrite + Unpin),
+        count: impl Fn(usize),
+    ) -> Poll<io::Result<()>> {
+        while !self.buffer.is_empty() {
+            let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.buffer))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.buffer.advance(written);
+            count(written);
+            self.moved = true;
+        }
+        if self.read_all { Pin::new(to).poll_shutdown(cx) } else { Poll::Ready(Ok(())) }
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, from: &mut (impl AsyncRead + Unpin)) -> Poll<io::Result<usize>> {
