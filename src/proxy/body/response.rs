@@ -75,7 +75,7 @@ impl Body {
 
     /// An answer without a body or a record, such as the 200 of a `CONNECT`.
     pub fn empty() -> Self {
-        Self { kind: Kind::Local { text: None, end: Instant::now() }, open: None, ended: None }
+        Self { kind: Kind::Local { text: None, end: Instant::now() + REFUSAL }, open: None, ended: None }
     }
 
     /// All of it is on its way, but for a last frame for which there is room.
@@ -97,7 +97,6 @@ impl Body {
     /// nothing is asked of it.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.kind {
-            Kind::Local { text: None, .. } => None,
             Kind::Local { end, .. } => Some(*end),
             Kind::Upstream { upstream, .. } => Some(upstream.idle.times.end),
         }

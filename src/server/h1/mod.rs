@@ -204,19 +204,23 @@ impl<'a, S: Io> Conversation<'a, S> {
             self.interim.watch(cx.waker());
             self.told = Some(cx.waker().clone());
         }
-        // What an agent doesn't read waits in the sink, which has a limit.
-        if self.receiver.wire.unwritten().is_empty() {
-            self.write_interim();
-        }
         if is_wanted {
             self.receiver.wire.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
-        if self.receiver.wire.is_flushed() {
-            return Ok(());
-        }
-        match self.receiver.wire.poll_write_out(cx) {
-            Poll::Ready(written) => written,
-            Poll::Pending => Ok(()),
+        loop {
+            // What an agent doesn't read waits in the sink, which has a limit.
+            if self.receiver.wire.unwritten().is_empty() {
+                self.write_interim();
+            }
+            if self.receiver.wire.is_flushed() {
+                return Ok(());
+            }
+            match self.receiver.wire.poll_write_out(cx) {
+                // Who came while that was on its way has called already.
+                Poll::Ready(Ok(())) if self.interim.has_any() => {}
+                Poll::Ready(written) => return written,
+                Poll::Pending => return Ok(()),
+            }
         }
     }
 
@@ -338,6 +342,7 @@ impl<'a, S: Io> Conversation<'a, S> {
     /// Sends the answer after which the stream is no longer HTTP's.
     async fn hand_over(mut self, response: Response<Body>) -> Option<Peeked<S>> {
         let (head, _) = response.into_parts();
+        self.write_interim();
         head::write_answer(&mut self.receiver.wire.out, &head, None, None, date::write);
         let limit = self.limits.head_timeout;
         timeout(limit, poll_fn(|cx| self.receiver.wire.poll_write_out(cx))).await.ok()?.ok()?;
