@@ -5,7 +5,7 @@
 use bytes::{Buf, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version,
-    header::{CONTENT_LENGTH, COOKIE, DATE, HOST, TRANSFER_ENCODING},
+    header::{CONTENT_LENGTH, COOKIE, DATE, HOST, TE, TRANSFER_ENCODING},
     request::Parts,
     response,
 };
@@ -80,6 +80,11 @@ pub fn write_request(out: &mut Vec<u8>, head: &Parts, host: &HeaderValue, coding
     for (name, value) in &head.headers {
         match Own::of(name) {
             None => write_field(out, name, value),
+            Some(Own::Te) => {
+                write_field(out, name, value);
+                // Else a server's own proxy might pass it on (RFC 9110 §10.1.4).
+                out.extend_from_slice(b"connection: te\r\n");
+            }
             Some(Own::Length) => has_length = true,
             Some(Own::Cookie) => has_cookies = true,
             Some(Own::Host | Own::Coding) => {}
@@ -100,12 +105,14 @@ enum Own {
     Length,
     Coding,
     Cookie,
+    Te,
 }
 
 impl Own {
     fn of(name: &HeaderName) -> Option<Self> {
         // By their lengths first: nearly all fields are none of these.
         match name.as_str().len() {
+            2 if *name == TE => Some(Self::Te),
             4 if *name == HOST => Some(Self::Host),
             6 if *name == COOKIE => Some(Self::Cookie),
             14 if *name == CONTENT_LENGTH => Some(Self::Length),
