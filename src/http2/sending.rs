@@ -203,6 +203,7 @@ fn reason(error: &(dyn StdError + 'static)) -> Reason {
 
 /// An error as a log may have it: without what the peer wrote to it, which can be anything that it
 /// was sent (threat 19).
+#[derive(Debug)]
 pub struct Plain<'a>(pub &'a h2::Error);
 
 impl fmt::Display for Plain<'_> {

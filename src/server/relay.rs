@@ -276,6 +276,24 @@ mod tests {
         assert!((TOTAL..TOTAL + Duration::from_secs(8)).contains(&started.elapsed()));
     }
 
+    /// RFC 9110 §9.3.6: what a side said before it closed is on its way, whatever is still said to it.
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_any_more_is_heard_to_the_end() {
+        let (mut agent, mut upstream, relayed) = start(64);
+        // In the agent's pipe, with the relay, and in the upstream's pipe.
+        for _ in 0..3 {
+            upstream.write_all(&[7; 64]).await.unwrap();
+            sleep(Duration::from_secs(1)).await;
+        }
+        drop(upstream);
+        agent.write_all(b"x").await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        let mut all = Vec::new();
+        agent.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, [7; 192]);
+        assert_eq!(relayed.await.unwrap(), (Some("tunnel_broke_off"), 0, 192));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_side_that_breaks_off_ends_both() {
         let (mut agent, upstream, relayed) = start(64);

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http_body_util::BodyExt;
-use tokio::{io::AsyncReadExt, time::Instant};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::Instant,
+};
 
-use crate::memory::{MemoryStage, Way};
+use crate::memory::{CLEAR, MemoryStage, Way};
 
 const WAYS: [Way; 3] = [Way::AbsoluteForm, Way::Reverse, Way::Intercepted];
 
@@ -52,6 +55,26 @@ async fn a_silent_upstream_is_given_up_at_the_limit_and_not_before() {
         assert_eq!(response.headers()["x-cupbearer-error"], "upstream_timeout", "{way:?}");
         let late = waited.checked_sub(RESPONSE_TIMEOUT).expect("not before the limit");
         assert!(late < Duration::from_millis(10), "{way:?}: {late:?} late");
+    }
+}
+
+/// Threat 86: who takes no refusal holds a place, also where a refusal has no body.
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_takes_no_refusals_is_left() {
+    let stage = MemoryStage::start().await;
+    for method in ["GET", "HEAD"] {
+        let mut agent = stage.stream(0);
+        let request = format!("{method} http://{CLEAR}/v1/orders HTTP/1.1\r\nhost: {CLEAR}\r\n\r\n");
+        let started = Instant::now();
+        let error = loop {
+            match tokio::time::timeout(10 * HEAD_TIMEOUT, agent.write_all(request.as_bytes())).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => break error,
+                Err(_) => panic!("{method}: it is waited for"),
+            }
+        };
+        assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+        assert_eq!(started.elapsed().as_secs(), 5, "{method}");
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::{
 use crate::{
     agents::{Agent, Way, data, empty, fed, full, open, raw_head, records, text},
     scripted::{Body, SILENCE, Scripted, Wire, field, soon, status},
-    support::{API, Stage},
+    support::{API, Facts, Stage},
 };
 
 const MIB: usize = 1 << 20;
@@ -126,6 +126,38 @@ async fn both_directions_flow_at_once() {
                 }
                 assert_eq!(got, word.as_bytes(), "{upstream:?}, {way:?}");
             }
+            drop(feeder);
+            ended(answer).await;
+        }
+    }
+}
+
+/// gRPC in both directions: who listens may have nothing to say for long.
+#[tokio::test]
+async fn an_agent_that_listens_may_be_silent() {
+    for upstream in [Protocols::Http1, Protocols::Http2] {
+        let world = WorldSettings { api_protocols: upstream, ..WorldSettings::default() };
+        let config = |facts: &Facts| facts.config() + "\n[limits]\nrequest_idle_timeout = \"100ms\"\n";
+        let stage = Stage::with(world, config).await;
+        for way in Way::ALL {
+            let mut agent = Agent::of(&stage, way).await;
+            let (feeder, body) = fed();
+            let asked = start(&mut agent, Method::POST, "/v1/echo", body);
+            assert!(feeder.data("hello").await);
+            let mut answer = answer(asked).await;
+            assert_eq!(data(&mut answer).await, "hello", "{upstream:?}, {way:?}");
+            // Somebody else, who has no answer yet, is given up meanwhile.
+            let mut other = Agent::of(&stage, Way::BaseUrl).await;
+            let (silent, body) = fed();
+            let given_up = start(&mut other, Method::POST, "/v1/sink", body);
+            assert!(silent.data("x").await);
+            assert_eq!(soon(given_up).await.unwrap().unwrap().status(), 408);
+            assert!(feeder.data("bye").await);
+            let mut got = data(&mut answer).await.to_vec();
+            while got.len() < 3 {
+                got.extend(data(&mut answer).await);
+            }
+            assert_eq!(got, b"bye", "{upstream:?}, {way:?}");
             drop(feeder);
             ended(answer).await;
         }
@@ -441,6 +473,66 @@ async fn an_agent_that_leaves_in_an_upload_that_is_answered_has_left() {
     }
 }
 
+/// Neither the upstream nor the agent is to take the one's part for the whole.
+#[tokio::test]
+async fn an_upload_that_is_no_http_breaks_its_answer() {
+    let h1 = Scripted::start("http/1.1").await;
+    let stage = h1.stage("").await;
+    for (index, way) in Way::H1.into_iter().enumerate() {
+        let mut agent = Wire::new(open(&stage, &h1.authority(), way).await);
+        let line = ("POST", "/v1/upload", "1.1");
+        agent.write(raw_head(&stage, &h1.authority(), way, line, "transfer-encoding: chunked\r\n")).await;
+        let mut wire = h1.accept().await;
+        wire.head().await;
+        wire.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\ntick\r\n").await;
+        agent.head().await;
+        assert_eq!(agent.chunks(4).await, b"tick");
+        agent.write("zz\r\n").await;
+        assert_eq!(wire.rest().await, "", "{way:?}: cut, and not ended");
+        assert_eq!(agent.rest().await, "", "{way:?}: cut, and not ended");
+        let record = records(&stage, index + 1).await.pop().unwrap();
+        assert_eq!((&record["error"], &record["status"]), (&"bad_request".into(), &200.into()), "{way:?}: {record}");
+    }
+    let mut h2 = Scripted::start("h2").await;
+    let mut arrivals = taking(&mut h2);
+    let stage = h2.stage("").await;
+    for (index, way) in Way::H1.into_iter().enumerate() {
+        let mut agent = Wire::new(open(&stage, &h2.authority(), way).await);
+        let line = ("POST", "/v1/upload", "1.1");
+        agent.write(raw_head(&stage, &h2.authority(), way, line, "transfer-encoding: chunked\r\n")).await;
+        let Taken { mut request, done } = soon(arrivals.recv()).await.unwrap();
+        let (feeder, body) = fed();
+        done.send(Response::new(body)).unwrap();
+        agent.head().await;
+        assert!(feeder.data("tick").await);
+        assert_eq!(agent.chunks(4).await, b"tick");
+        agent.write("zz\r\n").await;
+        assert!(soon(request.body_mut().frame()).await.unwrap().is_err());
+        assert_eq!(agent.rest().await, "", "{way:?}: cut, and not ended");
+        let record = records(&stage, index + 1).await.pop().unwrap();
+        assert_eq!((&record["error"], &record["status"]), (&"bad_request".into(), &200.into()), "{way:?}: {record}");
+    }
+}
+
+/// RFC 9113 §7: what it is called off for is the upstream's to know.
+#[tokio::test]
+async fn a_request_that_is_called_off_is_called_off_upstream() {
+    let mut upstream = Scripted::start("h2").await;
+    let mut arrivals = taking(&mut upstream);
+    let stage = upstream.stage("").await;
+    let mut agent = Agent::connect(&stage, &upstream.authority(), Way::TunnelH2).await;
+    let (feeder, body) = fed();
+    let asked = start(&mut agent, Method::POST, "/v1/upload", body);
+    assert!(feeder.data("some").await);
+    let Taken { mut request, done: _done } = soon(arrivals.recv()).await.unwrap();
+    let frame = soon(request.body_mut().frame()).await.unwrap().unwrap();
+    assert_eq!(frame.into_data().unwrap(), "some");
+    asked.abort();
+    drop(feeder);
+    let error = soon(request.body_mut().frame()).await.unwrap().unwrap_err();
+    assert_eq!(reason(&error), Some(h2::Reason::CANCEL));
+}
+
 #[tokio::test]
 async fn an_agent_that_leaves_before_the_answer_ends_the_request() {
     let upstream = Scripted::start("http/1.1").await;
@@ -519,13 +611,25 @@ async fn an_upstream_that_breaks_off_is_no_whole_answer() {
     }
 }
 
+/// Of an h2 stream that was reset.
+fn reason(error: &hyper::Error) -> Option<h2::Reason> {
+    std::error::Error::source(error)?.downcast_ref::<h2::Error>()?.reason()
+}
+
 /// Threat 79: a reset is the end of an answer only where the answer was whole, whatever its
-/// reason is.
+/// reason is. What it was called off for is passed on; that all is well isn't.
 #[tokio::test]
 async fn an_upstream_that_resets_its_stream_is_no_whole_answer() {
+    use h2::Reason;
     let upstream = Scripted::start("h2").await;
     let stage = upstream.stage("").await;
-    for (way, reason) in [Way::TunnelH2, Way::TunnelH1].into_iter().zip([h2::Reason::NO_ERROR, h2::Reason::CANCEL]) {
+    for (way, said, heard) in [
+        (Way::TunnelH2, Reason::NO_ERROR, Some(Reason::INTERNAL_ERROR)),
+        (Way::TunnelH2, Reason::REFUSED_STREAM, Some(Reason::INTERNAL_ERROR)),
+        (Way::TunnelH2, Reason::CANCEL, Some(Reason::CANCEL)),
+        (Way::TunnelH2, Reason::ENHANCE_YOUR_CALM, Some(Reason::ENHANCE_YOUR_CALM)),
+        (Way::TunnelH1, Reason::CANCEL, None),
+    ] {
         let mut agent = Agent::connect(&stage, &upstream.authority(), way).await;
         let asked = start(&mut agent, Method::GET, "/v1/cut", empty());
         let mut connection = soon(h2::server::handshake(upstream.accept().await.into_inner())).await.unwrap();
@@ -535,8 +639,9 @@ async fn an_upstream_that_resets_its_stream_is_no_whole_answer() {
         sending.send_data(Bytes::from_static(b"half"), false).unwrap();
         let mut answer = answer(asked).await;
         assert_eq!(data(&mut answer).await, "half");
-        sending.send_reset(reason);
-        assert!(soon(answer.body_mut().frame()).await.unwrap().is_err(), "{way:?}, {reason:?}");
+        sending.send_reset(said);
+        let error = soon(answer.body_mut().frame()).await.unwrap().unwrap_err();
+        assert_eq!(reason(&error), heard, "{way:?}, {said:?}");
         driver.abort();
     }
 }

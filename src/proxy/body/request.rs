@@ -411,6 +411,24 @@ mod tests {
         assert_eq!(next.await.unwrap(), "more");
     }
 
+    /// An agent that listens may have nothing to say for hours.
+    #[tokio::test(start_paused = true)]
+    async fn behind_the_head_of_its_answer_silence_is_no_end() {
+        for (is_answered, lasts) in [(false, 60), (true, 120)] {
+            let begun = Instant::now();
+            let (mut body, _agent) = uploaded(&format!("{CHUNKED}2\r\nok\r\n"), 100).await;
+            data(&mut body).await;
+            // It waits already.
+            tokio::time::timeout(Duration::from_secs(30), body.frame()).await.unwrap_err();
+            if is_answered {
+                body.rewinder().answered();
+            }
+            let error = body.frame().await.unwrap().unwrap_err();
+            assert_eq!(matches!(error, BodyError::Late), is_answered, "{error:?}");
+            assert_eq!(begun.elapsed().as_secs(), lasts);
+        }
+    }
+
     #[tokio::test]
     async fn a_replay_is_as_long_as_the_body() {
         let (mut first, mut agent) = uploaded("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\nabc", 100).await;

@@ -472,12 +472,17 @@ async fn broken_http2_is_named_by_who_broke_it() {
         vec![0, 0, 4, kind, flags, 0, 0, 0, 1, 0, 0, 0, code]
     }
     let ca = TestCa::new();
-    // CANCEL of the stream, no answer at all, and an answer of what is no HPACK.
-    for (said, status) in [
+    // CANCEL of the stream, no answer at all, the connection's end with a reason in words, and an
+    // answer of what is no HPACK.
+    let mut goaway = vec![0, 0, 22, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 11];
+    goaway.extend(b"Bearer a-token");
+    let cases = [
         (frame(3, 0, 8), "connection_terminated"),
         (Vec::new(), "connection_terminated"),
+        (goaway, "connection_terminated"),
         (frame(1, 5, 0), "http_protocol_error"),
-    ] {
+    ];
+    for ((said, status), has_body) in cases.into_iter().flat_map(|case| [(case.clone(), false), (case, true)]) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let authority = format!("origin.test:{}", listener.local_addr().unwrap().port());
         let tls = ca.server("origin.test", H2);
@@ -499,7 +504,8 @@ async fn broken_http2_is_named_by_who_broke_it() {
             }
             // SETTINGS come first (RFC 9113 §3.4).
             stream.write_all(&[&[0, 0, 0, 4, 0, 0, 0, 0, 0], &said[..]].concat()).await.unwrap();
-            if said.is_empty() {
+            // Whoever announces an end may still answer what came before.
+            if said.get(3).is_none_or(|kind| *kind == 7) {
                 return stream.shutdown().await.unwrap();
             }
             let mut rest = Vec::new();
@@ -507,9 +513,18 @@ async fn broken_http2_is_named_by_who_broke_it() {
         });
         let (client, upstream) = (client(settings()), upstream(ca.client(H2), &["127.0.0.0/8"]));
         let permit = permit("agent", &upstream, Scheme::Https, &authority);
-        let failure = send(&client, &permit, get("https://origin.test/")).await.expect_err(status);
+        // One that never ends: its side hears of the end, too, and knows less of it.
+        let (_more, body) = TestBody::channel();
+        let request = if has_body { post("https://origin.test/", body) } else { get("https://origin.test/") };
+        let failure = send(&client, &permit, request).await.expect_err(status);
         assert!(matches!(failure.error, Error::Http2(_)), "{failure:?}");
-        assert_eq!(failure.error.proxy_status(), status, "{failure:?}");
+        assert_eq!(failure.error.proxy_status(), status, "{has_body}: {failure:?}");
+        // Threat 19: what is said of it.
+        let mut cause: Option<&dyn std::error::Error> = Some(&failure.error);
+        while let Some(error) = cause {
+            assert!(!error.to_string().contains("a-token"), "{error}");
+            cause = error.source();
+        }
         serving.abort();
     }
 }
