@@ -41,7 +41,8 @@ const IDLE: usize = 4;
 /// Longest wait for a turn.
 const TURN_WAIT: Duration = Duration::from_secs(2);
 
-/// How long a server whose metadata couldn't be had isn't asked for it but for a token.
+/// How long a server whose metadata couldn't be had isn't asked for it but for a token, and
+/// one whose addresses couldn't be had isn't looked for.
 const REST: Duration = Duration::from_secs(30);
 
 /// Longest metadata document, in bytes.
@@ -57,6 +58,8 @@ pub(crate) struct Endpoint {
     turn: Semaphore,
     /// Until when [`Endpoint::find`] asks no more.
     rest: tokio::sync::Mutex<Option<Instant>>,
+    /// Until when nobody looks for its addresses. Whoever does has the lock meanwhile.
+    lost: Arc<tokio::sync::Mutex<Option<Instant>>>,
 }
 
 #[derive(Debug)]
@@ -84,7 +87,8 @@ impl Endpoint {
             Place::Known(metadata) => http.premises.learn(metadata),
             Place::Discovered(_) => {}
         }
-        Ok(Self { server, http, place, turn: Semaphore::new(1), rest: tokio::sync::Mutex::default() })
+        let turn = Semaphore::new(1);
+        Ok(Self { server, http, place, turn, rest: tokio::sync::Mutex::default(), lost: Arc::default() })
     }
 
     /// Whether this was made for `server`.
@@ -131,12 +135,41 @@ impl Endpoint {
         }
     }
 
-    /// Looks the server's addresses up, where no connection has told them yet and no parent
-    /// proxy does the looking up.
-    pub(crate) async fn locate(&self) {
+    /// Whether a look-up would tell no more: a connection has told the server's addresses, or
+    /// a parent proxy does the looking up.
+    pub(crate) fn is_located(&self) -> bool {
+        self.http.plan.parent.is_some() || self.premises().unlocated().is_empty()
+    }
+
+    /// Has the server's addresses looked up, where they aren't known: by one for all who would
+    /// like to know, and for a while by nobody when it was in vain. Says whether
+    /// [`located`](Self::located) is worth the wait.
+    pub(crate) fn locate_behind(self: &Arc<Self>, runtime: &Handle) -> bool {
+        if self.is_located() {
+            return false;
+        }
+        let Ok(mut rest) = Arc::clone(&self.lost).try_lock_owned() else { return true };
+        // Somebody may have found them since.
+        if rest.is_some_and(|until| Instant::now() < until) || self.is_located() {
+            return false;
+        }
+        let endpoint = Arc::clone(self);
+        // A task of its own, with the lock: when all have left who asked, it is still the only one.
+        runtime.spawn(async move {
+            endpoint.look_up().await;
+            *rest = (!endpoint.is_located()).then(|| Instant::now() + REST);
+        });
+        true
+    }
+
+    /// Returns when nobody looks for its addresses any more.
+    pub(crate) async fn located(&self) {
+        drop(self.lost.lock().await);
+    }
+
+    async fn look_up(&self) {
         let plan = &self.http.plan;
-        let names = if plan.parent.is_none() { self.premises().unlocated() } else { Vec::new() };
-        for name in names {
+        for name in self.premises().unlocated() {
             match plan.resolve.iter().find(|(known, _)| **known == *name) {
                 Some((_, address)) => self.premises().reached(*address),
                 None => {
@@ -423,4 +456,62 @@ fn is_metadata(host: &str) -> bool {
 
 fn address(host: &str) -> Option<IpAddr> {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::testing::{server, settings};
+
+    const LOST: &str = "lost.example";
+
+    /// A server at a name that can't be looked up in time.
+    fn lost() -> Arc<Endpoint> {
+        let settings = Settings { exchange_timeout: Duration::ZERO, ..settings() };
+        let location = Location::TokenEndpoint(format!("https://{LOST}/token"));
+        Arc::new(Endpoint::new(server(location), &settings).unwrap())
+    }
+
+    /// Has it resolve from now on.
+    fn is_found(endpoint: &mut Arc<Endpoint>) {
+        let plan = &mut Arc::get_mut(endpoint).unwrap().http.plan;
+        plan.resolve.push((LOST.to_owned(), IpAddr::from([192, 0, 2, 1])));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_looked_for_in_vain_rests() {
+        let mut endpoint = lost();
+        assert!(endpoint.locate_behind(&Handle::current()));
+        endpoint.located().await;
+        assert!(!endpoint.is_located());
+        is_found(&mut endpoint);
+        assert!(!endpoint.locate_behind(&Handle::current()), "nothing to wait for");
+        endpoint.located().await;
+        assert!(!endpoint.is_located(), "nobody looked");
+        tokio::time::advance(REST).await;
+        assert!(endpoint.locate_behind(&Handle::current()));
+        endpoint.located().await;
+        assert!(endpoint.is_located());
+        assert!(!endpoint.locate_behind(&Handle::current()), "it is remembered");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_looks_for_all() {
+        let mut endpoint = lost();
+        is_found(&mut endpoint);
+        let somebody = Arc::clone(&endpoint.lost).lock_owned().await;
+        assert!(endpoint.locate_behind(&Handle::current()));
+        assert!(timeout(REST, endpoint.located()).await.is_err(), "it is looked for");
+        assert!(!endpoint.is_located(), "by two");
+        drop(somebody);
+        endpoint.located().await;
+        // Nobody is there who waits, and nobody else begins.
+        let endpoint = lost();
+        assert!(endpoint.locate_behind(&Handle::current()));
+        assert!(endpoint.lost.try_lock().is_err());
+        assert!(endpoint.locate_behind(&Handle::current()));
+        assert_eq!(Arc::strong_count(&endpoint), 2, "one task has it");
+        endpoint.located().await;
+        assert_eq!(Arc::strong_count(&endpoint), 1);
+    }
 }

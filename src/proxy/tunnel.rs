@@ -163,10 +163,11 @@ impl Proxy {
         (agent, authority): (&Agent, &Authority),
         record: &mut Record,
     ) -> Result<(Stream, SocketAddr), Error> {
+        // First, since it asks nobody.
+        check_blind(&rules.authorization_servers, authority)?;
         if rules.broker.leads_to_authorization_server(authority.host()).await {
             return Err(Trespass::Endpoint.into());
         }
-        check_blind(&rules.authorization_servers, authority)?;
         record.decision.allowed = Some(true);
         record.decision.reason = "unmatched_tunnelled".into();
         self.upstream.connect_raw(agent.name(), authority, &[]).await.map_err(upstream_error)

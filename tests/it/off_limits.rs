@@ -112,6 +112,12 @@ async fn blind_tunnels() {
         let answer = wire.answer().await;
         assert_eq!((answer.status, &*answer.code()), (403, "host_not_allowed"), "{authority}: {answer:?}");
     }
+    // The port is judged before anybody looks for a server.
+    let mut wire = Wire::connect(doors.forward).await;
+    wire.send(connect_head(&stage, "93.184.216.34:22")).await;
+    let answer = wire.answer().await;
+    assert_eq!((answer.status, &*answer.code()), (403, "host_not_allowed"), "{answer:?}");
+    assert!(!answer.problem()["detail"].as_str().unwrap().contains("endpoint"), "{answer:?}");
     let mut wire = Wire::connect(doors.forward).await;
     // Many names may share one address of a content network.
     wire.send(connect_head(&stage, "anything.example:443")).await;

@@ -81,16 +81,18 @@ impl Broker {
 
     /// A bare address says nothing of whose it is.
     fn is_located(&self, host: &Host) -> bool {
-        matches!(host, Host::Name(_)) || self.0.endpoints.iter().all(|at| at.premises().unlocated().is_empty())
+        matches!(host, Host::Name(_)) || self.0.endpoints.iter().all(|endpoint| endpoint.is_located())
     }
 
     async fn locate(&self, host: &Host) {
         if let Host::Name(_) = host {
             return;
         }
-        for endpoint in self.0.endpoints.iter().filter(|endpoint| !endpoint.premises().unlocated().is_empty()) {
-            let unlocated = Arc::clone(endpoint);
-            let _ = Box::pin(self.0.shared.runtime.spawn(async move { unlocated.locate().await })).await;
+        // All at once, so that many servers take no longer than one.
+        let runtime = &self.0.shared.runtime;
+        let sought: Vec<_> = self.0.endpoints.iter().filter(|endpoint| endpoint.locate_behind(runtime)).collect();
+        for endpoint in sought {
+            Box::pin(endpoint.located()).await;
         }
     }
 
