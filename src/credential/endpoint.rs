@@ -21,7 +21,7 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use crate::tls::ClientIdentity;
+use crate::{primitives::is_metadata_service, tls::ClientIdentity};
 
 use super::{
     AuthorizationServer, ClearText, Location, ParentProxy, Settings,
@@ -444,14 +444,15 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || address(host).is_some_and(|address| address.is_loopback())
 }
 
-/// The metadata server of a cloud: a link-local address, or the name that Google gives it.
+/// The metadata server of a cloud: a link-local address, an IPv6 address that clouds give it, or
+/// the name that Google does.
 fn is_metadata(host: &str) -> bool {
-    let link_local = |address| match address {
+    let is_one = |address| match address {
         IpAddr::V4(address) => address.is_link_local(),
         // AWS: fd00:ec2::254.
-        IpAddr::V6(address) => address.is_unicast_link_local() || address.is_unique_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || is_metadata_service(address),
     };
-    host == "metadata.google.internal" || address(host).is_some_and(link_local)
+    host == "metadata.google.internal" || address(host).is_some_and(is_one)
 }
 
 fn address(host: &str) -> Option<IpAddr> {
@@ -513,5 +514,15 @@ mod tests {
         assert_eq!(Arc::strong_count(&endpoint), 2, "one task has it");
         endpoint.located().await;
         assert_eq!(Arc::strong_count(&endpoint), 1);
+    }
+
+    #[test]
+    fn clear_text_is_for_metadata_servers() {
+        for host in ["169.254.169.254", "[fe80::1]", "[fd00:ec2::254]", "[fd20:ce::254]", "metadata.google.internal"] {
+            assert!(is_metadata(host), "{host}");
+        }
+        for host in ["[fd12::1]", "[fd00:ec2::253]", "10.0.0.1", "[2001:db8::1]", "metadata.google.example"] {
+            assert!(!is_metadata(host), "{host}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod boxed;
 pub mod clock;
+pub mod cloud;
 pub mod digest;
 pub mod hint;
 pub mod host;
@@ -16,6 +17,7 @@ pub mod trace;
 
 pub use boxed::boxed;
 pub use clock::{Clock, SystemClock};
+pub use cloud::is_metadata_service;
 pub use digest::sha256;
 pub use hint::Hint;
 pub use host::{Authority, Host, HostError};

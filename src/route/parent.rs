@@ -2,9 +2,11 @@
 //! without it. Names are looked at as they are: whoever needs a parent proxy may have no DNS
 //! for the outside.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
-use crate::primitives::{Authority, Host};
+use crate::primitives::{Authority, Host, is_metadata_service};
 
 use super::pattern::HostPattern;
 
@@ -34,8 +36,8 @@ pub enum Past {
 }
 
 impl Parent {
-    /// Whether the way to `to` leads through the parent. This machine and its link's
-    /// addresses are others over there: they never do.
+    /// Whether the way to `to` leads through the parent. This machine, its link's addresses
+    /// and the metadata service of its cloud are others over there: they never do.
     pub fn covers(&self, to: &Authority) -> bool {
         !is_local(to.host()) && !self.past.iter().any(|past| past.names(to))
     }
@@ -55,14 +57,14 @@ fn is_local(host: &Host) -> bool {
     match host {
         // The last one is Google's metadata server.
         Host::Name(name) => matches!(&**name, "localhost" | "metadata.google.internal") || name.ends_with(".localhost"),
-        Host::Ip(address) => match address.to_canonical() {
-            std::net::IpAddr::V4(address) => {
-                address.is_loopback() || address.is_link_local() || address.is_unspecified()
-            }
-            std::net::IpAddr::V6(address) => {
-                address.is_loopback() || address.is_unicast_link_local() || address.is_unspecified()
-            }
-        },
+        Host::Ip(address) => {
+            let address = address.to_canonical();
+            let of_the_link = match address {
+                IpAddr::V4(address) => address.is_link_local(),
+                IpAddr::V6(address) => address.is_unicast_link_local(),
+            };
+            of_the_link || address.is_loopback() || address.is_unspecified() || is_metadata_service(address)
+        }
     }
 }
 
@@ -94,12 +96,26 @@ mod tests {
             "169.254.169.254:80",
             "metadata.google.internal:80",
             "[fe80::1]:80",
+            "100.100.100.200:80",
+            "[::ffff:100.100.100.200]:80",
+            "192.0.0.192:80",
+            "168.63.129.16:80",
+            "[fd00:ec2::254]:80",
+            "[fd20:ce::254]:80",
+            "[fd00:42::42]:80",
         ] {
             assert!(!covers(direct), "{direct}");
         }
-        for through in
-            ["internal:443", "evilinternal:443", "wiki.test:443", "10.3.0.1:443", "api.test:443", "1.1.1.1:443"]
-        {
+        for through in [
+            "internal:443",
+            "evilinternal:443",
+            "wiki.test:443",
+            "10.3.0.1:443",
+            "api.test:443",
+            "1.1.1.1:443",
+            "100.100.100.201:80",
+            "[fd12::1]:80",
+        ] {
             assert!(covers(through), "{through}");
         }
     }

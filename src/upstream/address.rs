@@ -12,6 +12,8 @@ use std::{
 
 use ipnet::IpNet;
 
+use crate::primitives::is_metadata_service;
+
 /// Knows our own listeners, which nothing reaches through the proxy.
 #[derive(Clone, Debug, Default)]
 pub struct Wall {
@@ -42,7 +44,8 @@ impl Wall {
         if plain.is_unspecified() {
             return Err(UNSPECIFIED);
         }
-        if reached().any(|candidate| is_metadata(candidate) && !names_exactly(allowed, &[ip, plain, candidate])) {
+        if reached().any(|candidate| is_metadata_service(candidate) && !names_exactly(allowed, &[ip, plain, candidate]))
+        {
             return Err(METADATA);
         }
         let listed = |ip: IpAddr| allowed.iter().any(|net| net.contains(&ip));
@@ -91,34 +94,6 @@ fn names_exactly(allowed: &[IpNet], spellings: &[IpAddr]) -> bool {
 
 const UNSPECIFIED: &str = "the unspecified address";
 const METADATA: &str = "a cloud metadata service";
-
-/// Metadata services that hand out credentials of the machine: AWS (also ECS, EKS),
-/// Azure, GCP, OpenStack and most others; Alibaba; Oracle; Tencent; Scaleway; Azure's
-/// wire server, which stands in public space.
-const METADATA_V4: [[u8; 4]; 8] = [
-    [169, 254, 169, 254],
-    [169, 254, 170, 2],
-    [169, 254, 170, 23],
-    [100, 100, 100, 200],
-    [192, 0, 0, 192],
-    [169, 254, 0, 23],
-    [169, 254, 42, 42],
-    [168, 63, 129, 16],
-];
-
-const METADATA_V6: [[u16; 8]; 4] = [
-    [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254],
-    [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23],
-    [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254],
-    [0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42],
-];
-
-fn is_metadata(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => METADATA_V4.contains(&ip.octets()),
-        IpAddr::V6(ip) => METADATA_V6.contains(&ip.segments()),
-    }
-}
 
 /// IANA IPv4 special-purpose registry, and the multicast and reserved space. The first match holds.
 const SPECIAL_V4: [([u8; 4], u32, &str); 20] = [
@@ -181,7 +156,7 @@ const RESERVED_V6: &str = "a reserved address";
 /// What an address is, when it isn't plain public unicast. An IPv4-mapped address is
 /// what its IPv4 address is, and never plain.
 pub fn special_purpose(address: IpAddr) -> Option<&'static str> {
-    if is_metadata(address.to_canonical()) {
+    if is_metadata_service(address.to_canonical()) {
         return Some(METADATA);
     }
     match address {

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use crate::{
-    primitives::{Authority, Host},
+    primitives::{Authority, Host, is_metadata_service},
     route::Scheme,
 };
 
@@ -43,13 +43,14 @@ pub(in crate::config) fn url(doc: &Document<'_>, key: &str, text: &At<String>) -
     }
 }
 
-/// The metadata server of a cloud: at a link-local address, or by the name that Google gives it.
+/// The metadata server of a cloud: at a link-local address, at an IPv6 address that clouds give
+/// it, or by the name that Google does.
 pub(in crate::config) fn is_metadata(host: &Host) -> bool {
     match host {
         Host::Name(name) => &**name == "metadata.google.internal",
         Host::Ip(IpAddr::V4(address)) => address.is_link_local(),
         // AWS: fd00:ec2::254.
-        Host::Ip(IpAddr::V6(address)) => address.is_unicast_link_local() || address.is_unique_local(),
+        Host::Ip(address @ IpAddr::V6(v6)) => v6.is_unicast_link_local() || is_metadata_service(*address),
     }
 }
 
@@ -90,6 +91,17 @@ fn parse(text: &str) -> Result<Url, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn not_every_local_address_is_a_metadata_servers() {
+        let is_metadata = |host| is_metadata(&Host::parse(host).unwrap());
+        for host in ["169.254.169.254", "[fe80::1]", "[fd00:ec2::254]", "[fd20:ce::254]", "metadata.google.internal"] {
+            assert!(is_metadata(host), "{host}");
+        }
+        for host in ["[fd12::1]", "[fd00:ec2::253]", "10.0.0.1", "[2001:db8::1]", "metadata.google.example"] {
+            assert!(!is_metadata(host), "{host}");
+        }
+    }
 
     #[test]
     fn urls_are_taken_apart_and_odd_ones_refused() {
