@@ -42,16 +42,16 @@ pub struct Judges<'a> {
 }
 
 impl Judges<'_> {
-    /// A `CONNECT` to a host that no route names.
+    /// A `CONNECT` to a host that no route names at this port.
     fn judge_unnamed(self, authority: &Authority, explanation: &mut Explanation) -> Result<(), Error> {
         match self.unmatched {
-            Unmatched::Deny => Err(Error::NoRoute),
-            Unmatched::Tunnel => {
+            Unmatched::Tunnel if !self.routes.names_host(authority.host()) => {
                 tunnel::check_blind(self.authorization_servers, authority)?;
                 explanation.allowed = true;
                 explanation.reason = "no route names the host: tunnelled untouched, without a credential".to_owned();
                 Ok(())
             }
+            Unmatched::Tunnel | Unmatched::Deny => Err(Error::NoRoute),
         }
     }
 }

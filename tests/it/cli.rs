@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     binary::{Home, Town},
-    support::Facts,
+    support::{API, Facts},
 };
 
 /// Five mistakes, with the line and a part of the fix that each has to be reported with.
@@ -182,6 +182,12 @@ async fn explain_knows_of_untouched_tunnels() {
     // Not over clear text, not to odd ports, and never to an authorization server.
     for url in ["http://other.example/", "https://other.example:22/", "https://127.0.0.1:443/"] {
         let told = town.home.run(&["explain", "GET", url]).await.expect(1);
+        assert!(told.stdout.contains("403 host_not_allowed"), "{}", told.stdout);
+    }
+    // A host that a route names has no other way in than the route, at no port.
+    let elsewhere = format!("https://{API}:8443/");
+    for method in ["CONNECT", "GET"] {
+        let told = town.home.run(&["explain", method, &elsewhere]).await.expect(1);
         assert!(told.stdout.contains("403 host_not_allowed"), "{}", told.stdout);
     }
 }
