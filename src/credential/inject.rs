@@ -53,17 +53,19 @@ impl Default for Injection {
 
 /// Texts shorter than this stand in answers by chance.
 const SHORTEST_TRACE: usize = 8;
+/// And this long is what is left of one at least when its padding goes.
+const SHORTEST_TRIMMED: usize = 16;
 
 impl Injection {
     /// What an answer holds that repeats the token: the token, what it is in the field where
-    /// that is Base64, and both as JSON and URLs may spell them (threat 15).
+    /// that is Base64, and both as JSON, URLs and HTML may spell them (threat 15).
     pub(crate) fn traces(&self, token: &Secret) -> Box<[Trace]> {
         let mut texts = vec![Zeroizing::new(token.expose().to_owned())];
         for piece in self.template.pieces.iter().filter(|piece| matches!(piece, Piece::Base64(_))) {
             texts.push(filled(std::slice::from_ref(piece), token));
         }
-        let spellings = texts.iter().flat_map(|text| [in_json(text), text.replace('/', "\\/").into(), in_url(text)]);
-        let spellings: Vec<Zeroizing<String>> = spellings.collect();
+        texts.iter_mut().for_each(|text| trim_padding(text));
+        let spellings: Vec<_> = texts.iter().flat_map(|text| spellings(text)).collect();
         for spelling in spellings {
             if !texts.contains(&spelling) {
                 texts.push(spelling);
@@ -163,28 +165,67 @@ fn length(piece: &Piece, token: &Secret) -> usize {
     }
 }
 
-/// As JSON writes it (RFC 8259 §7), without the quotes.
-fn in_json(text: &str) -> Zeroizing<String> {
-    let mut out = Zeroizing::new(String::with_capacity(2 * text.len()));
-    for character in text.chars() {
-        if matches!(character, '"' | '\\') {
-            out.push('\\');
-        }
-        out.push(character);
+/// Each spelling of the padding begins with the text without it. A short text keeps its own:
+/// less of it would stand in answers by chance.
+fn trim_padding(text: &mut String) {
+    let length = text.trim_end_matches('=').len();
+    if length >= SHORTEST_TRIMMED {
+        text.truncate(length);
     }
-    out
 }
 
-/// As URLs and forms write it (RFC 3986 §2.1).
-fn in_url(text: &str) -> Zeroizing<String> {
-    let mut out = Zeroizing::new(String::with_capacity(3 * text.len()));
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            other => {
-                let digit = |half: u8| char::from(b"0123456789ABCDEF"[usize::from(half)]);
-                out.extend(['%', digit(other >> 4), digit(other & 0xf)]);
-            }
+/// What Base64 and passwords hold and some encoders escape though they needn't.
+const ESCAPED: [char; 7] = ['+', '/', '=', '<', '>', '&', '\''];
+
+/// As others may write `text`, each in a way that encoders have; many are the same where it holds
+/// little to escape, and a text without one of [`ESCAPED`] (a JWT) has two.
+fn spellings(text: &str) -> Vec<Zeroizing<String>> {
+    let json = spelled(text, |character| matches!(character, '"' | '\\'), |byte| format!("\\{}", char::from(byte)));
+    let url = spelled(text, is_reserved, |byte| format!("%{byte:02X}"));
+    let mut all = vec![json, url];
+    if !text.contains(ESCAPED) {
+        return all;
+    }
+    // A path keeps its `/`.
+    let in_path = |character: char| character != '/' && is_reserved(character);
+    all.push(spelled(text, is_reserved, |byte| format!("%{byte:02x}")));
+    all.push(spelled(text, in_path, |byte| format!("%{byte:02X}")));
+    all.push(spelled(text, in_path, |byte| format!("%{byte:02x}")));
+    all.push(spelled(&all[0], |character| character == '/', |_| "\\/".to_owned()));
+    // .NET escapes `+` and keeps `/`; Go and Gson write lower case.
+    for kept in [None, Some('/')] {
+        let is_escaped = |character: char| ESCAPED.contains(&character) && Some(character) != kept;
+        all.push(spelled(&all[0], is_escaped, |byte| format!("\\u{byte:04X}")));
+        all.push(spelled(&all[0], is_escaped, |byte| format!("\\u{byte:04x}")));
+    }
+    // Go and .NET escape `+`, templates in JavaScript the others, and the careful all.
+    for escaped in [&['+'][..], &['/', '='], &['+', '/', '=']] {
+        let is_escaped = |character: char| escaped.contains(&character);
+        all.push(spelled(text, is_escaped, |byte| format!("&#{byte};")));
+        all.push(spelled(text, is_escaped, |byte| format!("&#x{byte:X};")));
+        all.push(spelled(text, is_escaped, |byte| format!("&#x{byte:x};")));
+    }
+    all
+}
+
+/// What URLs and forms escape (RFC 3986 §2.3).
+fn is_reserved(character: char) -> bool {
+    !(character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_' | '~'))
+}
+
+/// Most bytes that stand for one: `\u002F`, `&#x2F;`.
+const LONGEST_ESCAPE: usize = 6;
+
+/// `text` with the bytes of some characters escaped.
+fn spelled(text: &str, is_escaped: impl Fn(char) -> bool, escape: impl Fn(u8) -> String) -> Zeroizing<String> {
+    let escaped: usize = text.chars().filter(|character| is_escaped(*character)).map(char::len_utf8).sum();
+    // Whole at once, as above.
+    let mut out = Zeroizing::new(String::with_capacity(text.len() + (LONGEST_ESCAPE - 1) * escaped));
+    for character in text.chars() {
+        if is_escaped(character) {
+            character.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| out.push_str(&escape(byte)));
+        } else {
+            out.push(character);
         }
     }
     out
@@ -194,22 +235,76 @@ fn in_url(text: &str) -> Zeroizing<String> {
 mod tests {
     use super::*;
 
+    fn traces(template: &str, token: &str) -> Vec<String> {
+        let template = Template::parse(template).unwrap();
+        let traces = Injection { field: AUTHORIZATION, template }.traces(&Secret::new(token.to_owned()));
+        traces.iter().map(|trace| trace.secret().expose().to_owned()).collect()
+    }
+
     #[test]
     fn a_token_leaves_more_than_one_trace() {
-        let traces = |template: &str, token: &str| -> Vec<String> {
-            let template = Template::parse(template).unwrap();
-            let traces = Injection { field: AUTHORIZATION, template }.traces(&Secret::new(token.to_owned()));
-            traces.iter().map(|trace| trace.secret().expose().to_owned()).collect()
-        };
         assert_eq!(traces("Bearer {token}", "eyJ.plain-token_1"), ["eyJ.plain-token_1"]);
-        assert_eq!(
-            traces("Bearer {token}", "ya29/to+ken=="),
-            ["ya29/to+ken==", r"ya29\/to+ken==", "ya29%2Fto%2Bken%3D%3D"]
-        );
         assert_eq!(traces("{token}", r#"a"b\cdefgh"#), [r#"a"b\cdefgh"#, r#"a\"b\\cdefgh"#, "a%22b%5Ccdefgh"]);
-        let basic = STANDARD.encode("me:a-password");
-        assert_eq!(traces("Basic b64(me:{token})", "a-password"), ["a-password", &basic, &basic.replace('=', "%3D")]);
         assert_eq!(traces("Bearer {token}", "short"), [""; 0]);
+    }
+
+    #[test]
+    fn the_padding_of_a_long_text_is_not_looked_for() {
+        let basic = STANDARD.encode("me:a-password");
+        assert_eq!(traces("Basic b64(me:{token})", "a-password"), ["a-password", basic.trim_end_matches('=')]);
+        assert_eq!(traces("Bearer {token}", "sixteen-of-them.="), ["sixteen-of-them."]);
+        let short = traces("Bearer {token}", "but-fifteen.xyz=");
+        assert_eq!(short[..3], ["but-fifteen.xyz=", "but-fifteen.xyz%3D", "but-fifteen.xyz%3d"]);
+        assert!(short.contains(&"but-fifteen.xyz&#x3D;".to_owned()), "{short:?}");
+    }
+
+    #[test]
+    fn what_encoders_escape_is_looked_for_as_they_write_it() {
+        let mut of_both = traces("Bearer {token}", "ya29/to+ken/of+an/API==");
+        assert_eq!(of_both[0], "ya29/to+ken/of+an/API");
+        of_both.sort_unstable();
+        let mut wanted = [
+            "ya29/to+ken/of+an/API",
+            "ya29%2Fto%2Bken%2Fof%2Ban%2FAPI",
+            "ya29%2fto%2bken%2fof%2ban%2fAPI",
+            "ya29/to%2Bken/of%2Ban/API",
+            "ya29/to%2bken/of%2ban/API",
+            r"ya29\/to+ken\/of+an\/API",
+            r"ya29\u002Fto\u002Bken\u002Fof\u002Ban\u002FAPI",
+            r"ya29\u002fto\u002bken\u002fof\u002ban\u002fAPI",
+            r"ya29/to\u002Bken/of\u002Ban/API",
+            r"ya29/to\u002bken/of\u002ban/API",
+            "ya29/to&#43;ken/of&#43;an/API",
+            "ya29/to&#x2B;ken/of&#x2B;an/API",
+            "ya29/to&#x2b;ken/of&#x2b;an/API",
+            "ya29&#47;to+ken&#47;of+an&#47;API",
+            "ya29&#x2F;to+ken&#x2F;of+an&#x2F;API",
+            "ya29&#x2f;to+ken&#x2f;of+an&#x2f;API",
+            "ya29&#47;to&#43;ken&#47;of&#43;an&#47;API",
+            "ya29&#x2F;to&#x2B;ken&#x2F;of&#x2B;an&#x2F;API",
+            "ya29&#x2f;to&#x2b;ken&#x2f;of&#x2b;an&#x2f;API",
+        ];
+        wanted.sort_unstable();
+        assert_eq!(of_both, wanted);
+        let mut of_one = traces("Bearer {token}", "a+token-of-an-API");
+        of_one.sort_unstable();
+        assert_eq!(
+            of_one,
+            [
+                "a%2Btoken-of-an-API",
+                "a%2btoken-of-an-API",
+                "a&#43;token-of-an-API",
+                "a&#x2B;token-of-an-API",
+                "a&#x2b;token-of-an-API",
+                "a+token-of-an-API",
+                r"a\u002Btoken-of-an-API",
+                r"a\u002btoken-of-an-API",
+            ]
+        );
+        let of_a_password = traces("{token}", r#"it's <a "pass">&word"#);
+        for spelling in [r#"it\u0027s \u003ca \"pass\"\u003e\u0026word"#, "it%27s%20%3Ca%20%22pass%22%3E%26word"] {
+            assert!(of_a_password.iter().any(|trace| trace == spelling), "{spelling}: {of_a_password:?}");
+        }
     }
 
     fn fill(template: &str) -> Result<String, TemplateError> {

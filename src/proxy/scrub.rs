@@ -1,6 +1,7 @@
 //! Answers that repeat the token (threat 15): an API's debug page, an error that shows the
 //! request, a `Location`. The agent gets asterisks in its place, as many as the token has
-//! characters, so that lengths stay true. Only what is literally the token is found:
+//! characters, so that lengths stay true. Found is the token as it is and as common encoders
+//! spell it ([`Lease::traces`](crate::credential::Lease::traces)):
 //! [the documents](../../docs/security.md) name what can't be.
 //!
 //! ```text

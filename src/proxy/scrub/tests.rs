@@ -5,12 +5,17 @@ use proptest::prelude::*;
 use memchr::memmem;
 
 use super::*;
-use crate::primitives::Secret;
+use crate::{credential::Injection, primitives::Secret};
 
 const TOKEN: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl";
 
 fn secrets(texts: &[&str]) -> Vec<Trace> {
     texts.iter().map(|text| Trace::new(Secret::new((*text).to_owned()))).collect()
+}
+
+/// Of a token behind `Bearer`.
+fn traces(token: &str) -> Box<[Trace]> {
+    Injection::default().traces(&Secret::new(token.to_owned()))
 }
 
 /// All of it, in the chunks that are given.
@@ -89,6 +94,27 @@ fn occurrences_that_overlap_are_filled_to_their_last_byte() {
         assert_eq!(scrub(&needles, [text.as_bytes()]), clean.as_bytes());
         assert_eq!(scrub(&needles, text.as_bytes().chunks(1)), clean.as_bytes());
     }
+}
+
+#[test]
+fn stars_cover_what_was_found_and_no_more() {
+    let needles = traces("ya29/to+ken/of+an/API==");
+    for (spelling, rest) in [
+        ("ya29/to+ken/of+an/API", "=="),
+        ("ya29/to+ken/of+an/API", ", no padding"),
+        ("ya29%2fto%2bken%2fof%2ban%2fAPI", "%3d%3d"),
+        ("ya29/to%2Bken/of%2Ban/API", "%3D%3D&state=1"),
+        (r"ya29\/to+ken\/of+an\/API", r"==\n"),
+        (r"ya29/to\u002Bken/of\u002Ban/API", r"\u003D\u003D"),
+        ("ya29/to&#43;ken/of&#43;an/API", "==</pre>"),
+        ("ya29&#x2F;to+ken&#x2F;of+an&#x2F;API", "&#x3D;&#x3D;"),
+    ] {
+        let (text, clean) = (format!("<{spelling}{rest}"), format!("<{}{rest}", "*".repeat(spelling.len())));
+        assert_eq!(scrub(&needles, [text.as_bytes()]), clean.as_bytes());
+        assert_eq!(scrub(&needles, text.as_bytes().chunks(1)), clean.as_bytes());
+    }
+    let others = "ya29/to ken/of an/API, ya29%2Fto+ken, ya29&#x2F;to&#43;ken==";
+    assert_eq!(scrub(&needles, others.as_bytes().chunks(7)), others.as_bytes());
 }
 
 #[test]
@@ -173,5 +199,24 @@ proptest! {
         let out = scrub(&needles, text.as_bytes().chunks(cut));
         prop_assert_eq!(&out, &filled(&needles, text.as_bytes()));
         prop_assert!(memmem::find(&out, token.as_bytes()).is_none());
+    }
+    /// The traces of one token begin alike and hold each other: each spelling goes all the same,
+    /// wherever the stream is cut, and the padding stays.
+    #[test]
+    fn each_spelling_of_a_token_is_filled(
+        token in "[A-Za-z0-9+/]{16,40}",
+        padding in "={0,2}",
+        order in proptest::collection::vec(0usize..40, 0..6),
+        around in "[ -~]{0,10}",
+        cut in 1usize..60,
+    ) {
+        let needles = traces(&format!("{token}{padding}"));
+        let texts: Vec<_> = needles.iter().map(|needle| needle.secret().expose()).collect();
+        let sent: String = order.iter().map(|at| format!("{around}{}{padding}", texts[at % texts.len()])).collect();
+        let out = scrub(&needles, sent.as_bytes().chunks(cut));
+        prop_assert_eq!(&out, &filled(&needles, sent.as_bytes()));
+        for text in texts {
+            prop_assert!(memmem::find(&out, text.as_bytes()).is_none());
+        }
     }
 }
