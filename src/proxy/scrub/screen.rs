@@ -417,30 +417,42 @@ fn is_text_type(value: &[u8]) -> bool {
     let is_one_of = |names: &[&str], part: &[u8]| names.iter().any(|name| part.eq_ignore_ascii_case(name.as_bytes()));
     is_one_of(&["text", "multipart", "message"], family)
         || kind.iter().rposition(|byte| *byte == b'+').is_some_and(|plus| is_one_of(&TEXT_SUFFIXES, &kind[plus + 1..]))
-        || (family.eq_ignore_ascii_case(b"application") && is_one_of(&TEXT, kind))
+        || (family.eq_ignore_ascii_case(b"application") && is_one_of(&TEXT, without_x(kind)))
+}
+
+/// Many a type was sent with an `x-` before it was registered, and is still (RFC 6648).
+fn without_x(kind: &[u8]) -> &[u8] {
+    match kind {
+        [b'x' | b'X', b'-', rest @ ..] => rest,
+        _ => kind,
+    }
 }
 
 /// Behind a `+` (RFC 6839).
 const TEXT_SUFFIXES: [&str; 3] = ["json", "xml", "yaml"];
 
-/// Behind `application/`.
-const TEXT: [&str; 16] = [
+/// Behind `application/`, or `application/x-`.
+const TEXT: [&str; 20] = [
+    "csp-report",
     "ecmascript",
     "graphql",
+    "http",
+    "httpd-php-source",
     "javascript",
     "json",
     "json-seq",
+    "json5",
     "jsonl",
+    "jsonlines",
     "jwt",
     "ndjson",
+    "sh",
+    "sql",
     "toml",
-    "x-httpd-php-source",
-    "x-javascript",
-    "x-json",
-    "x-ndjson",
-    "x-www-form-urlencoded",
+    "www-form-urlencoded",
     "xml",
     "yaml",
+    "yml",
 ];
 
 /// Asks the upstream for nothing that couldn't be looked through, or only at a price: gzip, if

@@ -17,12 +17,31 @@ fn what_a_human_could_read_is_looked_through() {
         "image/svg+xml",
         "multipart/form-data; boundary=x",
         "application/x-www-form-urlencoded",
+        "application/x-javascript",
+        "application/x-yaml; charset=utf-8",
+        "Application/X-YML",
+        "application/yml",
+        "application/x-sh",
+        "application/sql",
+        "application/http",
+        "application/x-jsonlines",
+        "application/json5",
+        "application/csp-report",
         "nonsense",
         "",
     ] {
         assert!(is_text(&[text]), "{text}");
     }
-    for other in ["application/octet-stream", "image/png", "application/grpc", "application/zip", "video/mp4"] {
+    for other in [
+        "application/octet-stream",
+        "image/png",
+        "application/grpc",
+        "application/zip",
+        "application/x-tar",
+        "application/x-x-sh",
+        "image/x-sql",
+        "video/mp4",
+    ] {
         assert!(!is_text(&[other]), "{other}");
     }
     assert!(is_text(&[]));
