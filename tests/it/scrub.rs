@@ -445,6 +445,34 @@ async fn trailers_are_looked_through_behind_any_body() {
     }
 }
 
+/// A digest behind a body is of the bytes in their coding, which the agent doesn't get.
+#[tokio::test]
+async fn trailers_about_a_coding_that_is_undone_are_gone() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    let coded = gzip("{}");
+    for way in Way::ALL {
+        for is_coded in [true, false] {
+            let mut agent = Agent::connect(&stage, &upstream.authority(), way).await;
+            let asked = get(&mut agent, &[("te", "trailers"), ("accept-encoding", "gzip")]);
+            let mut wire = upstream.accept().await;
+            wire.head().await;
+            let (field, body) = if is_coded { ("content-encoding: gzip\r\n", &*coded) } else { ("", &b"{}"[..]) };
+            wire.write(format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{field}connection: close\r\n\
+                 transfer-encoding: chunked\r\n\r\n{:x}\r\n",
+                body.len()
+            ))
+            .await;
+            wire.write(body).await;
+            wire.write("\r\n0\r\ncontent-digest: sha-256=:x:\r\nx-status: done\r\n\r\n").await;
+            let (_, got, trailers) = all_of(answer(asked).await).await;
+            assert_eq!((&*got, &trailers["x-status"]), ("{}", &"done".parse().unwrap()), "{way:?}");
+            assert_eq!(trailers.contains_key("content-digest"), !is_coded, "{way:?}");
+        }
+    }
+}
+
 /// Of a request that was sent twice, both tokens are looked for.
 #[tokio::test]
 async fn the_token_of_a_former_attempt_does_not_come_back_either() {

@@ -94,6 +94,13 @@ static OF_THE_CODED: [HeaderName; 6] = [
     HeaderName::from_static("content-md5"),
 ];
 
+/// What the agent gets is in no coding, and no digest of other bytes would hold for it.
+fn remove_of_the_coded(fields: &mut HeaderMap) {
+    for name in &OF_THE_CODED {
+        fields.remove(name);
+    }
+}
+
 impl Screening {
     /// `None`: no token went out, or the route doesn't mind its coming back.
     pub(in crate::proxy) fn new(
@@ -170,9 +177,7 @@ impl Screening {
                     return Err(Error::UnaskedCoding);
                 }
             }
-            for name in &OF_THE_CODED {
-                head.headers.remove(name);
-            }
+            remove_of_the_coded(&mut head.headers);
         }
         Ok(has_body.then(|| Screen::new(self, (true, coding.map(Decoder::new)), told, permit)))
     }
@@ -252,6 +257,9 @@ impl Work {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             if let Some(mut trailers) = self.trailers.take() {
+                if self.decoder.is_some() {
+                    remove_of_the_coded(&mut trailers);
+                }
                 if scrub_fields(self.traces(), &mut trailers) {
                     self.tell("a trailer");
                 }

@@ -1,5 +1,7 @@
 //! What is looked through, and what is asked for.
 
+use std::task::Waker;
+
 use super::*;
 
 #[test]
@@ -68,6 +70,25 @@ fn an_upstream_is_asked_for_nothing_else_than_gzip() {
     assert_eq!(asked(&[(ACCEPT_ENCODING, "br"), (ACCEPT_ENCODING, "gzip")]), "gzip");
     assert_eq!(asked(&[(ACCEPT_ENCODING, "gzip"), (RANGE, "bytes=0-9")]), "identity");
     assert_eq!(asked(&[(RANGE, "bytes=0-9")]), "identity");
+}
+
+/// A digest is mostly known at the end only, and sent behind the body.
+#[test]
+fn trailers_about_coded_bytes_go_where_the_coding_does() {
+    let left = |coding: Option<Coding>| {
+        let names = ["content-digest", "repr-digest", "digest", "content-md5", "grpc-status"];
+        let fields = names.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1")));
+        let mut came = Some(Frame::trailers(HeaderMap::from_iter(fields)));
+        let mut work = Work { is_text: true, decoder: coding.map(Decoder::new), ..Work::default() };
+        let source = |_: &mut Context<'_>| Poll::Ready(came.take().map(|frame| Ok(Came { frame, is_last: true })));
+        let Poll::Ready(Some(Ok(frame))) = work.poll(&mut Context::from_waker(Waker::noop()), source) else {
+            unreachable!("trailers came")
+        };
+        let trailers = frame.into_trailers().unwrap();
+        (trailers.len(), trailers.contains_key("grpc-status"))
+    };
+    assert_eq!(left(Some(Coding::Gzip)), (1, true));
+    assert_eq!(left(None), (5, true));
 }
 
 /// Of an answer that was screened nothing is left for the next one.
