@@ -187,6 +187,16 @@ fn after_an_error_nothing_is_understood() {
     }
 }
 
+/// RFC 9110 §10.1.4: what is the connection's is named as such.
+#[test]
+fn te_leaves_as_the_connections() {
+    let head = http::Request::get("/v1").header("te", "trailers").header("x-a", "1").body(()).unwrap().into_parts().0;
+    let mut out = Vec::new();
+    head::write_request(&mut out, &head, &http::HeaderValue::from_static("h"), Coding::Length(0));
+    let out = String::from_utf8(out).unwrap();
+    assert_eq!(out, "GET /v1 HTTP/1.1\r\nhost: h\r\nte: trailers\r\nconnection: te\r\nx-a: 1\r\n\r\n");
+}
+
 /// What is decided on as `/` leaves as `/`.
 #[test]
 fn a_request_line_has_a_path() {

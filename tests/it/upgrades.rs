@@ -276,6 +276,24 @@ async fn ask_h2(
     (asking, far, head)
 }
 
+/// RFC 9113 §8.5: a reset ends both directions, also the one that had ended and is read no more.
+#[tokio::test]
+async fn a_reset_behind_a_half_close_ends_the_tunnel() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = upstream.stage("").await;
+    for (index, way) in Way::H2.into_iter().enumerate() {
+        let (asking, mut far, head) = ask_h2(&stage, &upstream, way).await;
+        far.write(agreed(&head)).await;
+        let mut agent = Wire::new(TokioIo::new(soon(hyper::upgrade::on(asking.await.unwrap())).await.unwrap()));
+        agent.finish().await;
+        assert_eq!(far.rest().await, "", "{way:?}: the half-close is passed on");
+        drop(agent);
+        // The upstream says nothing and keeps its side open.
+        let record = records(&stage, index + 1).await.pop().unwrap();
+        assert_eq!(record["error"], "tunnel_broke_off", "{way:?}: {record}");
+    }
+}
+
 /// RFC 8441: mapped to the upgrade that an HTTP/1.1 upstream knows.
 #[tokio::test]
 async fn a_websocket_over_h2_becomes_an_upgrade() {

@@ -364,3 +364,65 @@ fn coding(body: &Body, version: Version) -> Coding {
         (None, _) => Coding::Chunked,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use http::HeaderMap;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        sync::Notify,
+    };
+
+    use super::*;
+    use crate::primitives::RequestIds;
+
+    const PIPE: usize = 64;
+
+    async fn read(agent: &mut DuplexStream, end: &str) -> String {
+        let mut text = String::new();
+        while !text.ends_with(end) {
+            text.push(char::from(timeout(LINGER, agent.read_u8()).await.expect(&text).unwrap()));
+        }
+        text
+    }
+
+    /// What comes while an agent takes its time isn't kept for the answer.
+    #[tokio::test(start_paused = true)]
+    async fn an_interim_answer_behind_one_that_waits_leaves_when_there_is_room() {
+        let (mut agent, near) = duplex(PIPE);
+        let (interim, end) = (InterimSink::default(), Notify::new());
+        let (_handle, drain) = Drain::new();
+        let limits = Limits {
+            head: head::Limits { bytes: 4096, fields: 100, target: 4096 },
+            head_timeout: Duration::from_secs(60),
+        };
+        let serve = |_request: AgentRequest| async {
+            end.notified().await;
+            Reply { response: Response::new(Body::empty()), next: None::<()> }
+        };
+        let unreadable = |_| RequestIds::new(0).next();
+        let io = Peeked::new(bytes::Bytes::new(), near);
+        let conversation = converse(io, limits, &interim, (&drain, pending()), serve, unreadable);
+        let asking = async {
+            agent.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            let link =
+                |length: usize| HeaderMap::from_iter([(http::header::LINK, "x".repeat(length).parse().unwrap())]);
+            tokio::task::yield_now().await;
+            interim.push(StatusCode::EARLY_HINTS, &link(2 * PIPE));
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+            }
+            interim.push(StatusCode::PROCESSING, &link(1));
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+            }
+            assert!(read(&mut agent, "\r\n\r\n").await.starts_with("HTTP/1.1 103 "));
+            assert!(read(&mut agent, "\r\n\r\n").await.starts_with("HTTP/1.1 102 "));
+            end.notify_one();
+            assert!(read(&mut agent, "\r\n\r\n").await.starts_with("HTTP/1.1 200 "));
+        };
+        tokio::select! { _ = conversation => panic!("it ends"), () = asking => {} }
+    }
+}
