@@ -367,12 +367,13 @@ fn coding(body: &Body, version: Version) -> Coding {
 
 #[cfg(test)]
 mod tests {
-    use std::future::pending;
+    use std::{future::pending, sync::Arc};
 
     use http::HeaderMap;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
         sync::Notify,
+        time::sleep,
     };
 
     use super::*;
@@ -392,37 +393,34 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_interim_answer_behind_one_that_waits_leaves_when_there_is_room() {
         let (mut agent, near) = duplex(PIPE);
-        let (interim, end) = (InterimSink::default(), Notify::new());
-        let (_handle, drain) = Drain::new();
+        let (interim, end) = (InterimSink::default(), Arc::new(Notify::new()));
         let limits = Limits {
             head: head::Limits { bytes: 4096, fields: 100, target: 4096 },
             head_timeout: Duration::from_secs(60),
         };
-        let serve = |_request: AgentRequest| async {
-            end.notified().await;
-            Reply { response: Response::new(Body::empty()), next: None::<()> }
-        };
-        let unreadable = |_| RequestIds::new(0).next();
-        let io = Peeked::new(bytes::Bytes::new(), near);
-        let conversation = converse(io, limits, &interim, (&drain, pending()), serve, unreadable);
-        let asking = async {
-            agent.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-            let link =
-                |length: usize| HeaderMap::from_iter([(http::header::LINK, "x".repeat(length).parse().unwrap())]);
-            tokio::task::yield_now().await;
-            interim.push(StatusCode::EARLY_HINTS, &link(2 * PIPE));
-            for _ in 0..3 {
-                tokio::task::yield_now().await;
-            }
-            interim.push(StatusCode::PROCESSING, &link(1));
-            for _ in 0..3 {
-                tokio::task::yield_now().await;
-            }
-            assert!(read(&mut agent, "\r\n\r\n").await.starts_with("HTTP/1.1 103 "));
-            assert!(read(&mut agent, "\r\n\r\n").await.starts_with("HTTP/1.1 102 "));
-            end.notify_one();
-            assert!(read(&mut agent, "\r\n\r\n").await.starts_with("HTTP/1.1 200 "));
-        };
-        tokio::select! { _ = conversation => panic!("it ends"), () = asking => {} }
+        let (sink, ends) = (interim.clone(), Arc::clone(&end));
+        // A task of its own: polled for what it waits for, and for nothing else.
+        tokio::spawn(async move {
+            let (_handle, drain) = Drain::new();
+            let serve = |_request: AgentRequest| async {
+                ends.notified().await;
+                Reply { response: Response::new(Body::empty()), next: None::<()> }
+            };
+            let unreadable = |_| RequestIds::new(0).next();
+            let io = Peeked::new(bytes::Bytes::new(), near);
+            converse(io, limits, &sink, (&drain, pending()), serve, unreadable).await.is_some()
+        });
+        agent.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let link = |length: usize| HeaderMap::from_iter([(http::header::LINK, "x".repeat(length).parse().unwrap())]);
+        // Time passes when nobody has anything to do.
+        sleep(LINGER).await;
+        interim.push(StatusCode::EARLY_HINTS, &link(2 * PIPE));
+        sleep(LINGER).await;
+        interim.push(StatusCode::PROCESSING, &link(1));
+        sleep(LINGER).await;
+        assert!(read(&mut agent, "\r\n\r\n").await.starts_with("HTTP/1.1 103 "));
+        assert!(read(&mut agent, "\r\n\r\n").await.starts_with("HTTP/1.1 102 "));
+        end.notify_one();
+        assert!(read(&mut agent, "\r\n\r\n").await.starts_with("HTTP/1.1 200 "));
     }
 }

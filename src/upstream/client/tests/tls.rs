@@ -474,7 +474,7 @@ async fn broken_http2_is_named_by_who_broke_it() {
     let ca = TestCa::new();
     // CANCEL of the stream, no answer at all, the connection's end with a reason in words, and an
     // answer of what is no HPACK.
-    let mut goaway = vec![0, 0, 22, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 11];
+    let mut goaway = vec![0, 0, 22, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
     goaway.extend(b"Bearer a-token");
     let cases = [
         (frame(3, 0, 8), "connection_terminated"),
