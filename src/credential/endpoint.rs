@@ -5,7 +5,8 @@
 use std::{
     error::Error as _,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ use http::{
 use reqwest::Url;
 use tokio::{
     runtime::Handle,
-    sync::{Semaphore, SemaphorePermit},
+    sync::{Notify, Semaphore, SemaphorePermit},
     time::{Instant, timeout},
 };
 use zeroize::Zeroizing;
@@ -41,8 +42,7 @@ const IDLE: usize = 4;
 /// Longest wait for a turn.
 const TURN_WAIT: Duration = Duration::from_secs(2);
 
-/// How long a server whose metadata couldn't be had isn't asked for it but for a token, and
-/// one whose addresses couldn't be had isn't looked for.
+/// How long a server whose metadata couldn't be had isn't asked for it but for a token.
 const REST: Duration = Duration::from_secs(30);
 
 /// Longest metadata document, in bytes.
@@ -58,8 +58,7 @@ pub(crate) struct Endpoint {
     turn: Semaphore,
     /// Until when [`Endpoint::find`] asks no more.
     rest: tokio::sync::Mutex<Option<Instant>>,
-    /// Until when nobody looks for its addresses. Whoever does has the lock meanwhile.
-    lost: Arc<tokio::sync::Mutex<Option<Instant>>>,
+    search: Search,
 }
 
 #[derive(Debug)]
@@ -88,7 +87,7 @@ impl Endpoint {
             Place::Discovered(_) => {}
         }
         let turn = Semaphore::new(1);
-        Ok(Self { server, http, place, turn, rest: tokio::sync::Mutex::default(), lost: Arc::default() })
+        Ok(Self { server, http, place, turn, rest: tokio::sync::Mutex::default(), search: Search::default() })
     }
 
     /// Whether this was made for `server`.
@@ -145,26 +144,19 @@ impl Endpoint {
     /// like to know, and for a while by nobody when it was in vain. Says whether
     /// [`located`](Self::located) is worth the wait.
     pub(crate) fn locate_behind(self: &Arc<Self>, runtime: &Handle) -> bool {
-        if self.is_located() {
+        if self.is_located() || self.search.rests() {
             return false;
         }
-        let Ok(mut rest) = Arc::clone(&self.lost).try_lock_owned() else { return true };
-        // Somebody may have found them since.
-        if rest.is_some_and(|until| Instant::now() < until) || self.is_located() {
-            return false;
+        if let Some(begun) = Searching::begin(self) {
+            // A task of its own: when all have left who asked, it is still the only one.
+            runtime.spawn(async move { begun.0.look_up().await });
         }
-        let endpoint = Arc::clone(self);
-        // A task of its own, with the lock: when all have left who asked, it is still the only one.
-        runtime.spawn(async move {
-            endpoint.look_up().await;
-            *rest = (!endpoint.is_located()).then(|| Instant::now() + REST);
-        });
         true
     }
 
     /// Returns when nobody looks for its addresses any more.
     pub(crate) async fn located(&self) {
-        drop(self.lost.lock().await);
+        self.search.over().await;
     }
 
     async fn look_up(&self) {
@@ -459,6 +451,81 @@ fn address(host: &str) -> Option<IpAddr> {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).parse().ok()
 }
 
+// === Search ===
+
+/// Rests at least so long after it was in vain, and three times as long as it took: whoever asks
+/// waits for a quarter of the time at most.
+const SHORTEST_REST: Duration = Duration::from_secs(2);
+
+/// For a server's addresses, which one does for all.
+#[derive(Debug, Default)]
+struct Search {
+    state: Mutex<State>,
+    is_over: Notify,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Idle,
+    Since(Instant),
+    RestsUntil(Instant),
+}
+
+/// Ends when it is dropped.
+struct Searching(Arc<Endpoint>);
+
+impl Search {
+    fn rests(&self) -> bool {
+        matches!(*self.lock(), State::RestsUntil(end) if Instant::now() < end)
+    }
+
+    async fn over(&self) {
+        loop {
+            let mut told = pin!(self.is_over.notified());
+            told.as_mut().enable();
+            if !matches!(*self.lock(), State::Since(_)) {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// Nothing panics while it is held.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Searching {
+    /// `None`: somebody else is at it.
+    fn begin(endpoint: &Arc<Endpoint>) -> Option<Self> {
+        let mut state = endpoint.search.lock();
+        if let State::Since(_) = *state {
+            return None;
+        }
+        *state = State::Since(Instant::now());
+        drop(state);
+        Some(Self(Arc::clone(endpoint)))
+    }
+}
+
+impl Drop for Searching {
+    fn drop(&mut self) {
+        let Self(endpoint) = self;
+        let is_located = endpoint.is_located();
+        let mut state = endpoint.search.lock();
+        *state = match *state {
+            State::Since(begun) if !is_located => {
+                State::RestsUntil(Instant::now() + SHORTEST_REST.max(3 * begun.elapsed()))
+            }
+            _ => State::Idle,
+        };
+        drop(state);
+        endpoint.search.is_over.notify_waiters();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -489,7 +556,7 @@ mod tests {
         assert!(!endpoint.locate_behind(&Handle::current()), "nothing to wait for");
         endpoint.located().await;
         assert!(!endpoint.is_located(), "nobody looked");
-        tokio::time::advance(REST).await;
+        tokio::time::advance(SHORTEST_REST).await;
         assert!(endpoint.locate_behind(&Handle::current()));
         endpoint.located().await;
         assert!(endpoint.is_located());
@@ -497,10 +564,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_took_long_rests_long() {
+        let endpoint = lost();
+        let search = Searching::begin(&endpoint).unwrap();
+        tokio::time::advance(Duration::from_secs(10)).await;
+        drop(search);
+        tokio::time::advance(Duration::from_secs(29)).await;
+        assert!(!endpoint.locate_behind(&Handle::current()));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(endpoint.locate_behind(&Handle::current()));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn one_looks_for_all() {
         let mut endpoint = lost();
         is_found(&mut endpoint);
-        let somebody = Arc::clone(&endpoint.lost).lock_owned().await;
+        let somebody = Searching::begin(&endpoint).unwrap();
         assert!(endpoint.locate_behind(&Handle::current()));
         assert!(timeout(REST, endpoint.located()).await.is_err(), "it is looked for");
         assert!(!endpoint.is_located(), "by two");
@@ -509,20 +588,9 @@ mod tests {
         // Nobody is there who waits, and nobody else begins.
         let endpoint = lost();
         assert!(endpoint.locate_behind(&Handle::current()));
-        assert!(endpoint.lost.try_lock().is_err());
         assert!(endpoint.locate_behind(&Handle::current()));
         assert_eq!(Arc::strong_count(&endpoint), 2, "one task has it");
         endpoint.located().await;
         assert_eq!(Arc::strong_count(&endpoint), 1);
-    }
-
-    #[test]
-    fn clear_text_is_for_metadata_servers() {
-        for host in ["169.254.169.254", "[fe80::1]", "[fd00:ec2::254]", "[fd20:ce::254]", "metadata.google.internal"] {
-            assert!(is_metadata(host), "{host}");
-        }
-        for host in ["[fd12::1]", "[fd00:ec2::253]", "10.0.0.1", "[2001:db8::1]", "metadata.google.example"] {
-            assert!(!is_metadata(host), "{host}");
-        }
     }
 }

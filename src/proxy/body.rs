@@ -87,12 +87,6 @@ impl IdleTimer {
         self.armed = false;
     }
 
-    /// Silence means nothing from now on.
-    fn only_the_end(&mut self) {
-        self.times.idle = self.times.end.saturating_duration_since(Instant::now());
-        self.armed = false;
-    }
-
     /// Why to wait no longer.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         let Times { idle, end } = self.times;

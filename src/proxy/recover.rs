@@ -163,8 +163,15 @@ async fn read_ahead(sent: &mut Sent) {
     // One that stalls is passed on as far as it came, and waited for as any other.
     let end = Instant::now() + LONGEST_LOOK;
     while read.len() < MAX_LOOK
-        && let Ok(Some(Ok(frame))) = timeout_at(end, body.frame()).await
+        && let Ok(Some(frame)) = timeout_at(end, body.frame()).await
     {
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => {
+                body.put_back_error(error);
+                break;
+            }
+        };
         match frame.into_data() {
             Ok(data) => read.extend_from_slice(&data),
             Err(frame) => {

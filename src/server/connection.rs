@@ -18,6 +18,7 @@ use tokio::{
 
 use crate::{
     http1::{Peeked, head},
+    http2::Plain,
     observe::{ConnectionGauge, ConnectionState},
     primitives::{RequestId, boxed},
     proxy::{AgentRequest, Arrival, Ingress, InterimSink, Peer, Proxy, is_extended},
@@ -295,6 +296,6 @@ where
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "an agent's connection ended badly");
+        tracing::debug!(error = %Plain(&error), "an agent's connection ended badly");
     }
 }

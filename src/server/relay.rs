@@ -115,6 +115,8 @@ struct Way {
     done: bool,
     /// The latter. What it said before is still the other's to hear (RFC 9110 §9.3.6).
     is_refused: bool,
+    /// The reading side broke off, and the writing side is owed what came before that.
+    is_cut: bool,
 }
 
 impl Way {
@@ -135,9 +137,15 @@ impl Way {
                 self.done = true;
                 break;
             }
-            match self.poll_fill(cx, from)? {
-                Poll::Ready(0) => self.read_all = true,
-                Poll::Ready(_) => {}
+            if self.is_cut {
+                // No end is told: it isn't a clean one.
+                ready!(Pin::new(&mut *to).poll_flush(cx))?;
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            match self.poll_fill(cx, from) {
+                Poll::Ready(Ok(0)) => self.read_all = true,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => self.is_cut = true,
                 Poll::Pending => {
                     // A tunnel may say nothing for hours.
                     self.buffer = BytesMut::new();
@@ -188,7 +196,7 @@ mod tests {
     use std::future::pending;
 
     use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        io::{AsyncReadExt, AsyncWriteExt, BufStream, DuplexStream, ReadBuf, duplex},
         task::JoinHandle,
         time::{sleep, timeout},
     };
@@ -292,6 +300,47 @@ mod tests {
         agent.read_to_end(&mut all).await.unwrap();
         assert_eq!(all, [7; 192]);
         assert_eq!(relayed.await.unwrap(), (Some("tunnel_broke_off"), 0, 192));
+    }
+
+    /// A side whose end is never a clean one (TLS without `close_notify`).
+    struct Cut(DuplexStream);
+
+    impl AsyncRead for Cut {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut self.0).poll_read(cx, buf))?;
+            let is_end = buf.filled().len() == before;
+            Poll::Ready(if is_end { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) })
+        }
+    }
+
+    impl AsyncWrite for Cut {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(cx, data)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_came_before_a_cut_is_flushed() {
+        let ((mut agent, near), (mut upstream, far)) = (duplex(4), duplex(64));
+        let relayed = tokio::spawn(async move {
+            // What is written to it lies there until it is flushed, as in a stream of TLS.
+            let agent = BufStream::new(near);
+            relay((agent, Cut(far)), &Traffic::default(), Times { idle: IDLE, total: TOTAL }, pending()).await
+        });
+        upstream.write_all(b"the last of it").await.unwrap();
+        drop(upstream);
+        let mut all = String::new();
+        agent.read_to_string(&mut all).await.unwrap();
+        assert_eq!((all.as_str(), relayed.await.unwrap()), ("the last of it", Some("tunnel_broke_off")));
     }
 
     #[tokio::test(start_paused = true)]

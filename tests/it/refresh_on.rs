@@ -12,8 +12,8 @@ use hyper::body::Incoming;
 use tokio::task::JoinHandle;
 
 use crate::{
-    agents::{Agent, Way, data, empty, fed, full, text},
-    scripted::{Scripted, field, soon},
+    agents::{Agent, Way, data, empty, fed, full, open, raw_head, records, text},
+    scripted::{Scripted, Wire, field, soon, status},
     scrub::{all_of, brotli, gzip, zstd},
     support::Stage,
 };
@@ -45,6 +45,29 @@ fn chunk(data: &[u8]) -> Vec<u8> {
 
 fn token_requests(stage: &Stage) -> usize {
     stage.world.authorization_server().token_request_count()
+}
+
+/// What breaks off while it is read breaks off for the agent, too, and by whose doing is known.
+#[tokio::test]
+async fn a_refusal_whose_request_is_none_is_the_agents_doing() {
+    let upstream = Scripted::start("http/1.1").await;
+    let stage = stage(&upstream).await;
+    for (index, way) in Way::H1.into_iter().enumerate() {
+        let mut agent = Wire::new(open(&stage, &upstream.authority(), way).await);
+        let line = ("POST", "/v1/orders", "1.1");
+        agent.write(raw_head(&stage, &upstream.authority(), way, line, "transfer-encoding: chunked\r\n")).await;
+        let mut refusing = upstream.accept().await;
+        refusing.head().await;
+        refusing.write(format!("{REFUSED}\r\n4\r\ntold\r\n")).await;
+        // It is looked at.
+        agent.silence().await;
+        agent.write("zz\r\n").await;
+        assert_eq!(refusing.rest().await, "", "{way:?}");
+        let head = agent.head().await;
+        assert_eq!((status(&head), agent.rest().await.as_str()), (401, "4\r\ntold\r\n"), "{way:?}");
+        let record = records(&stage, index + 1).await.pop().unwrap();
+        assert_eq!(record["error"], "bad_request", "{way:?}: {record}");
+    }
 }
 
 /// In chunks that cut the marker; the agent's request is applied once.

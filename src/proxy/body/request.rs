@@ -51,6 +51,8 @@ struct Source {
     reader: Option<Waker>,
     gate: Gate,
     idle: IdleTimer,
+    /// Which stands still then.
+    answered: bool,
 }
 
 /// The limits of a request's body.
@@ -93,6 +95,7 @@ impl RequestBody {
             reader: None,
             gate: Gate { opens_at: continue_timeout.map(|limit| Instant::now() + limit), ..Gate::default() },
             idle: IdleTimer::new(limits.times),
+            answered: false,
             limits,
         };
         Self { source: Some(Arc::new(Mutex::new(source))), attempt: 0, sent: 0, trailers_sent: false }
@@ -147,10 +150,10 @@ impl Rewinder {
     }
 
     /// The answer has begun, and both may go on for long: an agent that listens may have nothing to
-    /// say for hours (gRPC in both directions). Whether the answer moves is watched on its own.
+    /// say for hours (gRPC in both directions). From now on the answer's time is the request's.
     pub(in crate::proxy) fn answered(&self) {
         if let Some(shared) = &self.source {
-            lock(shared).idle.only_the_end();
+            lock(shared).answered = true;
         }
     }
 
@@ -193,6 +196,7 @@ impl Source {
         ready!(self.gate.poll(cx));
         let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(frame) => frame,
+            Poll::Pending if self.answered => return Poll::Pending,
             Poll::Pending => {
                 let error = ready!(self.idle.poll(cx));
                 self.broken = Some(BadRequest::BodyTimeout);
@@ -414,18 +418,21 @@ mod tests {
     /// An agent that listens may have nothing to say for hours.
     #[tokio::test(start_paused = true)]
     async fn behind_the_head_of_its_answer_silence_is_no_end() {
-        for (is_answered, lasts) in [(false, 60), (true, 120)] {
-            let begun = Instant::now();
-            let (mut body, _agent) = uploaded(&format!("{CHUNKED}2\r\nok\r\n"), 100).await;
+        for is_answered in [false, true] {
+            let (mut body, mut agent) = uploaded(&format!("{CHUNKED}2\r\nok\r\n"), 100).await;
             data(&mut body).await;
-            // It waits already.
+            let begun = Instant::now();
+            // It waits already when the head comes.
             tokio::time::timeout(Duration::from_secs(30), body.frame()).await.unwrap_err();
-            if is_answered {
-                body.rewinder().answered();
+            if !is_answered {
+                assert!(matches!(body.frame().await.unwrap().unwrap_err(), BodyError::Idle(_)));
+                assert_eq!(begun.elapsed().as_secs(), 60);
+                continue;
             }
-            let error = body.frame().await.unwrap().unwrap_err();
-            assert_eq!(matches!(error, BodyError::Late), is_answered, "{error:?}");
-            assert_eq!(begun.elapsed().as_secs(), lasts);
+            body.rewinder().answered();
+            tokio::time::timeout(Duration::from_secs(3600), body.frame()).await.unwrap_err();
+            agent.write_all(b"4\r\nmore\r\n").await.unwrap();
+            assert_eq!(data(&mut body).await, "more");
         }
     }
 

@@ -50,8 +50,9 @@ pub struct Incoming(Kind);
 #[derive(Debug)]
 enum Kind {
     Empty,
-    /// It broke off: whoever asks again must not take what there was for all.
-    Broken,
+    /// It broke off: whoever asks again must not take what there was for all. Why, where that
+    /// wasn't told yet.
+    Broken(Option<Box<IncomingError>>),
     /// All that is left, of either protocol.
     Trailers(Box<HeaderMap>),
     H1(Reading),
@@ -162,6 +163,11 @@ impl Incoming {
         self.0 = Kind::Trailers(Box::new(trailers));
     }
 
+    /// What broke it off was seen too early, and is told whoever asks next.
+    pub fn put_back_error(&mut self, error: IncomingError) {
+        self.0 = Kind::Broken(Some(Box::new(error)));
+    }
+
     /// After a 101: what the connection carries now.
     pub fn into_upgraded(self) -> Option<Upgraded> {
         match self.0 {
@@ -169,7 +175,9 @@ impl Incoming {
                 let (transport, ahead) = connection.wire.into_parts();
                 Some(Upgraded::new(ahead, transport))
             }
-            Kind::Empty | Kind::Broken | Kind::Trailers(_) | Kind::H1(_) | Kind::Detached(_) | Kind::H2 { .. } => None,
+            Kind::Empty | Kind::Broken(_) | Kind::Trailers(_) | Kind::H1(_) | Kind::Detached(_) | Kind::H2 { .. } => {
+                None
+            }
         }
     }
 
@@ -192,7 +200,7 @@ impl Body for Incoming {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, IncomingError>>> {
         match &mut self.0 {
             Kind::Empty | Kind::Switched(_) => Poll::Ready(None),
-            Kind::Broken => Poll::Ready(Some(Err(Fault::Closed.into()))),
+            Kind::Broken(why) => Poll::Ready(Some(Err(why.take().map_or_else(|| Fault::Closed.into(), |why| *why)))),
             Kind::Trailers(trailers) => {
                 let trailers = std::mem::take(&mut **trailers);
                 self.0 = Kind::Empty;
@@ -202,7 +210,7 @@ impl Body for Incoming {
                 let frame = ready!(reading.poll_frame(cx));
                 match &frame {
                     // Closes the connection.
-                    Some(Err(_)) => self.0 = Kind::Broken,
+                    Some(Err(_)) => self.0 = Kind::Broken(None),
                     Some(Ok(_)) | None => self.end_if_done(),
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
@@ -210,14 +218,14 @@ impl Body for Incoming {
             Kind::Detached(detached) => {
                 let frame = ready!(detached.poll_frame(cx));
                 if matches!(frame, Some(Err(_))) {
-                    self.0 = Kind::Broken;
+                    self.0 = Kind::Broken(None);
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
             Kind::H2 { body, .. } => {
                 let frame = ready!(Pin::new(body).poll_frame(cx));
                 if matches!(frame, Some(Err(_))) {
-                    self.0 = Kind::Broken;
+                    self.0 = Kind::Broken(None);
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
@@ -228,7 +236,7 @@ impl Body for Incoming {
         match &self.0 {
             Kind::Empty | Kind::Switched(_) => true,
             Kind::H1(reading) => reading.is_done(),
-            Kind::Detached(_) | Kind::Broken | Kind::Trailers(_) => false,
+            Kind::Detached(_) | Kind::Broken(_) | Kind::Trailers(_) => false,
             Kind::H2 { body, .. } => body.is_end_stream(),
         }
     }
@@ -237,7 +245,7 @@ impl Body for Incoming {
         match &self.0 {
             Kind::Empty | Kind::Switched(_) => SizeHint::with_exact(0),
             // A body whose length is known is sent without trailers.
-            Kind::Broken | Kind::Trailers(_) => SizeHint::default(),
+            Kind::Broken(_) | Kind::Trailers(_) => SizeHint::default(),
             Kind::H1(reading) => reading.left().map_or(SizeHint::default(), SizeHint::with_exact),
             Kind::Detached(detached) => detached.left().map_or(SizeHint::default(), SizeHint::with_exact),
             Kind::H2 { body, .. } => body.size_hint(),
