@@ -47,7 +47,7 @@ const LAST_EXCHANGE: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another program has the address, or it isn't this machine's.
-    #[error("can't listen on {address}")]
+    #[error("can't listen on {address}, which a `listen` of the config names")]
     Listen { address: ListenAddress, source: io::Error },
     #[error("can't open the audit log")]
     Audit(#[source] io::Error),

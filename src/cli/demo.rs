@@ -154,10 +154,7 @@ impl Stage {
         let response = self.agent()?.delete(&url).send().await?;
         let code = response.headers().get("x-cupbearer-error").map(show).unwrap_or_default();
         ensure!(response.status() == 403, "a request outside of the policy was answered {}", response.status());
-        output::line(format_args!(
-            "and what its policy doesn't name:  DELETE {url}  →  {} {code}\n",
-            response.status()
-        ));
+        output::line(format_args!("and what its policy denies:  DELETE {url}  →  {} {code}\n", response.status()));
         Ok(())
     }
 

@@ -53,6 +53,14 @@ pub(crate) fn read_key(path: &Path) -> Result<Zeroizing<String>, Error> {
     Ok(text)
 }
 
+/// The text of a private key file whose mode the config has judged already, by its own switch.
+pub(crate) fn read_judged_key(path: &Path) -> Result<Zeroizing<String>, Error> {
+    let failed = |source| Error::Read { path: path.to_owned(), source };
+    let mut text = Zeroizing::new(String::new());
+    File::open(path).map_err(failed)?.read_to_string(&mut text).map_err(failed)?;
+    Ok(text)
+}
+
 /// The bytes of a private file that its owner may write to, checked like a key's.
 pub(crate) fn read_private(path: &Path) -> Result<Vec<u8>, Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };

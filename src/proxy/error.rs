@@ -176,7 +176,8 @@ impl Error {
                 .hint("open a tunnel to the host that the request is for")
                 .closing(),
             Self::AgentUnknown(_) => Verdict::new(407, "agent_unknown", "http_request_denied").hint(
-                "set HTTP_PROXY and HTTPS_PROXY to http://AGENT:KEY@HOST:PORT; `cupbearer agent new` makes a key",
+                "set HTTP_PROXY and HTTPS_PROXY to http://AGENT:KEY@HOST:PORT, or with a base URL send the key as \
+                 `Authorization: Bearer` or `x-api-key`; `cupbearer agent new` makes a key",
             ),
             Self::Refused(refusal) => refused(refusal),
             Self::NoRoute => Verdict::new(403, "host_not_allowed", "http_request_denied")

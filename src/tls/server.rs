@@ -13,8 +13,7 @@ use super::{Error, leaf, provider};
 /// ALPN `h2` and `http/1.1`, TLS 1.2 and 1.3, no early data.
 ///
 /// # Errors
-/// Files that can't be read, a key that other users can read, a key of another
-/// certificate.
+/// Files that can't be read, a key of another certificate.
 pub fn listener_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, Error> {
     let unusable = || Error::NoCertificate { path: certificate.to_owned() };
     let pem = files::read_text(certificate)?;
@@ -23,7 +22,7 @@ pub fn listener_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfi
     if chain.is_empty() {
         return Err(unusable());
     }
-    let key_pem = files::read_key(key)?;
+    let key_pem = files::read_judged_key(key)?;
     let private =
         PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|_| Error::NoKey { path: key.to_owned() })?;
     let certified = CertifiedKey::from_der(chain, private, &provider()).map_err(Error::Mismatch)?;
@@ -76,8 +75,8 @@ mod tests {
         fs::copy(&certificate, &public).unwrap();
         fs::set_permissions(&public, fs::Permissions::from_mode(0o600)).unwrap();
         assert!(matches!(listener_config(&certificate, &public), Err(Error::NoKey { path }) if path == public));
+        // Whether that is well is the config's to say, which may be told to let it pass.
         fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
-        let error = listener_config(&certificate, &key).unwrap_err();
-        assert!(error.to_string().contains(&format!("chmod 600 {}", key.display())), "{error}");
+        assert!(listener_config(&certificate, &key).is_ok());
     }
 }
