@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     identity::Registry,
-    policy,
+    policy::{self, RefusalReason},
     primitives::{AgentName, Authority},
     route::{Scheme, Table},
 };
@@ -82,9 +82,30 @@ pub fn explain(rules: Judges<'_>, agent: &AgentName, method: &Method, url: &Uri)
         explanation.route = verdict.route.as_ref().map(ToString::to_string);
         explanation.status = Some(verdict.status.as_u16());
         explanation.code = Some(verdict.code);
-        explanation.hint = Some(verdict.hint.to_string()).filter(|hint| !hint.is_empty());
+        let hint = remedy(&error, agent, method).unwrap_or_else(|| verdict.hint.to_string());
+        explanation.hint = Some(hint).filter(|hint| !hint.is_empty());
     }
     explanation
+}
+
+/// What the operator would change. (What an agent is told leads here.)
+fn remedy(error: &Error, agent: &AgentName, method: &Method) -> Option<String> {
+    let (reason, route) = match error {
+        Error::Refused(refusal) => (refusal.reason, refusal.route.as_ref()),
+        Error::NoRoute => (RefusalReason::HostNotAllowed, None),
+        _ => return None,
+    };
+    let route = route.map_or_else(|| "a [[routes]] entry".to_owned(), |route| format!("route `{route}`"));
+    Some(match reason {
+        RefusalReason::HostNotAllowed => format!("add the host to `hosts` of {route}"),
+        RefusalReason::MethodNotAllowed => format!("add \"{method}\" to `methods` of {route}"),
+        RefusalReason::PathNotAllowed => format!("add the path to `paths` of {route}"),
+        RefusalReason::AgentNotAllowed => format!("add \"{agent}\" to `agents` of {route}"),
+        RefusalReason::DeniedByRoute => format!("{route} has `effect = \"deny\"`, which beats all that allow"),
+        RefusalReason::CredentialHost | RefusalReason::PlaintextNotAllowed | RefusalReason::AmbiguousPath => {
+            return None;
+        }
+    })
 }
 
 fn judge_request(

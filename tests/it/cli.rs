@@ -156,9 +156,12 @@ async fn explain_says_what_would_happen_and_sends_nothing() {
 
     let refused = town.home.run(&["explain", "GET", &town.url("/v2/orders")]).await.expect(1);
     assert!(refused.stdout.contains("answer      403 path_not_allowed"), "{}", refused.stdout);
+    // What to change, and not the command that was just given.
+    assert!(refused.stdout.contains("hint        add the path to `paths` of route `orders`"), "{}", refused.stdout);
     let json = town.home.run(&["explain", "GET", "https://other.example/", "--json"]).await.expect(1);
     let json: Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!((&json["allowed"], &json["code"]), (&false.into(), &"host_not_allowed".into()));
+    assert_eq!(json["hint"], "add the host to `hosts` of a [[routes]] entry");
 
     for bad in ["not a url", "orders.test/v1/orders", "https://", "https://a:b:c/"] {
         let finished = town.home.run(&["explain", "GET", bad]).await.expect(2);
