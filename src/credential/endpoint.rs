@@ -2,11 +2,12 @@
 //! exchanges on it. Never follows a redirect, never uses a proxy but the config's, and
 //! reads no more of an answer than it may. Knows nothing of what is asked.
 
+mod search;
+
 use std::{
     error::Error as _,
     net::{IpAddr, SocketAddr},
-    pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -17,7 +18,7 @@ use http::{
 use reqwest::Url;
 use tokio::{
     runtime::Handle,
-    sync::{Notify, Semaphore, SemaphorePermit},
+    sync::{Semaphore, SemaphorePermit},
     time::{Instant, timeout},
 };
 use zeroize::Zeroizing;
@@ -32,6 +33,8 @@ use super::{
     premises::Premises,
     request::TokenRequest,
 };
+
+use search::{Search, Searching};
 
 /// Longest answer to a token request, in bytes (threat 90).
 const MAX_ANSWER: usize = 64 * 1024;
@@ -149,7 +152,7 @@ impl Endpoint {
         }
         if let Some(begun) = Searching::begin(self) {
             // A task of its own: when all have left who asked, it is still the only one.
-            runtime.spawn(async move { begun.0.look_up().await });
+            runtime.spawn(async move { begun.endpoint().look_up().await });
         }
         true
     }
@@ -441,7 +444,6 @@ fn is_loopback(host: &str) -> bool {
 fn is_metadata(host: &str) -> bool {
     let is_one = |address| match address {
         IpAddr::V4(address) => address.is_link_local(),
-        // AWS: fd00:ec2::254.
         IpAddr::V6(v6) => v6.is_unicast_link_local() || is_metadata_service(address),
     };
     host == "metadata.google.internal" || address(host).is_some_and(is_one)
@@ -451,146 +453,17 @@ fn address(host: &str) -> Option<IpAddr> {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).parse().ok()
 }
 
-// === Search ===
-
-/// Rests at least so long after it was in vain, and three times as long as it took: whoever asks
-/// waits for a quarter of the time at most.
-const SHORTEST_REST: Duration = Duration::from_secs(2);
-
-/// For a server's addresses, which one does for all.
-#[derive(Debug, Default)]
-struct Search {
-    state: Mutex<State>,
-    is_over: Notify,
-}
-
-#[derive(Debug, Default)]
-enum State {
-    #[default]
-    Idle,
-    Since(Instant),
-    RestsUntil(Instant),
-}
-
-/// Ends when it is dropped.
-struct Searching(Arc<Endpoint>);
-
-impl Search {
-    fn rests(&self) -> bool {
-        matches!(*self.lock(), State::RestsUntil(end) if Instant::now() < end)
-    }
-
-    async fn over(&self) {
-        loop {
-            let mut told = pin!(self.is_over.notified());
-            told.as_mut().enable();
-            if !matches!(*self.lock(), State::Since(_)) {
-                return;
-            }
-            told.await;
-        }
-    }
-
-    /// Nothing panics while it is held.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Searching {
-    /// `None`: somebody else is at it.
-    fn begin(endpoint: &Arc<Endpoint>) -> Option<Self> {
-        let mut state = endpoint.search.lock();
-        if let State::Since(_) = *state {
-            return None;
-        }
-        *state = State::Since(Instant::now());
-        drop(state);
-        Some(Self(Arc::clone(endpoint)))
-    }
-}
-
-impl Drop for Searching {
-    fn drop(&mut self) {
-        let Self(endpoint) = self;
-        let is_located = endpoint.is_located();
-        let mut state = endpoint.search.lock();
-        *state = match *state {
-            State::Since(begun) if !is_located => {
-                State::RestsUntil(Instant::now() + SHORTEST_REST.max(3 * begun.elapsed()))
-            }
-            _ => State::Idle,
-        };
-        drop(state);
-        endpoint.search.is_over.notify_waiters();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::testing::{server, settings};
 
-    const LOST: &str = "lost.example";
-
-    /// A server at a name that can't be looked up in time.
-    fn lost() -> Arc<Endpoint> {
-        let settings = Settings { exchange_timeout: Duration::ZERO, ..settings() };
-        let location = Location::TokenEndpoint(format!("https://{LOST}/token"));
-        Arc::new(Endpoint::new(server(location), &settings).unwrap())
-    }
-
-    /// Has it resolve from now on.
-    fn is_found(endpoint: &mut Arc<Endpoint>) {
-        let plan = &mut Arc::get_mut(endpoint).unwrap().http.plan;
-        plan.resolve.push((LOST.to_owned(), IpAddr::from([192, 0, 2, 1])));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_was_looked_for_in_vain_rests() {
-        let mut endpoint = lost();
-        assert!(endpoint.locate_behind(&Handle::current()));
-        endpoint.located().await;
-        assert!(!endpoint.is_located());
-        is_found(&mut endpoint);
-        assert!(!endpoint.locate_behind(&Handle::current()), "nothing to wait for");
-        endpoint.located().await;
-        assert!(!endpoint.is_located(), "nobody looked");
-        tokio::time::advance(SHORTEST_REST).await;
-        assert!(endpoint.locate_behind(&Handle::current()));
-        endpoint.located().await;
-        assert!(endpoint.is_located());
-        assert!(!endpoint.locate_behind(&Handle::current()), "it is remembered");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_took_long_rests_long() {
-        let endpoint = lost();
-        let search = Searching::begin(&endpoint).unwrap();
-        tokio::time::advance(Duration::from_secs(10)).await;
-        drop(search);
-        tokio::time::advance(Duration::from_secs(29)).await;
-        assert!(!endpoint.locate_behind(&Handle::current()));
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(endpoint.locate_behind(&Handle::current()));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_looks_for_all() {
-        let mut endpoint = lost();
-        is_found(&mut endpoint);
-        let somebody = Searching::begin(&endpoint).unwrap();
-        assert!(endpoint.locate_behind(&Handle::current()));
-        assert!(timeout(REST, endpoint.located()).await.is_err(), "it is looked for");
-        assert!(!endpoint.is_located(), "by two");
-        drop(somebody);
-        endpoint.located().await;
-        // Nobody is there who waits, and nobody else begins.
-        let endpoint = lost();
-        assert!(endpoint.locate_behind(&Handle::current()));
-        assert!(endpoint.locate_behind(&Handle::current()));
-        assert_eq!(Arc::strong_count(&endpoint), 2, "one task has it");
-        endpoint.located().await;
-        assert_eq!(Arc::strong_count(&endpoint), 1);
+    #[test]
+    fn clear_text_is_for_metadata_servers() {
+        for host in ["169.254.169.254", "[fe80::1]", "[fd00:ec2::254]", "[fd20:ce::254]", "metadata.google.internal"] {
+            assert!(is_metadata(host), "{host}");
+        }
+        for host in ["[fd12::1]", "[fd00:ec2::253]", "10.0.0.1", "[2001:db8::1]", "metadata.google.example"] {
+            assert!(!is_metadata(host), "{host}");
+        }
     }
 }

@@ -45,19 +45,23 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Error> {
 /// The text of a private key file. Refused where others can read it (threat 20). The
 /// mode is that of the open file, so that a swap between check and read changes nothing.
 pub(crate) fn read_key(path: &Path) -> Result<Zeroizing<String>, Error> {
-    let failed = |source| Error::Read { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(failed)?;
+    let file = open(path)?;
     check_key(path, &file)?;
-    let mut text = Zeroizing::new(String::new());
-    file.read_to_string(&mut text).map_err(failed)?;
-    Ok(text)
+    read_secret(path, file)
 }
 
 /// The text of a private key file whose mode the config has judged already, by its own switch.
 pub(crate) fn read_judged_key(path: &Path) -> Result<Zeroizing<String>, Error> {
-    let failed = |source| Error::Read { path: path.to_owned(), source };
+    read_secret(path, open(path)?)
+}
+
+fn open(path: &Path) -> Result<File, Error> {
+    File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+fn read_secret(path: &Path, mut file: File) -> Result<Zeroizing<String>, Error> {
     let mut text = Zeroizing::new(String::new());
-    File::open(path).map_err(failed)?.read_to_string(&mut text).map_err(failed)?;
+    file.read_to_string(&mut text).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     Ok(text)
 }
 
@@ -73,8 +77,7 @@ pub(crate) fn read_private(path: &Path) -> Result<Vec<u8>, Error> {
 
 /// Checks a private key file's mode, and reads nothing.
 pub(crate) fn check_key_mode(path: &Path) -> Result<(), Error> {
-    let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    check_key(path, &file)
+    check_key(path, &open(path)?)
 }
 
 /// Whether every user of the machine can read this file: by its own mode, and by those of all

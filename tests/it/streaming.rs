@@ -58,6 +58,16 @@ async fn ended(answer: Response<Incoming>) {
     assert_eq!(rest.to_bytes(), "");
 }
 
+/// Of an echo, in as many pieces as it takes: tokens begin with `e`, too, and an end like that comes
+/// a moment later.
+async fn so_many(answer: &mut Response<Incoming>, count: usize) -> Vec<u8> {
+    let mut got = data(answer).await.to_vec();
+    while got.len() < count {
+        got.extend(data(answer).await);
+    }
+    got
+}
+
 // === Events ===
 
 /// An event is sent only after the agent had the one before.
@@ -119,12 +129,7 @@ async fn both_directions_flow_at_once() {
             assert_eq!(data(&mut answer).await, "hello", "{upstream:?}, {way:?}");
             for word in ["how", "are", "you"] {
                 assert!(feeder.data(word).await);
-                let mut got = data(&mut answer).await.to_vec();
-                while got.len() < word.len() {
-                    // Tokens begin with `e`, too: such an end comes a moment later.
-                    got.extend(data(&mut answer).await);
-                }
-                assert_eq!(got, word.as_bytes(), "{upstream:?}, {way:?}");
+                assert_eq!(so_many(&mut answer, word.len()).await, word.as_bytes(), "{upstream:?}, {way:?}");
             }
             drop(feeder);
             ended(answer).await;
@@ -153,11 +158,7 @@ async fn an_agent_that_listens_may_be_silent() {
             assert!(silent.data("x").await);
             assert_eq!(soon(given_up).await.unwrap().unwrap().status(), 408);
             assert!(feeder.data("bye").await);
-            let mut got = data(&mut answer).await.to_vec();
-            while got.len() < 3 {
-                got.extend(data(&mut answer).await);
-            }
-            assert_eq!(got, b"bye", "{upstream:?}, {way:?}");
+            assert_eq!(so_many(&mut answer, 3).await, b"bye", "{upstream:?}, {way:?}");
             drop(feeder);
             ended(answer).await;
         }

@@ -49,7 +49,6 @@ pub(in crate::config) fn is_metadata(host: &Host) -> bool {
     match host {
         Host::Name(name) => &**name == "metadata.google.internal",
         Host::Ip(IpAddr::V4(address)) => address.is_link_local(),
-        // AWS: fd00:ec2::254.
         Host::Ip(address @ IpAddr::V6(v6)) => v6.is_unicast_link_local() || is_metadata_service(*address),
     }
 }
